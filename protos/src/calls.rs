@@ -1,0 +1,300 @@
+//! The table of all RPCs of the three planes: one row each, checked by the compiler.
+
+use std::fmt;
+
+use prost::{Message, Name};
+
+use crate::{self as pb, rpc::RpcMode};
+
+/// One of Drill's three kinds of connections (its `RpcChannel`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Plane {
+    /// Client to Drillbit: queries and results.
+    User,
+    /// Drillbit to Drillbit: fragments, status, cancel.
+    Control,
+    /// Drillbit to Drillbit: record batches.
+    Data,
+}
+
+impl Plane {
+    /// The name in lower case, as tools and metrics spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Control => "control",
+            Self::Data => "data",
+        }
+    }
+}
+
+/// One RPC: its numbers and the messages that it carries.
+///
+/// Implemented by a marker type per row, because several RPCs share a request message.
+pub trait Call: Send + Sync + 'static {
+    /// The plane whose connections carry it.
+    const PLANE: Plane;
+    /// `rpc_type` of the request.
+    const REQUEST: i32;
+    /// `rpc_type` of the response.
+    const RESPONSE: i32;
+    /// Body of the request.
+    type Request: Message + Default + Name + Send + 'static;
+    /// Body of the response.
+    type Reply: Message + Default + Name + Send + 'static;
+
+    /// Drill's name of the request number.
+    #[must_use]
+    fn name() -> &'static str {
+        rpc_name(Self::PLANE, Self::REQUEST).unwrap_or("UNKNOWN")
+    }
+}
+
+/// A [`Call`] as data, for tools that look rows up by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallRow {
+    /// Plane of the call.
+    pub plane: Plane,
+    /// `rpc_type` of the request.
+    pub request: i32,
+    /// Body of the request.
+    pub request_message: MessageName,
+    /// `rpc_type` of the response.
+    pub response: i32,
+    /// Body of the response.
+    pub response_message: MessageName,
+}
+
+/// Full protobuf name of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageName {
+    /// Protobuf package.
+    pub package: &'static str,
+    /// Name within the package.
+    pub name: &'static str,
+}
+
+impl MessageName {
+    const fn of<M: Name>() -> Self {
+        Self {
+            package: M::PACKAGE,
+            name: M::NAME,
+        }
+    }
+}
+
+impl fmt::Display for MessageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.package, self.name)
+    }
+}
+
+/// Drill's name of a number in a plane's `RpcType`; `None` if the plane has no such number.
+#[must_use]
+pub fn rpc_name(plane: Plane, rpc_type: i32) -> Option<&'static str> {
+    match plane {
+        Plane::User => pb::user::RpcType::try_from(rpc_type).map(|t| t.as_str_name()),
+        Plane::Control => pb::control::RpcType::try_from(rpc_type).map(|t| t.as_str_name()),
+        Plane::Data => pb::data::RpcType::try_from(rpc_type).map(|t| t.as_str_name()),
+    }
+    .ok()
+}
+
+/// The message that the protobuf body of a frame holds; `None` where the plane has no such RPC.
+#[must_use]
+pub fn body_message(plane: Plane, mode: RpcMode, rpc_type: i32) -> Option<MessageName> {
+    let mut rows = TABLE
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|row| row.plane == plane);
+    match mode {
+        RpcMode::Request => Some(rows.find(|row| row.request == rpc_type)?.request_message),
+        RpcMode::Response => Some(rows.find(|row| row.response == rpc_type)?.response_message),
+        RpcMode::ResponseFailure => Some(MessageName::of::<pb::shared::DrillPbError>()),
+        RpcMode::Ping | RpcMode::Pong => Some(MessageName::of::<pb::rpc::Ack>()),
+    }
+}
+
+/// All rows, one slice a plane.
+pub const TABLE: [&[CallRow]; 3] = [user::TABLE, control::TABLE, data::TABLE];
+
+macro_rules! calls {
+    ($(#[$doc:meta])* $module:ident, $plane:ident: $(
+        $(#[$row_doc:meta])*
+        $call:ident = $request_type:ident ($request:ty) -> $response_type:ident ($reply:ty);
+    )+) => {
+        $(#[$doc])*
+        pub mod $module {
+            use super::{Call, CallRow, MessageName, Plane, pb};
+            use pb::$module::RpcType;
+
+            $(
+                $(#[$row_doc])*
+                #[derive(Clone, Copy, Debug)]
+                pub struct $call;
+
+                impl Call for $call {
+                    const PLANE: Plane = Plane::$plane;
+                    const REQUEST: i32 = Self::ROW.request;
+                    const RESPONSE: i32 = Self::ROW.response;
+                    type Request = $request;
+                    type Reply = $reply;
+                }
+
+                impl $call {
+                    const ROW: CallRow = CallRow {
+                        plane: Plane::$plane,
+                        request: RpcType::$request_type as i32,
+                        request_message: MessageName::of::<$request>(),
+                        response: RpcType::$response_type as i32,
+                        response_message: MessageName::of::<$reply>(),
+                    };
+                }
+            )+
+
+            pub(super) const TABLE: &[CallRow] = &[$($call::ROW),+];
+        }
+    };
+}
+
+calls! {
+    /// Client to Drillbit, except where a row says otherwise.
+    // wire: drill@051b164 exec/java-exec/.../rpc/user/UserRpcConfig.java
+    user, User:
+    /// The first request of a connection.
+    Handshake = Handshake(pb::user::UserToBitHandshake) -> Handshake(pb::user::BitToUserHandshake);
+    /// Starts a query; the reply names it.
+    RunQuery = RunQuery(pb::user::RunQuery) -> QueryHandle(pb::shared::QueryId);
+    /// Asks for the end of a query; always acknowledged.
+    CancelQuery = CancelQuery(pb::shared::QueryId) -> Ack(pb::rpc::Ack);
+    /// Drillbit to client: one batch of a result.
+    QueryData = QueryData(pb::shared::QueryData) -> Ack(pb::rpc::Ack);
+    /// What the server can do.
+    GetServerMeta = GetServerMeta(pb::user::GetServerMetaReq) -> ServerMeta(pb::user::GetServerMetaResp);
+    /// Drillbit to client: how a query ended.
+    QueryResult = QueryResult(pb::shared::QueryResult) -> Ack(pb::rpc::Ack);
+    /// Lets a query go on that a test paused.
+    ResumePausedQuery = ResumePausedQuery(pb::shared::QueryId) -> Ack(pb::rpc::Ack);
+    /// Plans a query without running it.
+    GetQueryPlanFragments = GetQueryPlanFragments(pb::user::GetQueryPlanFragments) -> QueryPlanFragments(pb::user::QueryPlanFragments);
+    /// Lists catalogs.
+    GetCatalogs = GetCatalogs(pb::user::GetCatalogsReq) -> Catalogs(pb::user::GetCatalogsResp);
+    /// Lists schemas.
+    GetSchemas = GetSchemas(pb::user::GetSchemasReq) -> Schemas(pb::user::GetSchemasResp);
+    /// Lists tables.
+    GetTables = GetTables(pb::user::GetTablesReq) -> Tables(pb::user::GetTablesResp);
+    /// Lists columns.
+    GetColumns = GetColumns(pb::user::GetColumnsReq) -> Columns(pb::user::GetColumnsResp);
+    /// Makes a prepared statement.
+    CreatePreparedStatement = CreatePreparedStatement(pb::user::CreatePreparedStatementReq) -> PreparedStatement(pb::user::CreatePreparedStatementResp);
+    /// One step of authentication.
+    SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
+}
+
+calls! {
+    /// Drillbit to Drillbit, both directions.
+    // wire: drill@051b164 exec/java-exec/.../rpc/control/ControlRpcConfig.java
+    control, Control:
+    /// The first request of a connection.
+    Handshake = Handshake(pb::control::BitControlHandshake) -> Handshake(pb::control::BitControlHandshake);
+    /// Starts fragments; acknowledged once all of them can receive data.
+    InitializeFragments = ReqInitializeFragments(pb::control::InitializeFragments) -> Ack(pb::rpc::Ack);
+    /// Ends one fragment.
+    CancelFragment = ReqCancelFragment(pb::bit::FragmentHandle) -> Ack(pb::rpc::Ack);
+    /// Tells a sender that a receiver wants no more.
+    ReceiverFinished = ReqReceiverFinished(pb::control::FinishedReceiver) -> Ack(pb::rpc::Ack);
+    /// Reports on a fragment to the foreman.
+    FragmentStatus = ReqFragmentStatus(pb::control::FragmentStatus) -> Ack(pb::rpc::Ack);
+    /// Asks for the profile of a query.
+    QueryStatus = ReqQueryStatus(pb::shared::QueryId) -> RespQueryStatus(pb::shared::QueryProfile);
+    /// Cancels a query at its foreman; `ok` is false where the query is not known.
+    QueryCancel = ReqQueryCancel(pb::shared::QueryId) -> Ack(pb::rpc::Ack);
+    /// Lets a fragment go on that a test paused.
+    UnpauseFragment = ReqUnpauseFragment(pb::bit::FragmentHandle) -> Ack(pb::rpc::Ack);
+    /// A message between extensions, told apart by its own number.
+    Custom = ReqCustom(pb::control::CustomMessage) -> RespCustom(pb::control::CustomMessage);
+    /// One step of authentication.
+    SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
+}
+
+calls! {
+    /// Drillbit to Drillbit, from the side that connected.
+    // wire: drill@051b164 exec/java-exec/.../rpc/data/DataRpcConfig.java
+    data, Data:
+    /// The first request of a connection.
+    Handshake = Handshake(pb::data::BitClientHandshake) -> Handshake(pb::data::BitServerHandshake);
+    /// One batch for one or several receiving fragments.
+    RecordBatch = ReqRecordBatch(pb::data::FragmentRecordBatch) -> DataAckWithCredit(pb::data::AckWithCredit);
+    /// One step of authentication.
+    SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
+    /// Bloom filters of a join for the scans of its probe side.
+    RuntimeFilter = ReqRuntimeFilter(pb::data::RuntimeFilterBDef) -> DataAckWithCredit(pb::data::AckWithCredit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_names_a_known_number_and_message() {
+        for row in TABLE.into_iter().flatten() {
+            assert!(rpc_name(row.plane, row.request).is_some(), "{row:?}");
+            assert!(rpc_name(row.plane, row.response).is_some(), "{row:?}");
+            for message in [row.request_message, row.response_message] {
+                assert!(
+                    crate::descriptors()
+                        .get_message_by_name(&message.to_string())
+                        .is_some()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn request_numbers_are_unique_in_a_plane() {
+        for rows in TABLE {
+            for (i, row) in rows.iter().enumerate() {
+                assert!(
+                    rows[i + 1..]
+                        .iter()
+                        .all(|other| other.request != row.request),
+                    "{row:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_found_by_mode_and_number() {
+        let name = |plane, mode, number| body_message(plane, mode, number).map(|m| m.to_string());
+        assert_eq!(
+            name(Plane::User, RpcMode::Request, 3).as_deref(),
+            Some("exec.user.RunQuery")
+        );
+        assert_eq!(
+            name(Plane::User, RpcMode::Response, 7).as_deref(),
+            Some("exec.shared.QueryId")
+        );
+        assert_eq!(
+            name(Plane::Data, RpcMode::Response, 6).as_deref(),
+            Some("exec.bit.data.AckWithCredit")
+        );
+        assert_eq!(
+            name(Plane::Control, RpcMode::ResponseFailure, 0).as_deref(),
+            Some("exec.shared.DrillPBError")
+        );
+        assert_eq!(
+            name(Plane::Control, RpcMode::Ping, 0).as_deref(),
+            Some("exec.rpc.Ack")
+        );
+        assert_eq!(name(Plane::Data, RpcMode::Request, 99), None);
+    }
+
+    #[test]
+    fn names_are_those_of_drill() {
+        assert_eq!(rpc_name(Plane::User, 22), Some("CREATE_PREPARED_STATEMENT"));
+        assert_eq!(rpc_name(Plane::Control, 4), None);
+    }
+}
