@@ -1,0 +1,126 @@
+//! Connecting: socket, handshake, and the handle that keeps the connection open.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use protos::Plane;
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+use crate::{
+    connection::Connection,
+    dispatch::{Handler, Service},
+    error::{CallError, CloseReason, ConnectError},
+    ledger::Ledger,
+    link,
+    options::ConnectionOptions,
+    remote::RemoteConnection,
+    runtime::BusRuntime,
+    spawn::{Parts, PartsError},
+};
+
+/// Connects to `addr` and sends `hello`, the body of the plane's handshake; returns the connection and the body of the
+/// peer's answer, which the caller must judge. `handler` gets the peer's requests.
+///
+/// The connection lives until it is closed or its last handle is dropped; a handler that holds a handle keeps it open.
+///
+/// # Errors
+///
+/// The socket cannot be connected, or the handshake is not answered, in time; or a limit of this side was met.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes what there is.
+pub async fn connect(
+    addr: SocketAddr,
+    plane: Plane,
+    runtime: &BusRuntime,
+    options: ConnectionOptions,
+    ledger: Ledger,
+    hello: Bytes,
+    handler: Arc<dyn Handler>,
+) -> Result<(RemoteConnection, Bytes), ConnectError> {
+    options.validate()?;
+    let (completion, reply) = oneshot::channel();
+    let (opened, connection) = oneshot::channel();
+    let dial = Dial {
+        addr,
+        plane,
+        options,
+        ledger: ledger.clone(),
+        runtime: runtime.clone(),
+    };
+    let bodies = Arc::clone(runtime.bodies());
+    let task = async move {
+        let parts = dial.open(hello, completion, &bodies, handler).await;
+        let (result, driver) = match parts {
+            Ok(parts) => (
+                Ok(RemoteConnection::of_client(Arc::clone(&parts.link))),
+                Some(parts),
+            ),
+            Err(error) => (Err(error), None),
+        };
+        // The runtime owns this task: holding on to it would keep it for ever.
+        drop(dial);
+        // A caller that has gone away drops the handle, and so closes the connection.
+        drop(opened.send(result));
+        if let Some(parts) = driver {
+            parts.driver().await;
+        }
+    };
+    runtime.clients().spawn(runtime.next_io(), &ledger, task)?;
+    let aborted = ConnectError::Lost(CloseReason::Aborted);
+    let connection = connection.await.unwrap_or(Err(aborted))?;
+    match reply.await {
+        Ok(Ok(response)) => Ok((connection, response.pbody)),
+        Ok(Err(CallError::Lost(reason))) => Err(reason.into()),
+        _ => Err(CloseReason::Aborted.into()),
+    }
+}
+
+/// What is needed to connect.
+struct Dial {
+    addr: SocketAddr,
+    plane: Plane,
+    options: ConnectionOptions,
+    ledger: Ledger,
+    runtime: BusRuntime,
+}
+
+impl Dial {
+    async fn open(
+        &self,
+        hello: Bytes,
+        completion: crate::connection::Completion,
+        bodies: &Arc<crate::frame::BodyPool>,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Parts, ConnectError> {
+        let patience = self.options.connect_timeout;
+        // The receive buffer is left to the kernel: setting it turns its tuning off.
+        let socket = timeout(patience, TcpStream::connect(self.addr)).await;
+        let socket = socket.map_err(|_| ConnectError::Timeout(patience))??;
+        let options = self.options.clone();
+        let connection = Connection::client(options, hello, completion, &self.ledger, link::now());
+        let room = self.options.write_queue_bytes_max;
+        let parts = Parts::new(socket, self.plane, connection, room, bodies, &self.ledger)?;
+        let drainer = parts.drainer(Service::Handler(handler));
+        self.runtime
+            .clients()
+            .spawn(self.runtime.app(), &self.ledger, drainer)?;
+        Ok(parts)
+    }
+}
+
+impl From<std::io::Error> for ConnectError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
+impl From<PartsError> for ConnectError {
+    fn from(error: PartsError) -> Self {
+        match error {
+            PartsError::Io(error) => error.into(),
+            PartsError::Budget(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,687 @@
+//! One connection as a value: handshake, calls, heartbeat, limits. No socket, no task, no clock; time comes in.
+//!
+//! Bytes become frames elsewhere. Frames go in by [`Connection::handle_frame`]; what they mean comes out as [`Event`]s
+//! by [`Connection::take_events`]; what is to be written comes out by [`Connection::transmit`]; and
+//! [`Connection::poll_timeout`] says when [`Connection::handle_timeout`] wants to be called.
+
+mod calls;
+mod heartbeat;
+
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use prost::Message;
+use protos::{
+    error::{ErrorType, Retry},
+    rpc::{Ack, RpcMode},
+    shared::DrillPbError,
+};
+
+pub(crate) use calls::{Completion, Deadline};
+pub(crate) use heartbeat::PingCompletion;
+
+use crate::{
+    error::{CallError, CloseReason, ProtocolError, RpcFailure},
+    frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
+    lanes::{Lanes, Pbody, StreamKey, Transmit},
+    ledger::{Charge, Kind, Ledger},
+    options::ConnectionOptions,
+    stats::ConnectionStats,
+};
+use calls::{Answered, Calls};
+use heartbeat::{Beat, Heartbeat};
+
+/// `rpc_type` of the handshake on every plane.
+// wire: drill@051b164 protocol/src/main/protobuf/{User,BitControl,BitData}.proto
+pub(crate) const HANDSHAKE: i32 = 0;
+/// `rpc_type` of a peer that takes its leave, on every plane. Drill never sends it.
+const GOODBYE: i32 = 2;
+
+/// What answers a call.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Response {
+    pub(crate) rpc_type: i32,
+    pub(crate) pbody: Bytes,
+    pub(crate) dbody: Bytes,
+}
+
+/// How a call ended.
+pub(crate) type Outcome = Result<Response, CallError>;
+
+/// What a frame, or time, has brought.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Server: the peer's handshake, to be judged by `open` or `refuse`.
+    Hello { pbody: Bytes },
+    /// A request to be handled; it must be answered by `respond` or `fail`.
+    Request {
+        rpc_type: i32,
+        id: CoordinationId,
+        pbody: Bytes,
+        dbody: Bytes,
+    },
+    /// A call has ended.
+    Outcome(Completion, Outcome),
+    /// A PING that somebody waits for has ended.
+    Pinged(PingCompletion, Result<Duration, CloseReason>),
+}
+
+/// Whether the peer has to show signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleTimeout {
+    /// As the options say.
+    Keep,
+    /// Not this peer: it has said that it cannot send PING.
+    Off,
+}
+
+/// Server: `AwaitingHello` -> `Judging` -> `Open` -> `Closed`; client: `AwaitingReply` -> `Open` -> `Closed`.
+#[derive(Debug)]
+enum Phase {
+    AwaitingHello {
+        deadline: Instant,
+    },
+    Judging {
+        id: CoordinationId,
+        deadline: Instant,
+    },
+    AwaitingReply {
+        deadline: Instant,
+        completion: Completion,
+    },
+    Open,
+    Closed(Closed),
+}
+
+#[derive(Debug)]
+struct Closed {
+    reason: CloseReason,
+    /// By when what is queued must be written; `None` if nothing is written any more.
+    linger: Option<Instant>,
+}
+
+/// A request on its way out.
+#[derive(Debug)]
+pub(crate) struct Outgoing<P> {
+    pub(crate) rpc_type: i32,
+    pub(crate) pbody: P,
+    pub(crate) dbody: Vec<Bytes>,
+    pub(crate) stream: StreamKey,
+    /// Write room that it holds until it is handed to the socket.
+    pub(crate) room: usize,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    options: ConnectionOptions,
+    phase: Phase,
+    calls: Calls,
+    heartbeat: Heartbeat,
+    lanes: Lanes,
+    events: Vec<Event>,
+    requests_in_flight: usize,
+    /// Calls of both directions.
+    charge: Charge,
+    stats: ConnectionStats,
+}
+
+impl Connection {
+    /// The side that accepts.
+    pub(crate) fn server(options: ConnectionOptions, ledger: &Ledger, now: Instant) -> Self {
+        let deadline = now + options.handshake_timeout;
+        Self::new(options, Phase::AwaitingHello { deadline }, ledger, now)
+    }
+
+    /// The side that connects: sends `hello` at once; `completion` gets the answer.
+    pub(crate) fn client(
+        options: ConnectionOptions,
+        hello: Bytes,
+        completion: Completion,
+        ledger: &Ledger,
+        now: Instant,
+    ) -> Self {
+        let deadline = now + options.handshake_timeout;
+        let phase = Phase::AwaitingReply {
+            deadline,
+            completion,
+        };
+        let mut connection = Self::new(options, phase, ledger, now);
+        let coordination_id = connection.calls.next_id();
+        let header = Header {
+            mode: RpcMode::Request,
+            coordination_id,
+            rpc_type: HANDSHAKE,
+        };
+        connection.lanes.push_control(&header, hello, Vec::new());
+        connection
+    }
+
+    fn new(options: ConnectionOptions, phase: Phase, ledger: &Ledger, now: Instant) -> Self {
+        let charge = ledger
+            .charge(Kind::Calls, 0)
+            .expect("invariant: nothing always fits");
+        Self {
+            heartbeat: Heartbeat::new(&options, now),
+            options,
+            phase,
+            calls: Calls::default(),
+            lanes: Lanes::default(),
+            events: Vec::new(),
+            requests_in_flight: 0,
+            charge,
+            stats: ConnectionStats::default(),
+        }
+    }
+
+    // ---- from the socket ----
+
+    /// Bytes came, whether or not they completed a frame.
+    pub(crate) fn handle_received(&mut self, bytes: usize, now: Instant) {
+        self.stats.bytes_received += bytes as u64;
+        self.heartbeat.on_received(now);
+    }
+
+    /// A frame came.
+    pub(crate) fn handle_frame(&mut self, frame: Frame, now: Instant) {
+        self.stats.frames_received += 1;
+        match self.phase {
+            Phase::Open => self.handle_open_frame(frame, now),
+            Phase::AwaitingHello { deadline } => self.handle_hello(frame, deadline, now),
+            Phase::AwaitingReply { .. } => self.handle_hello_reply(frame, now),
+            // Behind its handshake a peer may send on; handlers see it once the handshake is accepted.
+            Phase::Judging { .. } if is_heartbeat(&frame) => {
+                self.close(ProtocolError::HeartbeatBeforeHandshake.into(), now);
+            }
+            Phase::Judging { .. } => self.handle_open_frame(frame, now),
+            Phase::Closed(_) => {}
+        }
+    }
+
+    // wire: golden/raw/raw_user "nohandshake"; Drill looks at the type only, not at the mode
+    fn handle_hello(&mut self, frame: Frame, deadline: Instant, now: Instant) {
+        if let Err(error) = expect_handshake(&frame) {
+            return self.close(error.into(), now);
+        }
+        self.phase = Phase::Judging {
+            id: frame.header.coordination_id,
+            deadline,
+        };
+        self.events.push(Event::Hello { pbody: frame.pbody });
+    }
+
+    fn handle_hello_reply(&mut self, frame: Frame, now: Instant) {
+        if frame.header.mode == RpcMode::ResponseFailure {
+            return self.close(ProtocolError::HandshakeFailed.into(), now);
+        }
+        if let Err(error) = expect_handshake(&frame) {
+            return self.close(error.into(), now);
+        }
+        if let Phase::AwaitingReply { completion, .. } = mem::replace(&mut self.phase, Phase::Open)
+        {
+            let response = Response {
+                rpc_type: HANDSHAKE,
+                pbody: frame.pbody,
+                dbody: frame.dbody,
+            };
+            self.events.push(Event::Outcome(completion, Ok(response)));
+        }
+    }
+
+    fn handle_open_frame(&mut self, frame: Frame, now: Instant) {
+        match frame.header.mode {
+            RpcMode::Request => self.handle_request(frame, now),
+            RpcMode::Response => self.handle_response(frame, now),
+            RpcMode::ResponseFailure => self.handle_failure(frame),
+            RpcMode::Ping => self.handle_ping(now),
+            RpcMode::Pong => self.handle_pong(now),
+        }
+    }
+
+    fn handle_request(&mut self, frame: Frame, now: Instant) {
+        let Header {
+            coordination_id: id,
+            rpc_type,
+            ..
+        } = frame.header;
+        match rpc_type {
+            // wire: golden/raw/raw_user "second HANDSHAKE"
+            HANDSHAKE => return self.close(ProtocolError::DuplicateHandshake.into(), now),
+            GOODBYE => return self.close(CloseReason::Goodbye, now),
+            _ => {}
+        }
+        self.stats.requests_received += 1;
+        if !self.may_owe_more(now) {
+            return;
+        }
+        if self.requests_in_flight >= self.options.requests_in_flight_max
+            || self.charge.grow(1).is_err()
+        {
+            self.stats.requests_refused += 1;
+            return self.push_failure(id, &too_many_requests(&self.options));
+        }
+        self.requests_in_flight += 1;
+        self.events.push(Event::Request {
+            rpc_type,
+            id,
+            pbody: frame.pbody,
+            dbody: frame.dbody,
+        });
+    }
+
+    fn handle_response(&mut self, frame: Frame, now: Instant) {
+        let Header {
+            coordination_id: id,
+            rpc_type,
+            ..
+        } = frame.header;
+        let response = Response {
+            rpc_type,
+            pbody: frame.pbody,
+            dbody: frame.dbody,
+        };
+        if !self.finish_call(id, Ok(response)) {
+            self.close(ProtocolError::UnknownResponse { id }.into(), now);
+        }
+    }
+
+    // wire: drill@051b164 exec/rpc/.../RequestIdMap.java: an unknown id is ignored here, unlike in a RESPONSE
+    fn handle_failure(&mut self, frame: Frame) {
+        let failure = match DrillPbError::decode(frame.pbody) {
+            Ok(error) => CallError::Remote(RpcFailure {
+                error,
+                retry: Retry::Never,
+            }),
+            Err(error) => CallError::MalformedAnswer(error),
+        };
+        if self.finish_call(frame.header.coordination_id, Err(failure)) {
+            self.stats.calls_failed += 1;
+        }
+    }
+
+    fn finish_call(&mut self, id: CoordinationId, outcome: Outcome) -> bool {
+        match self.calls.answered(id) {
+            Answered::Waiting(completion) => self.events.push(Event::Outcome(completion, outcome)),
+            Answered::GivenUp => self.stats.late_answers += 1,
+            Answered::Unknown => return false,
+        }
+        self.stats.calls_answered += 1;
+        self.charge.shrink(1);
+        true
+    }
+
+    fn handle_ping(&mut self, now: Instant) {
+        self.stats.pings_received += 1;
+        if self.may_owe_more(now) {
+            self.lanes
+                .push_control(&Header::bare(RpcMode::Pong), &ACK, Vec::new());
+        }
+    }
+
+    fn handle_pong(&mut self, now: Instant) {
+        let Some((round_trip, completion)) = self.heartbeat.on_pong(now) else {
+            return;
+        };
+        self.stats.pongs_received += 1;
+        self.stats.on_round_trip(round_trip);
+        if let Some(completion) = completion {
+            self.events.push(Event::Pinged(completion, Ok(round_trip)));
+        }
+    }
+
+    // Reading never stops, so a peer that asks without reading can only be closed.
+    fn may_owe_more(&mut self, now: Instant) -> bool {
+        let (bytes, bytes_max) = (
+            self.lanes.control_bytes(),
+            self.options.reply_queue_bytes_max,
+        );
+        if bytes > bytes_max {
+            self.close(CloseReason::RepliesNotRead { bytes, bytes_max }, now);
+        }
+        bytes <= bytes_max
+    }
+
+    // ---- from the acceptor and the handlers ----
+
+    /// Accepts the handshake with `reply`.
+    pub(crate) fn open(&mut self, reply: Bytes, idle_timeout: IdleTimeout) {
+        let Phase::Judging { id, .. } = self.phase else {
+            return;
+        };
+        self.push_reply(id, HANDSHAKE, reply, Vec::new());
+        self.phase = Phase::Open;
+        if idle_timeout == IdleTimeout::Off {
+            self.heartbeat.never_idle();
+        }
+    }
+
+    /// Refuses the handshake: sends `reply`, if any, and closes.
+    pub(crate) fn refuse(&mut self, reply: Option<Bytes>, reason: String, now: Instant) {
+        let Phase::Judging { id, .. } = self.phase else {
+            return;
+        };
+        if let Some(reply) = reply {
+            self.push_reply(id, HANDSHAKE, reply, Vec::new());
+        }
+        self.close(CloseReason::HandshakeRefused { reason }, now);
+    }
+
+    /// Answers a request. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
+    pub(crate) fn respond(
+        &mut self,
+        id: CoordinationId,
+        rpc_type: i32,
+        pbody: impl Pbody,
+        dbody: Vec<Bytes>,
+    ) {
+        if self.settle_request() {
+            self.push_reply(id, rpc_type, pbody, dbody);
+        }
+    }
+
+    /// Answers a request with RESPONSE_FAILURE.
+    pub(crate) fn fail(&mut self, id: CoordinationId, failure: &RpcFailure) {
+        if self.settle_request() {
+            self.push_failure(id, failure);
+        }
+    }
+
+    // Whether there is still somebody to answer.
+    fn settle_request(&mut self) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        self.requests_in_flight -= 1;
+        self.charge.shrink(1);
+        true
+    }
+
+    fn push_reply(
+        &mut self,
+        coordination_id: CoordinationId,
+        rpc_type: i32,
+        pbody: impl Pbody,
+        dbody: Vec<Bytes>,
+    ) {
+        let header = Header {
+            mode: RpcMode::Response,
+            coordination_id,
+            rpc_type,
+        };
+        self.lanes.push_control(&header, pbody, dbody);
+    }
+
+    // wire: drill@051b164 exec/rpc/.../RpcBus.java: failures carry rpc type 0
+    fn push_failure(&mut self, coordination_id: CoordinationId, failure: &RpcFailure) {
+        self.stats.failures_sent += 1;
+        let header = Header {
+            mode: RpcMode::ResponseFailure,
+            coordination_id,
+            rpc_type: 0,
+        };
+        self.lanes.push_control(&header, &failure.error, Vec::new());
+    }
+
+    // ---- from callers ----
+
+    /// Queues a request; `completion` gets how it ended, exactly once.
+    pub(crate) fn call(
+        &mut self,
+        request: Outgoing<impl Pbody>,
+        deadline: Option<Deadline>,
+        completion: Completion,
+    ) -> Result<CoordinationId, CallError> {
+        if let Phase::Closed(closed) = &self.phase {
+            return Err(CallError::Lost(closed.reason.clone()));
+        }
+        let calls_max = self.options.calls_in_flight_max;
+        if self.calls.len() >= calls_max {
+            return Err(CallError::TooManyCalls { calls_max });
+        }
+        let coordination_id = self.calls.next_id();
+        let header = Header {
+            mode: RpcMode::Request,
+            coordination_id,
+            rpc_type: request.rpc_type,
+        };
+        let dbody_len = request.dbody.iter().map(Bytes::len).sum();
+        let bytes = encoded_len(&header, request.pbody.bytes_len(), dbody_len);
+        if bytes > FRAME_BYTES_LIMIT {
+            return Err(CallError::RequestTooLong {
+                bytes,
+                bytes_max: FRAME_BYTES_LIMIT,
+            });
+        }
+        self.charge.grow(1)?;
+        self.stats.calls_started += 1;
+        self.calls.insert(coordination_id, completion, deadline);
+        let lane = (request.stream, request.room);
+        self.lanes
+            .push_bulk(lane, &header, request.pbody, request.dbody);
+        Ok(coordination_id)
+    }
+
+    /// Nobody waits for the answer any more; when it comes it is dropped.
+    pub(crate) fn give_up(&mut self, id: CoordinationId) {
+        self.calls.give_up(id);
+    }
+
+    /// Sends PING; `completion` gets the round-trip time.
+    pub(crate) fn ping(&mut self, completion: PingCompletion, now: Instant) {
+        match &self.phase {
+            Phase::Closed(closed) => {
+                self.events
+                    .push(Event::Pinged(completion, Err(closed.reason.clone())));
+            }
+            _ => self.push_ping(Some(completion), now),
+        }
+    }
+
+    /// Reading stops until [`Self::resume_reading`]; PINGs go on by timer.
+    pub(crate) fn pause_reading(&mut self, now: Instant) {
+        self.heartbeat.pause(now);
+    }
+
+    /// Reading goes on.
+    pub(crate) fn resume_reading(&mut self, now: Instant) {
+        self.heartbeat.resume(now);
+    }
+
+    /// Ends the connection; every call that waits fails. Only the first reason counts.
+    pub(crate) fn close(&mut self, reason: CloseReason, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        let linger = reason.flushes().then(|| now + self.options.linger_timeout);
+        let closed = Phase::Closed(Closed {
+            reason: reason.clone(),
+            linger,
+        });
+        let before = mem::replace(&mut self.phase, closed);
+        if let Phase::AwaitingReply { completion, .. } = before {
+            self.events
+                .push(Event::Outcome(completion, Err(reason.clone().into())));
+        }
+        for completion in self.calls.drain() {
+            self.events
+                .push(Event::Outcome(completion, Err(reason.clone().into())));
+        }
+        for completion in self.heartbeat.drain() {
+            self.events
+                .push(Event::Pinged(completion, Err(reason.clone())));
+        }
+        if linger.is_none() {
+            self.lanes.clear();
+        }
+        self.requests_in_flight = 0;
+        self.charge.shrink(usize::MAX);
+    }
+
+    fn push_ping(&mut self, completion: Option<PingCompletion>, now: Instant) {
+        self.stats.pings_sent += 1;
+        self.heartbeat.on_ping(completion, now);
+        self.lanes
+            .push_control(&Header::bare(RpcMode::Ping), &ACK, Vec::new());
+    }
+
+    // ---- time ----
+
+    /// Does what is due at `now`.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::AwaitingHello { deadline }
+            | Phase::Judging { deadline, .. }
+            | Phase::AwaitingReply { deadline, .. } => {
+                if *deadline <= now {
+                    let reason = CloseReason::HandshakeTimeout(self.options.handshake_timeout);
+                    self.close(reason, now);
+                }
+            }
+            Phase::Open => self.handle_open_timeout(now),
+            Phase::Closed(closed) => {
+                if closed.linger.is_some_and(|linger| linger <= now) {
+                    closed.linger = None;
+                    self.lanes.clear();
+                }
+            }
+        }
+    }
+
+    fn handle_open_timeout(&mut self, now: Instant) {
+        while let Some((completion, timeout)) = self.calls.expire(now) {
+            self.stats.calls_timed_out += 1;
+            self.events
+                .push(Event::Outcome(completion, Err(CallError::Timeout(timeout))));
+        }
+        match self.heartbeat.due(now) {
+            Some(Beat::Ping) => self.push_ping(None, now),
+            Some(Beat::Idle(timeout)) => self.close(CloseReason::IdleTimeout(timeout), now),
+            Some(Beat::NoPong(timeout)) => self.close(CloseReason::PongTimeout(timeout), now),
+            None => {}
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do; asked again after every step.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::AwaitingHello { deadline }
+            | Phase::Judging { deadline, .. }
+            | Phase::AwaitingReply { deadline, .. } => Some(*deadline),
+            Phase::Open => {
+                let beat = self.heartbeat.next_timeout();
+                let call = self.calls.next_deadline();
+                beat.into_iter().chain(call).min()
+            }
+            Phase::Closed(closed) => closed.linger,
+        }
+    }
+
+    // ---- to the socket ----
+
+    /// Moves the next frames into `out`.
+    pub(crate) fn transmit(&mut self, out: &mut Transmit) {
+        self.lanes.fill(out);
+        if self.lanes.control_is_empty() {
+            self.heartbeat.on_leaving();
+        }
+        self.stats.frames_sent += out.take_frames();
+    }
+
+    /// The socket took `bytes`; `drained` if that was all there was.
+    pub(crate) fn handle_sent(&mut self, bytes: usize, drained: bool, now: Instant) {
+        self.stats.bytes_sent += bytes as u64;
+        if drained {
+            self.heartbeat.on_left(now);
+        }
+    }
+
+    /// The socket takes bytes again, after a time when it took none.
+    pub(crate) fn handle_write_progress(&mut self, now: Instant) {
+        self.heartbeat.on_write_progress(now);
+    }
+
+    // ---- questions ----
+
+    pub(crate) fn take_events(&mut self, out: &mut Vec<Event>) {
+        out.append(&mut self.events);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+    }
+
+    pub(crate) fn close_reason(&self) -> Option<&CloseReason> {
+        match &self.phase {
+            Phase::Closed(closed) => Some(&closed.reason),
+            _ => None,
+        }
+    }
+
+    /// Whether a closed connection still has something to write, and time to do so.
+    pub(crate) fn lingers(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Closed(Closed {
+                linger: Some(_),
+                ..
+            })
+        )
+    }
+
+    /// Largest frame that may come in now, in bytes.
+    pub(crate) fn frame_bytes_max(&self) -> usize {
+        match self.phase {
+            Phase::Open => self.options.frame_bytes_max,
+            _ => self.options.handshake_frame_bytes_max,
+        }
+    }
+
+    pub(crate) fn reading_is_paused(&self) -> bool {
+        self.heartbeat.is_paused() && !self.is_closed()
+    }
+
+    /// Whether more frames are likely to be queued in a moment, because more exchanges are going on than frames wait.
+    pub(crate) fn expects_more(&self) -> bool {
+        self.requests_in_flight + self.calls.len() > self.lanes.frames()
+    }
+
+    pub(crate) fn queued_frames(&self) -> usize {
+        self.lanes.frames()
+    }
+
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        ConnectionStats {
+            calls_in_flight: self.calls.len(),
+            requests_in_flight: self.requests_in_flight,
+            write_queue_bytes: self.lanes.bulk_bytes(),
+            reply_queue_bytes: self.lanes.control_bytes(),
+            ..self.stats
+        }
+    }
+}
+
+/// Body of PING and PONG.
+const ACK: Ack = Ack { ok: Some(true) };
+
+fn is_heartbeat(frame: &Frame) -> bool {
+    matches!(frame.header.mode, RpcMode::Ping | RpcMode::Pong)
+}
+
+fn expect_handshake(frame: &Frame) -> Result<(), ProtocolError> {
+    if is_heartbeat(frame) {
+        return Err(ProtocolError::HeartbeatBeforeHandshake);
+    }
+    match frame.header.rpc_type {
+        HANDSHAKE => Ok(()),
+        actual => Err(ProtocolError::NotAHandshake { actual }),
+    }
+}
+
+fn too_many_requests(options: &ConnectionOptions) -> RpcFailure {
+    let max = options.requests_in_flight_max;
+    let message = format!("too many requests in flight on this connection, at most {max}");
+    RpcFailure::new(ErrorType::Resource, message).with_retry(Retry::SameNode)
+}

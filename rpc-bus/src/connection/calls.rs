@@ -1,0 +1,221 @@
+//! Calls that wait for their answer: ids, deadlines, and tombstones of those given up.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::Outcome;
+use crate::{frame::CoordinationId, id_hash::IdHash};
+
+/// Where the outcome of a call goes.
+pub(crate) type Completion = oneshot::Sender<Outcome>;
+
+/// By when a call must be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// What was asked for, to be named in the error.
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting {
+        completion: Completion,
+        deadline: Option<Deadline>,
+    },
+    /// Nobody waits, but the peer may still answer: the id stays taken.
+    GivenUp,
+}
+
+/// Whom an id belongs to.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    Waiting(Completion),
+    GivenUp,
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    last: i32,
+    slots: HashMap<CoordinationId, Slot, IdHash>,
+    /// Earliest first; entries of calls that have ended are dropped when they come up, or when they are the most.
+    deadlines: BinaryHeap<Reverse<(Instant, CoordinationId)>>,
+}
+
+impl Calls {
+    /// The next id: from 1, never 0, past the highest number negative ones follow; never one that is taken.
+    // wire: drill@051b164 exec/rpc/.../RequestIdMap.java
+    pub(crate) fn next_id(&mut self) -> CoordinationId {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            let id = CoordinationId(self.last);
+            if id != CoordinationId::NONE && !self.slots.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        id: CoordinationId,
+        completion: Completion,
+        deadline: Option<Deadline>,
+    ) {
+        self.slots.insert(
+            id,
+            Slot::Waiting {
+                completion,
+                deadline,
+            },
+        );
+        if let Some(deadline) = deadline {
+            self.deadlines.push(Reverse((deadline.at, id)));
+            self.drop_stale_deadlines();
+        }
+    }
+
+    /// Ends the call with `id`, because its answer is here.
+    pub(crate) fn answered(&mut self, id: CoordinationId) -> Answered {
+        match self.slots.remove(&id) {
+            Some(Slot::Waiting { completion, .. }) => Answered::Waiting(completion),
+            Some(Slot::GivenUp) => Answered::GivenUp,
+            None => Answered::Unknown,
+        }
+    }
+
+    /// Nobody waits for `id` any more.
+    pub(crate) fn give_up(&mut self, id: CoordinationId) {
+        if let Entry::Occupied(mut slot) = self.slots.entry(id) {
+            slot.insert(Slot::GivenUp);
+        }
+    }
+
+    /// A call whose deadline has passed, given up.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Completion, Duration)> {
+        while let Some(&Reverse((at, id))) = self.deadlines.peek() {
+            if at > now {
+                return None;
+            }
+            self.deadlines.pop();
+            if self.has_deadline(at, id)
+                && let Some(Slot::Waiting {
+                    completion,
+                    deadline,
+                }) = self.slots.insert(id, Slot::GivenUp)
+            {
+                return Some((completion, deadline.map_or(Duration::ZERO, |d| d.timeout)));
+            }
+        }
+        None
+    }
+
+    /// The earliest deadline; it may be that of a call that has ended already.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes out every call that somebody waits for, for ever.
+    pub(crate) fn drain(&mut self) -> Vec<Completion> {
+        self.deadlines = BinaryHeap::new();
+        let slots = std::mem::take(&mut self.slots).into_values();
+        slots
+            .filter_map(|slot| match slot {
+                Slot::Waiting { completion, .. } => Some(completion),
+                Slot::GivenUp => None,
+            })
+            .collect()
+    }
+
+    /// Calls in flight, those given up included.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn has_deadline(&self, at: Instant, id: CoordinationId) -> bool {
+        matches!(
+            self.slots.get(&id),
+            Some(Slot::Waiting { deadline: Some(deadline), .. }) if deadline.at == at
+        )
+    }
+
+    // Deadlines are long and answers quick: without this the heap would hold a minute of calls.
+    fn drop_stale_deadlines(&mut self) {
+        if self.deadlines.len() > 64 + 2 * self.slots.len() {
+            let mut deadlines = std::mem::take(&mut self.deadlines).into_vec();
+            deadlines.retain(|Reverse((at, id))| self.has_deadline(*at, *id));
+            self.deadlines = deadlines.into();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(calls: &mut Calls, deadline: Option<Deadline>) -> CoordinationId {
+        let id = calls.next_id();
+        // The receiving half is of no interest here.
+        calls.insert(id, oneshot::channel().0, deadline);
+        id
+    }
+
+    fn after(start: Instant, seconds: u64) -> Option<Deadline> {
+        let timeout = Duration::from_secs(seconds);
+        Some(Deadline {
+            at: start + timeout,
+            timeout,
+        })
+    }
+
+    #[test]
+    fn ids_start_at_1_and_wrap_to_negative_ones_without_0() {
+        let mut calls = Calls::default();
+        assert_eq!(calls.next_id(), CoordinationId(1));
+        calls.last = i32::MAX;
+        assert_eq!(calls.next_id(), CoordinationId(i32::MIN));
+        calls.last = -1;
+        assert_eq!(calls.next_id(), CoordinationId(1));
+    }
+
+    #[test]
+    fn an_id_that_is_taken_is_never_given_out_again() {
+        let mut calls = Calls::default();
+        let first = waiting(&mut calls, None);
+        let second = waiting(&mut calls, None);
+        calls.give_up(second);
+        calls.last = 0;
+        assert_eq!(calls.next_id(), CoordinationId(3));
+        assert!(matches!(calls.answered(first), Answered::Waiting(_)));
+        assert!(matches!(calls.answered(second), Answered::GivenUp));
+        assert!(matches!(calls.answered(second), Answered::Unknown));
+    }
+
+    #[test]
+    fn an_expired_call_stays_as_a_tombstone() {
+        let (mut calls, start) = (Calls::default(), Instant::now());
+        let id = waiting(&mut calls, after(start, 5));
+        assert!(calls.expire(start + Duration::from_secs(4)).is_none());
+        let expired = calls
+            .expire(start + Duration::from_secs(5))
+            .map(|(_, timeout)| timeout);
+        assert_eq!(expired, Some(Duration::from_secs(5)));
+        assert!(matches!(calls.answered(id), Answered::GivenUp));
+    }
+
+    #[test]
+    fn deadlines_of_answered_calls_do_not_pile_up() {
+        let (mut calls, start) = (Calls::default(), Instant::now());
+        for _ in 0..10_000 {
+            let id = waiting(&mut calls, after(start, 60));
+            calls.answered(id);
+        }
+        assert!(calls.deadlines.len() < 100);
+        assert!(calls.expire(start + Duration::from_secs(61)).is_none());
+    }
+}

@@ -1,0 +1,176 @@
+//! Who is alive: when to PING, when to give up.
+//!
+//! Any byte from the peer is a sign of life. A PING goes out after `interval` without one; its PONG may take `patience`,
+//! counted from when the PING has left, and again from every byte that moves in either direction.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{error::CloseReason, options::ConnectionOptions};
+
+/// Where the round-trip time of a PING goes, if somebody asked.
+pub(crate) type PingCompletion = oneshot::Sender<Result<Duration, CloseReason>>;
+
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    interval: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    paused_interval: Duration,
+    /// Oldest first; PONGs carry no id, so they are matched in this order.
+    pings: VecDeque<Ping>,
+    last_received: Instant,
+    /// When a write that had had to wait went on: then the peer's side takes bytes.
+    last_progress: Instant,
+    /// While reading is paused: when the next PING is due.
+    paused: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Ping {
+    departure: Departure,
+    completion: Option<PingCompletion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Departure {
+    Queued,
+    Leaving,
+    Left(Instant),
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beat {
+    Ping,
+    Idle(Duration),
+    NoPong(Duration),
+}
+
+impl Heartbeat {
+    pub(crate) fn new(options: &ConnectionOptions, now: Instant) -> Self {
+        Self {
+            interval: options.ping_interval,
+            idle_timeout: options.idle_timeout,
+            paused_interval: options.paused_ping_interval,
+            pings: VecDeque::new(),
+            last_received: now,
+            last_progress: now,
+            paused: None,
+        }
+    }
+
+    /// The peer cannot keep the time limit and has said so.
+    pub(crate) fn never_idle(&mut self) {
+        self.idle_timeout = None;
+    }
+
+    pub(crate) fn on_received(&mut self, now: Instant) {
+        self.last_received = now;
+    }
+
+    pub(crate) fn on_write_progress(&mut self, now: Instant) {
+        self.last_progress = now;
+    }
+
+    pub(crate) fn pause(&mut self, now: Instant) {
+        self.paused.get_or_insert(now);
+    }
+
+    pub(crate) fn resume(&mut self, now: Instant) {
+        if self.paused.take().is_some() {
+            // What came in meanwhile lies unread in the socket.
+            self.last_received = now;
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// A PING was queued.
+    pub(crate) fn on_ping(&mut self, completion: Option<PingCompletion>, now: Instant) {
+        self.pings.push_back(Ping {
+            departure: Departure::Queued,
+            completion,
+        });
+        if let Some(due) = &mut self.paused {
+            *due = now + self.paused_interval;
+        }
+    }
+
+    /// Everything that was queued on the control lane is on its way to the socket.
+    pub(crate) fn on_leaving(&mut self) {
+        for ping in self.pings.iter_mut().rev() {
+            if ping.departure != Departure::Queued {
+                break;
+            }
+            ping.departure = Departure::Leaving;
+        }
+    }
+
+    /// Everything that was on its way has been taken by the socket.
+    pub(crate) fn on_left(&mut self, now: Instant) {
+        for ping in &mut self.pings {
+            if ping.departure == Departure::Leaving {
+                ping.departure = Departure::Left(now);
+            }
+        }
+    }
+
+    /// Matches a PONG with the oldest PING; `None` if there is none.
+    pub(crate) fn on_pong(&mut self, now: Instant) -> Option<(Duration, Option<PingCompletion>)> {
+        let ping = self.pings.pop_front()?;
+        let round_trip = match ping.departure {
+            Departure::Left(at) => now.saturating_duration_since(at),
+            Departure::Queued | Departure::Leaving => Duration::ZERO,
+        };
+        Some((round_trip, ping.completion))
+    }
+
+    /// What is due at `now`.
+    pub(crate) fn due(&self, now: Instant) -> Option<Beat> {
+        let (at, beat) = self.next()?;
+        (at <= now).then_some(beat)
+    }
+
+    /// When [`Self::due`] will have something.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.next().map(|(at, _)| at)
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = PingCompletion> {
+        std::mem::take(&mut self.pings)
+            .into_iter()
+            .filter_map(|ping| ping.completion)
+    }
+
+    fn next(&self) -> Option<(Instant, Beat)> {
+        if let Some(due) = self.paused {
+            return Some((due, Beat::Ping));
+        }
+        if let Some(ping) = self.pings.front() {
+            return self.pong_deadline(ping);
+        }
+        match (self.interval, self.idle_timeout) {
+            (Some(interval), _) => Some((self.last_received + interval, Beat::Ping)),
+            (None, Some(idle)) => Some((self.last_received + idle, Beat::Idle(idle))),
+            (None, None) => None,
+        }
+    }
+
+    fn pong_deadline(&self, ping: &Ping) -> Option<(Instant, Beat)> {
+        let idle = self.idle_timeout?;
+        let patience = idle.saturating_sub(self.interval.unwrap_or_default());
+        // A PING that has not left shows that the socket takes nothing: only progress helps then.
+        let left = match ping.departure {
+            Departure::Left(at) => at,
+            Departure::Queued | Departure::Leaving => self.last_received,
+        };
+        let since = left.max(self.last_received).max(self.last_progress);
+        Some((since + patience, Beat::NoPong(patience)))
+    }
+}

@@ -1,0 +1,262 @@
+//! From the driver to the handler: one mailbox per connection, emptied by one task on the app runtime.
+//!
+//! The driver appends whole read batches and wakes the task only if it sleeps. Requests start one at a time, in the order
+//! in which they came. The mailbox is bounded by `requests_in_flight_max`: what waits here is in flight.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use protos::error::ErrorType;
+
+use crate::{
+    connection::IdleTimeout,
+    error::{CloseReason, RpcFailure},
+    frame::CoordinationId,
+    link::{self, Link},
+    remote::RemoteConnection,
+    reply::{InboundRequest, Responder},
+    runtime::panic_message,
+};
+
+/// Requests that are started before other tasks get their turn.
+const TURN_REQUESTS: u32 = 64;
+/// Time after which other tasks get their turn, looked at every few requests.
+const TURN_TIME: Duration = Duration::from_micros(200);
+const TURN_TIME_CHECK_REQUESTS: u32 = 8;
+
+/// Serves the requests of one connection, client and server side alike.
+///
+/// Calls come one at a time and in the order of the requests. They must not wait: what takes time goes on elsewhere
+/// and takes the [`Responder`] along.
+pub trait Handler: Send + Sync + 'static {
+    /// Starts one request.
+    fn handle(&self, request: InboundRequest);
+
+    /// The connection has ended; the last call of all.
+    fn closed(&self, reason: &CloseReason) {
+        let _ = reason;
+    }
+}
+
+/// Judges handshakes; one per server.
+pub trait Acceptor: Send + Sync + 'static {
+    /// Must not wait.
+    fn accept(&self, hello: Hello) -> Verdict;
+}
+
+/// A handshake that came in: the first message of `rpc_type` 0, whatever its mode.
+// wire: drill@051b164 exec/rpc/.../AbstractHandshakeHandler.java
+#[derive(Debug)]
+pub struct Hello {
+    /// The plane's own handshake message.
+    pub pbody: Bytes,
+    /// The connection that it came on. Calls on it wait in vain until the handshake is accepted.
+    pub connection: RemoteConnection,
+}
+
+/// What becomes of a connection.
+pub enum Verdict {
+    /// It is open.
+    Open {
+        /// Body of the handshake's response.
+        reply: Bytes,
+        /// Gets its requests.
+        handler: Arc<dyn Handler>,
+        /// Whether it must show signs of life.
+        idle_timeout: IdleTimeout,
+    },
+    /// It is closed, after `reply` is sent.
+    Refuse {
+        /// Body of the handshake's response, if there is to be one.
+        reply: Option<Bytes>,
+        /// For the log.
+        reason: String,
+    },
+}
+
+/// What the driver hands over.
+pub(crate) enum Item {
+    Hello {
+        pbody: Bytes,
+    },
+    Request {
+        rpc_type: i32,
+        id: CoordinationId,
+        pbody: Bytes,
+        dbody: Bytes,
+    },
+}
+
+#[derive(Default)]
+pub(crate) struct Mailbox(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    items: VecDeque<Item>,
+    /// The task's waker, while it sleeps.
+    drainer: Option<Waker>,
+    ended: Option<CloseReason>,
+}
+
+impl Mailbox {
+    /// Appends a read batch.
+    pub(crate) fn deliver(&self, batch: impl Iterator<Item = Item>) {
+        let mut inner = self.lock();
+        inner.items.extend(batch);
+        wake(inner);
+    }
+
+    /// Nothing comes any more.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        let mut inner = self.lock();
+        inner.ended.get_or_insert(reason);
+        wake(inner);
+    }
+
+    /// Everything that is there, or why nothing comes any more.
+    async fn next_batch(&self) -> Result<VecDeque<Item>, CloseReason> {
+        std::future::poll_fn(|cx| {
+            let mut inner = self.lock();
+            if !inner.items.is_empty() {
+                return Poll::Ready(Ok(std::mem::take(&mut inner.items)));
+            }
+            if let Some(reason) = &inner.ended {
+                return Poll::Ready(Err(reason.clone()));
+            }
+            inner.drainer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let drainer = inner.drainer.take();
+    drop(inner);
+    if let Some(drainer) = drainer {
+        drainer.wake();
+    }
+}
+
+/// Who serves a connection.
+pub(crate) enum Service {
+    /// A server's, before the handshake is accepted.
+    Acceptor(Arc<dyn Acceptor>),
+    Handler(Arc<dyn Handler>),
+    /// A server's, after the handshake was refused.
+    Nobody,
+}
+
+/// Starts the requests of one connection until it ends.
+pub(crate) async fn drain(mailbox: Arc<Mailbox>, link: Arc<Link>, mut service: Service) {
+    let reason = loop {
+        match mailbox.next_batch().await {
+            Ok(batch) => drain_batch(batch, &link, &mut service).await,
+            Err(reason) => break reason,
+        }
+    };
+    if let Service::Handler(handler) = &service {
+        survive("closed", || handler.closed(&reason));
+    }
+}
+
+async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Service) {
+    let mut started = Instant::now();
+    let mut requests = 0;
+    for item in batch {
+        start(item, link, service);
+        requests += 1;
+        let late = || requests % TURN_TIME_CHECK_REQUESTS == 0 && started.elapsed() >= TURN_TIME;
+        if requests == TURN_REQUESTS || late() {
+            tokio::task::yield_now().await;
+            (started, requests) = (Instant::now(), 0);
+        }
+    }
+}
+
+fn start(item: Item, link: &Arc<Link>, service: &mut Service) {
+    match (item, &*service) {
+        (Item::Hello { pbody }, Service::Acceptor(acceptor)) => {
+            let hello = Hello {
+                pbody,
+                connection: RemoteConnection::of_server(Arc::clone(link)),
+            };
+            let verdict = survive("accept", || acceptor.accept(hello));
+            *service = apply(verdict, link);
+        }
+        (
+            Item::Request {
+                rpc_type,
+                id,
+                pbody,
+                dbody,
+            },
+            Service::Handler(handler),
+        ) => {
+            let responder = Responder::new(Arc::clone(link), id);
+            let request = InboundRequest {
+                rpc_type,
+                coordination_id: id,
+                pbody,
+                dbody,
+                responder,
+            };
+            survive("handle", || handler.handle(request));
+        }
+        // The connection is closing.
+        (Item::Hello { .. } | Item::Request { .. }, _) => {}
+    }
+}
+
+fn apply(verdict: Option<Verdict>, link: &Link) -> Service {
+    match verdict {
+        Some(Verdict::Open {
+            reply,
+            handler,
+            idle_timeout,
+        }) => {
+            link.with(|connection| connection.open(reply, idle_timeout));
+            Service::Handler(handler)
+        }
+        Some(Verdict::Refuse { reply, reason }) => refuse(link, reply, reason),
+        None => refuse(link, None, "the acceptor panicked".to_owned()),
+    }
+}
+
+fn refuse(link: &Link, reply: Option<Bytes>, reason: String) -> Service {
+    let now = link::now();
+    link.with(|connection| connection.refuse(reply, reason, now));
+    Service::Nobody
+}
+
+/// Runs foreign code; a panic ends neither the task nor the connection. A request that it held has answered by itself.
+fn survive<R>(name: &'static str, foreign: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(foreign)) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            tracing::error!(panic = panic_message(&*panic), "{name} panicked");
+            None
+        }
+    }
+}
+
+impl RpcFailure {
+    /// The answer to an `rpc_type` that a handler does not know.
+    #[must_use]
+    pub fn unknown_type(rpc_type: i32) -> Self {
+        Self::new(
+            ErrorType::UnsupportedOperation,
+            format!("unknown rpc type {rpc_type}"),
+        )
+    }
+}

@@ -1,0 +1,394 @@
+//! The only code that awaits a socket: one task per connection, reading and writing independently.
+//!
+//! Everything that was queued since the last wake-up is written at once. The reader never stops for a writer that waits:
+//! two peers that both did would wait for each other.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use crate::{
+    connection::{Connection, Event},
+    dispatch::{Item, Mailbox},
+    error::CloseReason,
+    frame::{Frame, FrameDecoder},
+    lanes::Transmit,
+    link::{self, Link},
+};
+
+/// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
+const STAGING_BYTES: usize = 64 * 1024;
+/// What is read at once after a large body: rest of it would only have to be copied.
+const STAGING_BYTES_MIN: usize = 4 * 1024;
+/// How often a write is put off while the queue still grows.
+const SETTLE_ROUNDS_MAX: u32 = 8;
+/// A queue of this many bytes is written at once.
+const SETTLE_FRAMES_MAX: usize = 256;
+
+const _: () = assert!(STAGING_BYTES_MIN <= STAGING_BYTES);
+
+thread_local! {
+    static STAGING: RefCell<Vec<u8>> = RefCell::new(vec![0; STAGING_BYTES]);
+}
+
+/// Moves the bytes of one connection; ends when the socket may be closed.
+pub(crate) struct Driver<S> {
+    socket: S,
+    link: Arc<Link>,
+    mailbox: Arc<Mailbox>,
+    decoder: FrameDecoder,
+    /// How much to read at once when no large body is coming in.
+    staging_bytes: usize,
+    transmit: Transmit,
+    write: WriteState,
+    timer: Timer,
+    closing: Closing,
+}
+
+#[derive(Default)]
+struct WriteState {
+    /// Bytes written since the connection was told.
+    sent: usize,
+    /// The socket took nothing the last time.
+    blocked: bool,
+    settle_rounds: u32,
+    /// Frames that waited in the last round.
+    settle_frames: usize,
+}
+
+#[derive(Default)]
+struct Timer {
+    /// When the connection wants to be called.
+    due: Option<Instant>,
+    /// When `sleep` ends; possibly earlier than due, since re-arming costs more than waking for nothing.
+    armed: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Not closing, writing what is left, waiting for the peer's end.
+#[derive(PartialEq, Eq)]
+enum Closing {
+    No,
+    Writing,
+    Draining,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(crate) fn new(
+        socket: S,
+        link: Arc<Link>,
+        mailbox: Arc<Mailbox>,
+        decoder: FrameDecoder,
+    ) -> Self {
+        Self {
+            socket,
+            link,
+            mailbox,
+            decoder,
+            staging_bytes: STAGING_BYTES_MIN,
+            transmit: Transmit::default(),
+            write: WriteState::default(),
+            timer: Timer::default(),
+            closing: Closing::No,
+        }
+    }
+
+    // ---- reading ----
+
+    /// Reads once; an error is the end of the connection.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        let mut frames = Vec::new();
+        self.decoder
+            .set_frame_bytes_max(self.link.frame_bytes_max());
+        let (bytes, decoded) = match self.decoder.body_target()? {
+            Some(target) => {
+                let mut target = ReadBuf::new(target);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target))?;
+                let bytes = target.filled().len();
+                self.decoder.body_filled(bytes, &mut frames);
+                self.staging_bytes = STAGING_BYTES_MIN;
+                (bytes, Ok(()))
+            }
+            None => ready!(self.poll_read_staged(cx, &mut frames))?,
+        };
+        if bytes == 0 {
+            let mid_frame = !self.decoder.is_between_frames();
+            return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
+        }
+        self.deliver(bytes, frames);
+        Poll::Ready(decoded)
+    }
+
+    /// Reads small frames. An error of decoding comes behind the frames before it.
+    fn poll_read_staged(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut Vec<Frame>,
+    ) -> Poll<io::Result<(usize, Result<(), CloseReason>)>> {
+        let Self {
+            socket,
+            decoder,
+            staging_bytes,
+            ..
+        } = self;
+        STAGING.with_borrow_mut(|staging| {
+            let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
+            ready!(Pin::new(socket).poll_read(cx, &mut target))?;
+            let bytes = target.filled();
+            if bytes.len() == *staging_bytes {
+                *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
+            }
+            let decoded = decoder.feed(bytes, frames).map_err(CloseReason::from);
+            Poll::Ready(Ok((bytes.len(), decoded)))
+        })
+    }
+
+    /// Hands a read batch to the connection, and what it means to callers and handlers.
+    fn deliver(&mut self, bytes: usize, frames: Vec<Frame>) {
+        let now = link::now();
+        let events = self.step(|connection| {
+            connection.handle_received(bytes, now);
+            frames
+                .into_iter()
+                .for_each(|frame| connection.handle_frame(frame, now));
+        });
+        self.pass_on(events);
+    }
+
+    /// Changes the connection under the lock.
+    fn step(&mut self, step: impl FnOnce(&mut Connection)) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut state = self.link.lock();
+        step(&mut state.connection);
+        state.connection.take_events(&mut events);
+        self.timer.due = state.connection.poll_timeout();
+        self.link.after_step(&state.connection);
+        events
+    }
+
+    fn pass_on(&self, events: Vec<Event>) {
+        let mut requests = Vec::new();
+        for event in events {
+            match event {
+                Event::Hello { pbody } => requests.push(Item::Hello { pbody }),
+                Event::Request {
+                    rpc_type,
+                    id,
+                    pbody,
+                    dbody,
+                } => {
+                    requests.push(Item::Request {
+                        rpc_type,
+                        id,
+                        pbody,
+                        dbody,
+                    });
+                }
+                Event::Outcome(..) | Event::Pinged(..) => link::finish(event),
+            }
+        }
+        if !requests.is_empty() {
+            self.mailbox.deliver(requests.into_iter());
+        }
+    }
+
+    // ---- writing ----
+
+    /// Writes until there is nothing left or the socket takes no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        loop {
+            if self.transmit.is_empty() && !self.fill(cx) {
+                return Poll::Pending;
+            }
+            let mut slices = [IoSlice::new(&[]); 64];
+            let count = self.transmit.slices(&mut slices);
+            let written = Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]);
+            let Poll::Ready(written) = written else {
+                self.write.blocked = true;
+                return Poll::Pending;
+            };
+            match written? {
+                0 => return Poll::Ready(Err(CloseReason::Io(io::ErrorKind::WriteZero))),
+                bytes => self.on_written(bytes),
+            }
+        }
+    }
+
+    fn on_written(&mut self, bytes: usize) {
+        self.transmit.advance(bytes);
+        self.write.sent += bytes;
+        if std::mem::take(&mut self.write.blocked) {
+            let now = link::now();
+            self.link.lock().connection.handle_write_progress(now);
+        }
+    }
+
+    /// Takes what is queued; `false` if there is nothing, or more is expected in a moment.
+    fn fill(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = link::now();
+        let mut state = self.link.lock();
+        let connection = &mut state.connection;
+        if self.write.sent > 0 {
+            connection.handle_sent(std::mem::take(&mut self.write.sent), true, now);
+        }
+        if self.write.should_settle(connection) {
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        connection.transmit(&mut self.transmit);
+        self.timer.due = connection.poll_timeout();
+        if self.transmit.is_empty() {
+            state.driver = Some(cx.waker().clone());
+            return false;
+        }
+        drop(state);
+        self.link.release_room(self.transmit.take_room());
+        true
+    }
+
+    // ---- time ----
+
+    /// Sleeps until the connection wants to be called.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.timer.poll(cx));
+        let now = link::now();
+        let events = self.step(|connection| connection.handle_timeout(now));
+        self.pass_on(events);
+        Poll::Ready(())
+    }
+
+    // ---- the end ----
+
+    /// Writes what is left, says that there is no more, and waits for the peer to do the same, all within the time that
+    /// the connection allows: a socket closed with unread bytes would take what was just written with it.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.link.lock().connection.lingers() {
+            if self.closing == Closing::Writing {
+                if self.poll_write(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if self.transmit.is_empty() && self.link.lock().connection.queued_frames() == 0 {
+                    if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    self.closing = Closing::Draining;
+                }
+            }
+            if self.poll_discard(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            ready!(self.poll_time(cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads and forgets; ready at the peer's end.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        STAGING.with_borrow_mut(|staging| {
+            loop {
+                let mut target = ReadBuf::new(staging);
+                let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target));
+                if read.is_err() || target.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+    }
+
+    fn is_closed(&mut self) -> bool {
+        if self.closing == Closing::No && self.link.is_closed() {
+            self.closing = Closing::Writing;
+        }
+        self.closing != Closing::No
+    }
+
+    fn reading_is_paused(&self) -> bool {
+        self.link.lock().connection.reading_is_paused()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let driver = &mut *self;
+        while !driver.is_closed() {
+            let read = if driver.reading_is_paused() {
+                Poll::Pending
+            } else {
+                driver.poll_read(cx)
+            };
+            // What was read is answered, and what is queued is written, before the end.
+            let write = driver.poll_write(cx);
+            let time = driver.poll_time(cx);
+            for end in [&read, &write] {
+                if let Poll::Ready(Err(reason)) = end {
+                    driver.link.close(reason.clone());
+                }
+            }
+            if read.is_pending() && write.is_pending() && time.is_pending() && !driver.is_closed() {
+                return Poll::Pending;
+            }
+        }
+        driver.poll_close(cx)
+    }
+}
+
+impl WriteState {
+    /// Whether to wait a moment for more. Flushing every frame on its own wakes the peer every time; with one exchange
+    /// at a time there is nothing to wait for.
+    fn should_settle(&mut self, connection: &Connection) -> bool {
+        let frames = connection.queued_frames();
+        let grows = frames > self.settle_frames;
+        let settle = frames > 0
+            && grows
+            && frames < SETTLE_FRAMES_MAX
+            && self.settle_rounds < SETTLE_ROUNDS_MAX
+            && connection.expects_more();
+        (self.settle_rounds, self.settle_frames) = if settle {
+            (self.settle_rounds + 1, frames)
+        } else {
+            (0, 0)
+        };
+        settle
+    }
+}
+
+impl Timer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = self.due else {
+            return Poll::Pending;
+        };
+        if self.armed.is_none_or(|armed| due < armed) {
+            self.arm(due);
+        }
+        while let Some(sleep) = &mut self.sleep {
+            ready!(sleep.as_mut().poll(cx));
+            if due <= link::now() {
+                self.armed = None;
+                return Poll::Ready(());
+            }
+            self.arm(due);
+        }
+        Poll::Pending
+    }
+
+    fn arm(&mut self, due: Instant) {
+        let at = tokio::time::Instant::from_std(due);
+        self.armed = Some(due);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(at),
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+    }
+}

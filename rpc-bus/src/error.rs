@@ -1,0 +1,262 @@
+//! What can go wrong, sorted by who must act.
+
+use std::{io, time::Duration};
+
+use protos::{
+    error::{ErrorType, Retry},
+    shared::DrillPbError,
+};
+use thiserror::Error;
+
+use crate::{
+    frame::{CoordinationId, DecodeError},
+    ledger::BudgetExceeded,
+};
+
+/// A request that was run, or looked at, and refused: what RESPONSE_FAILURE carries. The connection is still good.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("{}", .error.message())]
+pub struct RpcFailure {
+    /// Drill's form of it.
+    pub error: DrillPbError,
+    /// Whether another try can help.
+    pub retry: Retry,
+}
+
+impl RpcFailure {
+    /// A failure that no other try helps. The error id is left to whoever knows the node.
+    #[must_use]
+    pub fn new(error_type: ErrorType, message: impl Into<String>) -> Self {
+        let error = DrillPbError {
+            error_type: Some(error_type.into()),
+            message: Some(message.into()),
+            ..DrillPbError::default()
+        };
+        Self {
+            error,
+            retry: Retry::Never,
+        }
+    }
+
+    /// The same failure with another advice.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+}
+
+/// A peer that speaks, but not as agreed. The connection is closed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// PING or PONG before the handshake was answered: a Drill peer would take it for the handshake.
+    #[error("a heartbeat before the handshake")]
+    HeartbeatBeforeHandshake,
+    /// The first message was something else.
+    #[error("expected a handshake (rpc type 0), found rpc type {actual}")]
+    NotAHandshake {
+        /// The `rpc_type` found.
+        actual: i32,
+    },
+    /// A second handshake.
+    #[error("a second handshake")]
+    DuplicateHandshake,
+    /// A response to nothing that was asked, or a second one.
+    #[error("a response with the unknown coordination id {id}")]
+    UnknownResponse {
+        /// The id of the response.
+        id: CoordinationId,
+    },
+    /// The handshake was answered with RESPONSE_FAILURE, which Drill never does.
+    #[error("the handshake was answered with a failure")]
+    HandshakeFailed,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// This side closed it.
+    #[error("closed by this side")]
+    ClosedHere,
+    /// The server of this side is going away.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The peer closed it, possibly in the middle of a frame.
+    #[error("closed by the peer{}", if *.mid_frame { " in the middle of a frame" } else { "" })]
+    PeerClosed {
+        /// Whether a part of a frame was left.
+        mid_frame: bool,
+    },
+    /// The peer said GOODBYE.
+    #[error("the peer said goodbye")]
+    Goodbye,
+    /// No handshake within the time limit.
+    #[error("no handshake within {0:?}")]
+    HandshakeTimeout(Duration),
+    /// This side refused the handshake.
+    #[error("handshake refused: {reason}")]
+    HandshakeRefused {
+        /// For the log; the peer may have been told something else.
+        reason: String,
+    },
+    /// No byte from the peer within the time limit.
+    #[error("nothing received for {0:?}")]
+    IdleTimeout(Duration),
+    /// A PING was not answered within the time limit.
+    #[error("no PONG within {0:?}")]
+    PongTimeout(Duration),
+    /// The peer sent bytes that are no frame, or too long a frame.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The peer broke the rules.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The peer asks, but does not read the answers.
+    #[error("{bytes} bytes of replies were not read, at most {bytes_max} may wait")]
+    RepliesNotRead {
+        /// Bytes that wait.
+        bytes: usize,
+        /// Limit in bytes.
+        bytes_max: usize,
+    },
+    /// A budget of this side is spent.
+    #[error(transparent)]
+    Budget(#[from] BudgetExceeded),
+    /// The socket failed.
+    #[error("socket: {0}")]
+    Io(io::ErrorKind),
+    /// The task that drove the connection was stopped.
+    #[error("the connection's task was stopped")]
+    Aborted,
+}
+
+impl CloseReason {
+    /// Whether a new connection may do better: not if this side wanted the end, or the peer does not speak the protocol.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::ClosedHere
+            | Self::HandshakeRefused { .. }
+            | Self::Decode(_)
+            | Self::Protocol(_) => false,
+            Self::ShuttingDown
+            | Self::PeerClosed { .. }
+            | Self::Goodbye
+            | Self::HandshakeTimeout(_)
+            | Self::IdleTimeout(_)
+            | Self::PongTimeout(_)
+            | Self::RepliesNotRead { .. }
+            | Self::Budget(_)
+            | Self::Io(_)
+            | Self::Aborted => true,
+        }
+    }
+
+    /// Whether what is queued should still be sent before the socket is closed.
+    pub(crate) fn flushes(&self) -> bool {
+        matches!(
+            self,
+            Self::ClosedHere | Self::ShuttingDown | Self::Goodbye | Self::HandshakeRefused { .. }
+        )
+    }
+}
+
+impl From<io::Error> for CloseReason {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The peer said no; the connection is still good.
+    #[error(transparent)]
+    Remote(RpcFailure),
+    /// The connection ended first; the peer may or may not have run the request.
+    #[error("connection lost: {0}")]
+    Lost(#[from] CloseReason),
+    /// The call's own deadline passed; a late answer is dropped.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Too many calls of this connection wait for an answer.
+    #[error("{calls_max} calls are waiting for an answer already")]
+    TooManyCalls {
+        /// Limit.
+        calls_max: usize,
+    },
+    /// A budget of this side is spent.
+    #[error(transparent)]
+    Budget(#[from] BudgetExceeded),
+    /// The request does not fit into a frame.
+    #[error("a request of {bytes} bytes, at most {bytes_max} fit into a frame")]
+    RequestTooLong {
+        /// Bytes of the frame.
+        bytes: usize,
+        /// Limit in bytes.
+        bytes_max: usize,
+    },
+    /// The answer has another type than the call's.
+    #[error("expected an answer of rpc type {expected}, found {actual}")]
+    UnexpectedAnswer {
+        /// The call's `rpc_type` of responses.
+        expected: i32,
+        /// The one found.
+        actual: i32,
+    },
+    /// The answer is not the protobuf message that it should be.
+    #[error("the answer is malformed: {0}")]
+    MalformedAnswer(#[from] prost::DecodeError),
+}
+
+impl CallError {
+    /// Whether the same call may succeed another time. Says nothing about whether it has already taken effect.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Remote(failure) => failure.retry.is_worthwhile(),
+            Self::Lost(reason) => reason.is_retryable(),
+            Self::TooManyCalls { .. } | Self::Budget(_) => true,
+            Self::Timeout(_)
+            | Self::RequestTooLong { .. }
+            | Self::UnexpectedAnswer { .. }
+            | Self::MalformedAnswer(_) => false,
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The socket could not be connected.
+    #[error("cannot connect: {0}")]
+    Io(io::ErrorKind),
+    /// The socket was not connected in time.
+    #[error("not connected within {0:?}")]
+    Timeout(Duration),
+    /// The socket was connected, but the handshake did not end well.
+    #[error("connection lost in the handshake: {0}")]
+    Lost(#[from] CloseReason),
+    /// A budget of this side is spent.
+    #[error(transparent)]
+    Budget(#[from] BudgetExceeded),
+    /// The options contradict each other.
+    #[error(transparent)]
+    Options(#[from] crate::options::OptionsError),
+}
+
+impl ConnectError {
+    /// Whether another try may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Timeout(_) | Self::Budget(_) => true,
+            Self::Lost(reason) => reason.is_retryable(),
+            Self::Options(_) => false,
+        }
+    }
+}

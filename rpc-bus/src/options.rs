@@ -1,0 +1,213 @@
+//! What a connection may take, and how long it waits.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::frame::FRAME_BYTES_LIMIT;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Limits and times of one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// Largest inbound frame before the handshake is done, in bytes, length prefix excluded. Default 64 KiB.
+    pub handshake_frame_bytes_max: usize,
+    /// Largest inbound frame afterwards, in bytes. User server 16 MiB, others 256 MiB.
+    /// Worst-case memory of a connection is this, `write_queue_bytes_max` and `reply_queue_bytes_max`.
+    pub frame_bytes_max: usize,
+    /// How long connecting the socket may take. Default 10 s.
+    pub connect_timeout: Duration,
+    /// How long the peer may take for the handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long nothing may be received before the connection is closed. User 30 s, bit 300 s; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long nothing is received before this side sends PING. The PONG must come within the rest of
+    /// `idle_timeout`. Clients: half of the idle timeout; servers `None`, they only answer, as Drill's.
+    pub ping_interval: Option<Duration>,
+    /// How often PING is sent while reading is paused, without asking for its PONG. Default 10 s.
+    pub paused_ping_interval: Duration,
+    /// Requests of the peer that may wait for their answer; one more fails at once with a RESOURCE error. Default 4096.
+    pub requests_in_flight_max: usize,
+    /// Calls of this side that may wait for their answer, given up ones included; one more fails. Default 65,536.
+    pub calls_in_flight_max: usize,
+    /// Bytes of requests that may wait to be written; senders wait for room. Default 1 MiB. One frame may overrun it.
+    pub write_queue_bytes_max: usize,
+    /// Bytes of replies that may wait to be written; a peer that asks for more without reading is closed.
+    /// Default 16 MiB.
+    pub reply_queue_bytes_max: usize,
+    /// How long a closing connection may take to write what is queued. Default 1 s.
+    pub linger_timeout: Duration,
+}
+
+impl ConnectionOptions {
+    /// Server side of the user plane.
+    // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.rpc.user.timeout
+    #[must_use]
+    pub fn user_server() -> Self {
+        Self {
+            frame_bytes_max: 16 * MIB,
+            ping_interval: None,
+            ..Self::with_idle_timeout(Duration::from_secs(30))
+        }
+    }
+
+    /// Client side of the user plane.
+    #[must_use]
+    pub fn user_client() -> Self {
+        Self::with_idle_timeout(Duration::from_secs(30))
+    }
+
+    /// The side of the control or data plane that connects.
+    // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.rpc.bit.timeout
+    #[must_use]
+    pub fn bit() -> Self {
+        Self::with_idle_timeout(Duration::from_secs(300))
+    }
+
+    /// The side of the control or data plane that accepts.
+    #[must_use]
+    pub fn bit_server() -> Self {
+        Self {
+            ping_interval: None,
+            ..Self::bit()
+        }
+    }
+
+    fn with_idle_timeout(idle_timeout: Duration) -> Self {
+        Self {
+            handshake_frame_bytes_max: 64 * KIB,
+            frame_bytes_max: 256 * MIB,
+            connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Some(idle_timeout),
+            ping_interval: Some(idle_timeout / 2),
+            paused_ping_interval: Duration::from_secs(10),
+            requests_in_flight_max: 4096,
+            calls_in_flight_max: 65_536,
+            write_queue_bytes_max: MIB,
+            reply_queue_bytes_max: 16 * MIB,
+            linger_timeout: Duration::from_secs(1),
+        }
+    }
+
+    /// Checks how the values relate.
+    ///
+    /// # Errors
+    ///
+    /// Two values contradict each other, or one can never work.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        let frames = self.handshake_frame_bytes_max..=FRAME_BYTES_LIMIT;
+        if !frames.contains(&self.frame_bytes_max) {
+            return Err(OptionsError::FrameBytes {
+                min: self.handshake_frame_bytes_max,
+                max: FRAME_BYTES_LIMIT,
+                actual: self.frame_bytes_max,
+            });
+        }
+        for (name, value) in [
+            ("handshake_frame_bytes_max", self.handshake_frame_bytes_max),
+            ("requests_in_flight_max", self.requests_in_flight_max),
+            ("calls_in_flight_max", self.calls_in_flight_max),
+            ("write_queue_bytes_max", self.write_queue_bytes_max),
+            ("reply_queue_bytes_max", self.reply_queue_bytes_max),
+        ] {
+            if value == 0 {
+                return Err(OptionsError::Zero { name });
+            }
+        }
+        self.validate_times()
+    }
+
+    fn validate_times(&self) -> Result<(), OptionsError> {
+        let (Some(ping), Some(idle)) = (self.ping_interval, self.idle_timeout) else {
+            return Ok(());
+        };
+        if ping >= idle {
+            return Err(OptionsError::PingInterval {
+                ping_interval: ping,
+                idle_timeout: idle,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Options that contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The frame limit is below that of the handshake, or above what Drill can read.
+    #[error("frame_bytes_max is {actual}, expected {min} to {max}")]
+    FrameBytes {
+        /// Smallest value.
+        min: usize,
+        /// Largest value.
+        max: usize,
+        /// The value.
+        actual: usize,
+    },
+    /// A limit of zero.
+    #[error("{name} must not be 0")]
+    Zero {
+        /// Name of the option.
+        name: &'static str,
+    },
+    /// The connection would be idle before it is pinged.
+    #[error("ping_interval {ping_interval:?} is not below idle_timeout {idle_timeout:?}")]
+    PingInterval {
+        /// The interval.
+        ping_interval: Duration,
+        /// The timeout.
+        idle_timeout: Duration,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_presets_are_valid() {
+        for options in [
+            ConnectionOptions::user_server(),
+            ConnectionOptions::user_client(),
+            ConnectionOptions::bit(),
+            ConnectionOptions::bit_server(),
+        ] {
+            assert_eq!(options.validate(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let bit = ConnectionOptions::bit;
+        let small = ConnectionOptions {
+            frame_bytes_max: 1,
+            ..bit()
+        };
+        assert!(matches!(
+            small.validate(),
+            Err(OptionsError::FrameBytes { actual: 1, .. })
+        ));
+        let zero = ConnectionOptions {
+            calls_in_flight_max: 0,
+            ..bit()
+        };
+        assert_eq!(
+            zero.validate(),
+            Err(OptionsError::Zero {
+                name: "calls_in_flight_max"
+            })
+        );
+        let late = ConnectionOptions {
+            ping_interval: Some(Duration::from_secs(300)),
+            ..bit()
+        };
+        assert!(matches!(
+            late.validate(),
+            Err(OptionsError::PingInterval { .. })
+        ));
+    }
+}

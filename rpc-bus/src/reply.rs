@@ -1,0 +1,153 @@
+//! Answers as obligations: a request is answered exactly once, because sending takes the obligation away and dropping
+//! it answers too.
+
+use std::{fmt, marker::PhantomData, sync::Arc, thread};
+
+use bytes::Bytes;
+use prost::Message;
+use protos::{Call, error::ErrorType};
+
+use crate::{error::RpcFailure, frame::CoordinationId, lanes::Pbody, link::Link};
+
+/// Messages above this are encoded before the connection is locked.
+const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
+
+/// A request as it came in. Dropping it answers with RESPONSE_FAILURE.
+#[derive(Debug)]
+pub struct InboundRequest {
+    /// Number from the plane's own `RpcType`; possibly one that does not exist.
+    pub rpc_type: i32,
+    /// Chosen by the peer, and not necessarily unique.
+    pub coordination_id: CoordinationId,
+    /// The protobuf body.
+    pub pbody: Bytes,
+    /// The raw body.
+    pub dbody: Bytes,
+    /// The obligation to answer.
+    pub responder: Responder,
+}
+
+impl InboundRequest {
+    /// The message of `C`, the raw body, and where the reply goes. A body that is no such message is answered with
+    /// RESPONSE_FAILURE here; then there is nothing left to do.
+    #[must_use]
+    pub fn decode<C: Call>(self) -> Option<(C::Request, Bytes, Reply<C>)> {
+        match C::Request::decode(self.pbody) {
+            Ok(message) => Some((message, self.dbody, Reply::new(self.responder))),
+            Err(error) => {
+                let message = format!("malformed {} request: {error}", C::name());
+                self.responder
+                    .fail(RpcFailure::new(ErrorType::System, message));
+                None
+            }
+        }
+    }
+
+    /// Answers with RESPONSE_FAILURE.
+    pub fn refuse(self, error: RpcFailure) {
+        self.responder.fail(error);
+    }
+}
+
+/// The obligation to answer one request; dropped, it answers that the request was dropped.
+#[must_use = "a peer is waiting for this answer"]
+pub struct Responder {
+    // `None` once answered.
+    link: Option<Arc<Link>>,
+    id: CoordinationId,
+}
+
+impl Responder {
+    pub(crate) fn new(link: Arc<Link>, id: CoordinationId) -> Self {
+        Self {
+            link: Some(link),
+            id,
+        }
+    }
+
+    /// Answers with RESPONSE. Never waits; what cannot be written yet is queued.
+    pub fn send(self, rpc_type: i32, pbody: Bytes, dbody: Vec<Bytes>) {
+        self.respond(rpc_type, pbody, dbody);
+    }
+
+    /// Answers with RESPONSE_FAILURE.
+    pub fn fail(mut self, error: RpcFailure) {
+        self.send_failure(&error);
+    }
+
+    fn send_message(self, rpc_type: i32, message: &impl Message) {
+        if message.encoded_len() > ENCODE_LOCKED_BYTES_MAX {
+            self.respond(rpc_type, Bytes::from(message.encode_to_vec()), Vec::new());
+        } else {
+            self.respond(rpc_type, message, Vec::new());
+        }
+    }
+
+    fn respond(mut self, rpc_type: i32, pbody: impl Pbody, dbody: Vec<Bytes>) {
+        if let Some(link) = self.link.take() {
+            link.with(|connection| connection.respond(self.id, rpc_type, pbody, dbody));
+        }
+    }
+
+    fn send_failure(&mut self, error: &RpcFailure) {
+        if let Some(link) = self.link.take() {
+            link.with(|connection| connection.fail(self.id, error));
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.link.is_some() {
+            let message = if thread::panicking() {
+                "the handler panicked"
+            } else {
+                "the request was dropped"
+            };
+            self.send_failure(&RpcFailure::new(ErrorType::System, message));
+        }
+    }
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`Responder`] that knows which message is due.
+#[must_use = "a peer is waiting for this answer"]
+pub struct Reply<C: Call> {
+    responder: Responder,
+    call: PhantomData<fn() -> C>,
+}
+
+impl<C: Call> Reply<C> {
+    fn new(responder: Responder) -> Self {
+        Self {
+            responder,
+            call: PhantomData,
+        }
+    }
+
+    /// Answers with the reply message of the call.
+    pub fn send(self, reply: &C::Reply) {
+        self.responder.send_message(C::RESPONSE, reply);
+    }
+
+    /// Answers with RESPONSE_FAILURE.
+    pub fn fail(self, error: RpcFailure) {
+        self.responder.fail(error);
+    }
+}
+
+impl<C: Call> fmt::Debug for Reply<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("call", &C::name())
+            .field("id", &self.responder.id)
+            .finish()
+    }
+}

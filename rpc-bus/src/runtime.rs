@@ -1,0 +1,168 @@
+//! Where work runs: sockets on `io`, handlers on `app`, computation on `cpu`.
+//!
+//! The program builds the runtimes and passes them in; nothing here starts one.
+
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use thiserror::Error;
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::{
+    frame::{BodyPool, BodyPoolOptions},
+    task::Tasks,
+};
+
+/// The three kinds of threads, and what connections share. Clones are the same; the last one takes the client
+/// connections with it.
+#[derive(Clone)]
+pub struct BusRuntime(Arc<Shared>);
+
+struct Shared {
+    io: Vec<Handle>,
+    next_io: AtomicUsize,
+    app: Handle,
+    cpu: Arc<rayon::ThreadPool>,
+    bodies: Arc<BodyPool>,
+    /// Tasks of client connections; a server owns those of its own.
+    clients: Tasks,
+}
+
+/// Work on the cpu pool panicked; the pool lives on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a computation panicked: {message}")]
+pub struct ComputePanicked {
+    /// What the panic said.
+    pub message: String,
+}
+
+impl BusRuntime {
+    /// `io`: single-threaded runtimes, over which connections are spread; `app`: where handlers run; `cpu`: for
+    /// work above some 50 microseconds that never waits.
+    ///
+    /// # Panics
+    ///
+    /// If `io` is empty.
+    #[must_use]
+    pub fn new(io: Vec<Handle>, app: Handle, cpu: Arc<rayon::ThreadPool>) -> Self {
+        assert!(!io.is_empty(), "at least one io runtime is needed");
+        let bodies = BodyPool::new(BodyPoolOptions::default());
+        Self(Arc::new(Shared {
+            io,
+            next_io: AtomicUsize::new(0),
+            app,
+            cpu,
+            bodies,
+            clients: Tasks::default(),
+        }))
+    }
+
+    /// Every role on the caller's runtime: for tests and small programs.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn current(cpu: Arc<rayon::ThreadPool>) -> Self {
+        let here = Handle::current();
+        Self::new(vec![here.clone()], here, cpu)
+    }
+
+    /// Where handlers and their tasks run.
+    #[must_use]
+    pub fn app(&self) -> &Handle {
+        &self.0.app
+    }
+
+    /// The io runtime for the next connection: each in turn.
+    #[must_use]
+    pub fn next_io(&self) -> &Handle {
+        let turn = self.0.next_io.fetch_add(1, Ordering::Relaxed);
+        &self.0.io[turn % self.0.io.len()]
+    }
+
+    /// Buffers of large bodies, shared by all connections.
+    #[must_use]
+    pub fn bodies(&self) -> &Arc<BodyPool> {
+        &self.0.bodies
+    }
+
+    pub(crate) fn clients(&self) -> &Tasks {
+        &self.0.clients
+    }
+
+    /// Runs CPU-heavy work on the pool. A caller that stops waiting does not stop the work.
+    ///
+    /// # Errors
+    ///
+    /// The work panicked.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputePanicked> {
+        let (done, result) = oneshot::channel();
+        self.0.cpu.spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| ComputePanicked {
+                message: panic_message(&*panic),
+            });
+            // Nobody may be waiting any more.
+            let _ = done.send(outcome);
+        });
+        result.await.unwrap_or_else(|_| {
+            Err(ComputePanicked {
+                message: "the pool dropped the work".to_owned(),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for BusRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusRuntime")
+            .field("io", &self.0.io.len())
+            .field("cpu", &self.0.cpu.current_num_threads())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The text of a panic, as far as it has one.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> BusRuntime {
+        BusRuntime::current(Arc::new(
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(1)
+                .build()
+                .unwrap(),
+        ))
+    }
+
+    #[tokio::test]
+    async fn computation_runs_on_the_pool_and_survives_a_panic() {
+        let runtime = runtime();
+        let panicked = runtime.compute(|| panic!("no {}", "way")).await;
+        assert_eq!(
+            panicked,
+            Err::<(), _>(ComputePanicked {
+                message: "no way".into()
+            })
+        );
+        assert_eq!(runtime.compute(|| 6 * 7).await, Ok(42));
+    }
+}

@@ -1,0 +1,321 @@
+//! Accepting: one listener, its limits, and the connections that came of it.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use protos::Plane;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::{
+    connection::Connection,
+    dispatch::{Acceptor, Service},
+    error::CloseReason,
+    ledger::Ledger,
+    link::{self, Link},
+    options::ConnectionOptions,
+    remote::RemoteConnection,
+    runtime::BusRuntime,
+    spawn::Parts,
+    task::Tasks,
+};
+
+/// How long to wait before accepting again, when the system refused: file handles come back in their own time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Limits of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// Limits of each connection.
+    pub connection: ConnectionOptions,
+    /// Connections at a time, handshake or not; one more is closed at once. Default 10,000.
+    pub connections_max: usize,
+    /// Connections at a time from one peer address; one more is closed at once. Default `None`: no limit of its own.
+    pub connections_per_peer_max: Option<usize>,
+    /// Connections that the kernel may hold for us before they are accepted. Default 1,024.
+    pub backlog: u32,
+}
+
+impl ServerOptions {
+    /// Defaults around the limits of a connection.
+    #[must_use]
+    pub fn new(connection: ConnectionOptions) -> Self {
+        Self {
+            connection,
+            connections_max: 10_000,
+            connections_per_peer_max: None,
+            backlog: 1024,
+        }
+    }
+}
+
+/// A listener and its connections. Dropping it ends all of them at once; see [`Self::shutdown`].
+#[derive(Debug)]
+pub struct Server {
+    local: SocketAddr,
+    accepting: Tasks,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    plane: Plane,
+    runtime: BusRuntime,
+    options: ServerOptions,
+    ledger: Ledger,
+    acceptor: Arc<dyn Acceptor>,
+    tasks: Tasks,
+    open: Mutex<OpenConnections>,
+}
+
+#[derive(Default)]
+struct OpenConnections {
+    links: HashMap<u64, Weak<Link>>,
+    count: usize,
+    per_peer: HashMap<IpAddr, usize>,
+    refused: u64,
+}
+
+impl Server {
+    /// Listens on `addr` and accepts from now on. `acceptor` judges handshakes.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, the options contradict each other, or the ledger has no room.
+    // Nothing is awaited today; the signature leaves room for name resolution.
+    #[allow(clippy::unused_async)]
+    pub async fn bind(
+        addr: SocketAddr,
+        plane: Plane,
+        runtime: BusRuntime,
+        options: ServerOptions,
+        ledger: Ledger,
+        acceptor: Arc<dyn Acceptor>,
+    ) -> io::Result<Self> {
+        options
+            .connection
+            .validate()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let io = runtime.next_io().clone();
+        let listener = {
+            let _within = io.enter();
+            listen(addr, options.backlog)?
+        };
+        let local = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            plane,
+            runtime,
+            options,
+            ledger: ledger.clone(),
+            acceptor,
+            tasks: Tasks::default(),
+            open: Mutex::default(),
+        });
+        let accepting = Tasks::default();
+        let accept = accept_loop(listener, Arc::clone(&shared));
+        accepting
+            .spawn(&io, &ledger, accept)
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            local,
+            accepting,
+            shared,
+        })
+    }
+
+    /// Where it listens; the port that the system chose, if it was left to it.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Handles on all connections that are open now.
+    #[must_use]
+    pub fn connections(&self) -> Vec<RemoteConnection> {
+        self.shared
+            .links()
+            .map(RemoteConnection::of_server)
+            .collect()
+    }
+
+    /// Connections closed at once because there were too many.
+    #[must_use]
+    pub fn connections_refused(&self) -> u64 {
+        self.shared.lock().refused
+    }
+
+    /// Stops accepting, closes every connection, and waits until they have ended, at most `grace`.
+    pub async fn shutdown(self, grace: Duration) {
+        self.accepting.join(Duration::ZERO).await;
+        for link in self.shared.links() {
+            link.close(CloseReason::ShuttingDown);
+        }
+        self.shared.tasks.join(grace).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.tasks.abort();
+    }
+}
+
+fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(backlog)
+}
+
+async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => shared.admit(socket, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept, trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+// A peer that gave up before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+impl Shared {
+    fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let Some(admitted) = self.try_admit(peer.ip()) else {
+            tracing::debug!(%peer, "too many connections");
+            return;
+        };
+        let shared = Arc::clone(self);
+        let io = self.runtime.next_io();
+        let task = async move {
+            // Moves the socket to the runtime that drives it.
+            let socket = socket.into_std().and_then(TcpStream::from_std);
+            let parts = socket
+                .map_err(Into::into)
+                .and_then(|socket| shared.parts(socket));
+            match parts {
+                Ok(parts) => shared.run(parts, admitted).await,
+                Err(error) => tracing::debug!(%peer, %error, "connection not accepted"),
+            }
+        };
+        if let Err(error) = self.tasks.spawn(io, &self.ledger, task) {
+            tracing::debug!(%peer, %error, "connection not accepted");
+        }
+    }
+
+    fn parts(&self, socket: TcpStream) -> Result<Parts, crate::spawn::PartsError> {
+        let options = self.options.connection.clone();
+        let room = options.write_queue_bytes_max;
+        let connection = Connection::server(options, &self.ledger, link::now());
+        let bodies = self.runtime.bodies();
+        Parts::new(socket, self.plane, connection, room, bodies, &self.ledger)
+    }
+
+    async fn run(self: Arc<Self>, parts: Parts, mut admitted: Admitted) {
+        admitted.list(&parts.link);
+        let drainer = parts.drainer(Service::Acceptor(Arc::clone(&self.acceptor)));
+        if let Err(error) = self.tasks.spawn(self.runtime.app(), &self.ledger, drainer) {
+            parts.link.close(error.into());
+        }
+        // Only the server itself holds on to what the server shares.
+        drop(self);
+        parts.driver().await;
+    }
+
+    fn try_admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
+        let mut open = self.lock();
+        let of_peer = open.per_peer.get(&ip).copied().unwrap_or(0);
+        let peer_is_full = self
+            .options
+            .connections_per_peer_max
+            .is_some_and(|max| of_peer >= max);
+        if open.count >= self.options.connections_max || peer_is_full {
+            open.refused += 1;
+            return None;
+        }
+        open.count += 1;
+        open.per_peer.insert(ip, of_peer + 1);
+        Some(Admitted {
+            shared: Arc::downgrade(self),
+            ip,
+            id: None,
+        })
+    }
+
+    fn links(&self) -> impl Iterator<Item = Arc<Link>> + use<> {
+        let links: Vec<_> = self
+            .lock()
+            .links
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        links.into_iter()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("plane", &self.plane)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One connection's place among the limits, given back when dropped.
+struct Admitted {
+    shared: Weak<Shared>,
+    ip: IpAddr,
+    id: Option<u64>,
+}
+
+impl Admitted {
+    fn list(&mut self, link: &Arc<Link>) {
+        if let Some(shared) = self.shared.upgrade() {
+            self.id = Some(link.ends.id);
+            shared
+                .lock()
+                .links
+                .insert(link.ends.id, Arc::downgrade(link));
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        let mut open = shared.lock();
+        open.count -= 1;
+        if let Some(id) = self.id {
+            open.links.remove(&id);
+        }
+        if let Some(count) = open.per_peer.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.per_peer.remove(&self.ip);
+            }
+        }
+    }
+}
