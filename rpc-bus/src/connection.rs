@@ -189,14 +189,13 @@ impl Connection {
     pub(crate) fn handle_frame(&mut self, frame: Frame, now: Instant) {
         self.stats.frames_received += 1;
         match self.phase {
-            Phase::Open => self.handle_open_frame(frame, now),
             Phase::AwaitingHello { deadline } => self.handle_hello(frame, deadline, now),
             Phase::AwaitingReply { .. } => self.handle_hello_reply(frame, now),
             // Behind its handshake a peer may send on; handlers see it once the handshake is accepted.
             Phase::Judging { .. } if is_heartbeat(&frame) => {
                 self.close(ProtocolError::HeartbeatBeforeHandshake.into(), now);
             }
-            Phase::Judging { .. } => self.handle_open_frame(frame, now),
+            Phase::Judging { .. } | Phase::Open => self.handle_open_frame(frame, now),
             Phase::Closed(_) => {}
         }
     }
@@ -291,10 +290,7 @@ impl Connection {
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java: an unknown id is ignored here, unlike in a RESPONSE
     fn handle_failure(&mut self, frame: Frame) {
         let failure = match DrillPbError::decode(frame.pbody) {
-            Ok(error) => CallError::Remote(RpcFailure {
-                error,
-                retry: Retry::Never,
-            }),
+            Ok(error) => CallError::Remote(Box::new(RpcFailure::from_wire(error))),
             Err(error) => CallError::MalformedAnswer(error),
         };
         if self.finish_call(frame.header.coordination_id, Err(failure)) {
@@ -382,7 +378,7 @@ impl Connection {
         }
     }
 
-    /// Answers a request with RESPONSE_FAILURE.
+    /// Answers a request with `RESPONSE_FAILURE`.
     pub(crate) fn fail(&mut self, id: CoordinationId, failure: &RpcFailure) {
         if self.settle_request() {
             self.push_failure(id, failure);
@@ -491,6 +487,10 @@ impl Connection {
     }
 
     /// Ends the connection; every call that waits fails. Only the first reason counts.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers make the reason for this"
+    )]
     pub(crate) fn close(&mut self, reason: CloseReason, now: Instant) {
         if self.is_closed() {
             return;

@@ -158,9 +158,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = link::now();
         let events = self.step(|connection| {
             connection.handle_received(bytes, now);
-            frames
-                .into_iter()
-                .for_each(|frame| connection.handle_frame(frame, now));
+            for frame in frames {
+                connection.handle_frame(frame, now);
+            }
         });
         self.pass_on(events);
     }

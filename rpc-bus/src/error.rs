@@ -13,7 +13,7 @@ use crate::{
     ledger::BudgetExceeded,
 };
 
-/// A request that was run, or looked at, and refused: what RESPONSE_FAILURE carries. The connection is still good.
+/// A request that was run, or looked at, and refused: what `RESPONSE_FAILURE` carries. The connection is still good.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[error("{}", .error.message())]
 pub struct RpcFailure {
@@ -32,6 +32,14 @@ impl RpcFailure {
             message: Some(message.into()),
             ..DrillPbError::default()
         };
+        Self {
+            error,
+            retry: Retry::Never,
+        }
+    }
+
+    /// Drill's own failures do not say whether to try again.
+    pub(crate) fn from_wire(error: DrillPbError) -> Self {
         Self {
             error,
             retry: Retry::Never,
@@ -68,7 +76,7 @@ pub enum ProtocolError {
         /// The id of the response.
         id: CoordinationId,
     },
-    /// The handshake was answered with RESPONSE_FAILURE, which Drill never does.
+    /// The handshake was answered with `RESPONSE_FAILURE`, which Drill never does.
     #[error("the handshake was answered with a failure")]
     HandshakeFailed,
 }
@@ -175,7 +183,7 @@ impl From<io::Error> for CloseReason {
 pub enum CallError {
     /// The peer said no; the connection is still good.
     #[error(transparent)]
-    Remote(RpcFailure),
+    Remote(Box<RpcFailure>),
     /// The connection ended first; the peer may or may not have run the request.
     #[error("connection lost: {0}")]
     Lost(#[from] CloseReason),

@@ -18,7 +18,9 @@ impl IdHasher {
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.mix(u64::from(byte)));
+        for &byte in bytes {
+            self.mix(u64::from(byte));
+        }
     }
 
     fn write_i32(&mut self, value: i32) {

@@ -116,7 +116,9 @@ impl Queue {
         pbody.put(self);
         if dbody_len > 0 {
             encode_dbody_head(dbody_len, self.joined());
-            dbody.into_iter().for_each(|piece| self.put_piece(piece));
+            for piece in dbody {
+                self.put_piece(piece);
+            }
         }
         if let Some(last) = self.pieces.back_mut() {
             last.frames += 1;
@@ -337,8 +339,7 @@ impl Transmit {
         std::mem::take(&mut self.room)
     }
 
-    /// All that is left, copied: for tests, where no socket takes it.
-    #[cfg(test)]
+    /// All that is left, copied: for tests and fuzzing, where no socket takes it.
     pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes);
         for segment in self.segments.drain(..) {

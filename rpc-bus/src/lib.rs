@@ -12,6 +12,7 @@
 //! [`RemoteConnection`]s, whose calls are rows of `protos::calls`, and give the peer's requests to a [`Handler`].
 
 pub mod frame;
+pub mod fuzzing;
 pub mod ledger;
 pub mod task;
 
@@ -30,6 +31,9 @@ mod runtime;
 mod server;
 mod spawn;
 mod stats;
+
+#[cfg(test)]
+mod tests;
 
 pub use client::connect;
 pub use connection::IdleTimeout;

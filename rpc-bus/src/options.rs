@@ -63,7 +63,7 @@ impl ConnectionOptions {
     // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.rpc.bit.timeout
     #[must_use]
     pub fn bit() -> Self {
-        Self::with_idle_timeout(Duration::from_secs(300))
+        Self::with_idle_timeout(Duration::from_mins(5))
     }
 
     /// The side of the control or data plane that accepts.
@@ -202,7 +202,7 @@ mod tests {
             })
         );
         let late = ConnectionOptions {
-            ping_interval: Some(Duration::from_secs(300)),
+            ping_interval: Some(Duration::from_mins(5)),
             ..bit()
         };
         assert!(matches!(

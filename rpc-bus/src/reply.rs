@@ -12,7 +12,7 @@ use crate::{error::RpcFailure, frame::CoordinationId, lanes::Pbody, link::Link};
 /// Messages above this are encoded before the connection is locked.
 const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
 
-/// A request as it came in. Dropping it answers with RESPONSE_FAILURE.
+/// A request as it came in. Dropping it answers with `RESPONSE_FAILURE`.
 #[derive(Debug)]
 pub struct InboundRequest {
     /// Number from the plane's own `RpcType`; possibly one that does not exist.
@@ -29,7 +29,7 @@ pub struct InboundRequest {
 
 impl InboundRequest {
     /// The message of `C`, the raw body, and where the reply goes. A body that is no such message is answered with
-    /// RESPONSE_FAILURE here; then there is nothing left to do.
+    /// `RESPONSE_FAILURE` here; then there is nothing left to do.
     #[must_use]
     pub fn decode<C: Call>(self) -> Option<(C::Request, Bytes, Reply<C>)> {
         match C::Request::decode(self.pbody) {
@@ -43,7 +43,7 @@ impl InboundRequest {
         }
     }
 
-    /// Answers with RESPONSE_FAILURE.
+    /// Answers with `RESPONSE_FAILURE`.
     pub fn refuse(self, error: RpcFailure) {
         self.responder.fail(error);
     }
@@ -70,7 +70,8 @@ impl Responder {
         self.respond(rpc_type, pbody, dbody);
     }
 
-    /// Answers with RESPONSE_FAILURE.
+    /// Answers with `RESPONSE_FAILURE`.
+    #[allow(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn fail(mut self, error: RpcFailure) {
         self.send_failure(&error);
     }
@@ -137,7 +138,7 @@ impl<C: Call> Reply<C> {
         self.responder.send_message(C::RESPONSE, reply);
     }
 
-    /// Answers with RESPONSE_FAILURE.
+    /// Answers with `RESPONSE_FAILURE`.
     pub fn fail(self, error: RpcFailure) {
         self.responder.fail(error);
     }

@@ -18,13 +18,13 @@ pub struct ConnectionStats {
     pub requests_received: u64,
     /// Requests refused because too many were in flight.
     pub requests_refused: u64,
-    /// Requests answered with RESPONSE_FAILURE.
+    /// Requests answered with `RESPONSE_FAILURE`.
     pub failures_sent: u64,
     /// Calls made.
     pub calls_started: u64,
     /// Calls answered, failures included.
     pub calls_answered: u64,
-    /// Calls answered with RESPONSE_FAILURE.
+    /// Calls answered with `RESPONSE_FAILURE`.
     pub calls_failed: u64,
     /// Calls whose deadline passed.
     pub calls_timed_out: u64,

@@ -165,12 +165,12 @@ mod tests {
         id
     }
 
-    fn after(start: Instant, seconds: u64) -> Option<Deadline> {
+    fn after(start: Instant, seconds: u64) -> Deadline {
         let timeout = Duration::from_secs(seconds);
-        Some(Deadline {
+        Deadline {
             at: start + timeout,
             timeout,
-        })
+        }
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn an_expired_call_stays_as_a_tombstone() {
         let (mut calls, start) = (Calls::default(), Instant::now());
-        let id = waiting(&mut calls, after(start, 5));
+        let id = waiting(&mut calls, Some(after(start, 5)));
         assert!(calls.expire(start + Duration::from_secs(4)).is_none());
         let expired = calls
             .expire(start + Duration::from_secs(5))
@@ -212,7 +212,7 @@ mod tests {
     fn deadlines_of_answered_calls_do_not_pile_up() {
         let (mut calls, start) = (Calls::default(), Instant::now());
         for _ in 0..10_000 {
-            let id = waiting(&mut calls, after(start, 60));
+            let id = waiting(&mut calls, Some(after(start, 60)));
             calls.answered(id);
         }
         assert!(calls.deadlines.len() < 100);

@@ -37,8 +37,8 @@ struct Ping {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Departure {
-    Queued,
-    Leaving,
+    Queued(Instant),
+    Leaving(Instant),
     Left(Instant),
 }
 
@@ -94,7 +94,7 @@ impl Heartbeat {
     /// A PING was queued.
     pub(crate) fn on_ping(&mut self, completion: Option<PingCompletion>, now: Instant) {
         self.pings.push_back(Ping {
-            departure: Departure::Queued,
+            departure: Departure::Queued(now),
             completion,
         });
         if let Some(due) = &mut self.paused {
@@ -105,17 +105,17 @@ impl Heartbeat {
     /// Everything that was queued on the control lane is on its way to the socket.
     pub(crate) fn on_leaving(&mut self) {
         for ping in self.pings.iter_mut().rev() {
-            if ping.departure != Departure::Queued {
+            let Departure::Queued(at) = ping.departure else {
                 break;
-            }
-            ping.departure = Departure::Leaving;
+            };
+            ping.departure = Departure::Leaving(at);
         }
     }
 
     /// Everything that was on its way has been taken by the socket.
     pub(crate) fn on_left(&mut self, now: Instant) {
         for ping in &mut self.pings {
-            if ping.departure == Departure::Leaving {
+            if let Departure::Leaving(_) = ping.departure {
                 ping.departure = Departure::Left(now);
             }
         }
@@ -126,7 +126,7 @@ impl Heartbeat {
         let ping = self.pings.pop_front()?;
         let round_trip = match ping.departure {
             Departure::Left(at) => now.saturating_duration_since(at),
-            Departure::Queued | Departure::Leaving => Duration::ZERO,
+            Departure::Queued(_) | Departure::Leaving(_) => Duration::ZERO,
         };
         Some((round_trip, ping.completion))
     }
@@ -165,11 +165,9 @@ impl Heartbeat {
     fn pong_deadline(&self, ping: &Ping) -> Option<(Instant, Beat)> {
         let idle = self.idle_timeout?;
         let patience = idle.saturating_sub(self.interval.unwrap_or_default());
-        // A PING that has not left shows that the socket takes nothing: only progress helps then.
-        let left = match ping.departure {
-            Departure::Left(at) => at,
-            Departure::Queued | Departure::Leaving => self.last_received,
-        };
+        // A PING that does not leave shows that the socket takes nothing: only progress helps then.
+        let (Departure::Left(left) | Departure::Queued(left) | Departure::Leaving(left)) =
+            ping.departure;
         let since = left.max(self.last_received).max(self.last_progress);
         Some((since + patience, Beat::NoPong(patience)))
     }

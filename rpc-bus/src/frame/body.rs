@@ -122,7 +122,9 @@ impl Body {
             FIRST_BYTES
         };
         let recycled = pool.recycled(allocation(len));
-        let bytes = recycled.as_ref().map_or(allocation(first), Vec::len);
+        let bytes = recycled
+            .as_ref()
+            .map_or_else(|| allocation(first), Vec::len);
         let charge = ledger.charge(Kind::Bytes, bytes)?;
         let buffer = recycled.unwrap_or_else(|| vec![0; bytes]);
         let start = aligned_start(&buffer);

@@ -177,7 +177,7 @@ impl FrameDecoder {
     }
 
     fn take_whole(&mut self, frames: &mut Vec<Frame>) {
-        if let Some(large) = self.large.take_if(|large| large.is_whole()) {
+        if let Some(large) = self.large.take_if(Large::is_whole) {
             frames.extend(large.into_frame());
         }
     }

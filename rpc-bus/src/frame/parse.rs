@@ -186,13 +186,18 @@ fn part_head(
 fn varint32(input: &[u8], base: u64) -> Result<Option<(u32, usize)>, FrameError> {
     match peek_varint(input, VARINT32_BYTES_MAX) {
         // The bits above 32 of a fifth byte are dropped, as Drill drops them.
-        Varint::Whole { value, len } => Ok(Some(((value & u64::from(u32::MAX)) as u32, len))),
+        Varint::Whole { value, len } => Ok(Some((low_32_bits(value), len))),
         Varint::Partial => Ok(None),
         Varint::TooLong => Err(FrameErrorKind::Varint {
             expected_max: VARINT32_BYTES_MAX,
         }
         .at(base)),
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "that is the point")]
+fn low_32_bits(value: u64) -> u32 {
+    value as u32
 }
 
 /// Reads the fields of `RpcHeader`: any order, any missing, the last of a kind wins, unknown ones are skipped.
@@ -233,8 +238,7 @@ impl Fields<'_> {
 
     // Protobuf keeps the low 32 bits.
     fn int32(&mut self) -> Result<i32, FrameError> {
-        let low = self.varint()? & u64::from(u32::MAX);
-        Ok((low as u32).cast_signed())
+        Ok(low_32_bits(self.varint()?).cast_signed())
     }
 
     fn varint(&mut self) -> Result<u64, FrameError> {

@@ -1,0 +1,149 @@
+//! Before a connection is open, and its end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use protos::rpc::RpcMode;
+
+use super::pair::{Pair, REQUEST, outcome};
+use crate::{
+    connection::IdleTimeout,
+    error::{CallError, CloseReason, ProtocolError},
+};
+
+#[test]
+fn both_sides_are_open_after_one_round_trip() {
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    assert_eq!(pair.server.hellos, [Bytes::from_static(b"hello")]);
+    pair.server
+        .connection
+        .open(Bytes::from_static(b"welcome"), IdleTimeout::Keep);
+    pair.drive();
+    assert_eq!(outcome(&mut pair.hello), Ok(Bytes::from_static(b"welcome")));
+    let mut call = pair.call("first");
+    pair.drive();
+    // The handshake took id 1.
+    assert_eq!(pair.server.requests[0].0.0, 2);
+    pair.echo();
+    pair.drive();
+    assert_eq!(outcome(&mut call), Ok(Bytes::from_static(b"first")));
+}
+
+#[test]
+fn a_refused_handshake_is_answered_and_then_closed() {
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    let reason = "version 4".to_owned();
+    pair.server
+        .connection
+        .refuse(Some(Bytes::from_static(b"no")), reason.clone(), pair.now);
+    assert!(pair.server.connection.lingers());
+    pair.drive();
+    assert_eq!(outcome(&mut pair.hello), Ok(Bytes::from_static(b"no")));
+    assert_eq!(
+        pair.server.reason(),
+        Some(&CloseReason::HandshakeRefused { reason })
+    );
+    pair.advance(Duration::from_secs(1));
+    assert!(!pair.server.connection.lingers());
+}
+
+#[test]
+fn requests_sent_behind_the_handshake_wait_for_the_verdict() {
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    pair.server
+        .receive_frame(RpcMode::Request, 2, REQUEST, pair.now);
+    assert_eq!(
+        (pair.server.requests.len(), pair.server.reason()),
+        (1, None)
+    );
+}
+
+#[test]
+fn a_handshake_of_any_mode_is_taken() {
+    // wire: Drill compares the type only
+    let mut pair = Pair::before_handshake();
+    pair.server.receive_frame(RpcMode::Response, 1, 0, pair.now);
+    assert_eq!(pair.server.hellos.len(), 1);
+}
+
+#[test]
+fn a_heartbeat_before_the_handshake_ends_the_connection() {
+    let reason = CloseReason::Protocol(ProtocolError::HeartbeatBeforeHandshake);
+    let mut pair = Pair::before_handshake();
+    pair.server.receive_frame(RpcMode::Ping, 0, 0, pair.now);
+    assert_eq!(pair.server.reason(), Some(&reason));
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    pair.server.receive_frame(RpcMode::Ping, 0, 0, pair.now);
+    assert_eq!(pair.server.reason(), Some(&reason));
+    let mut pair = Pair::before_handshake();
+    pair.client.receive_frame(RpcMode::Pong, 0, 0, pair.now);
+    assert_eq!(pair.client.reason(), Some(&reason));
+}
+
+#[test]
+fn the_first_message_must_be_the_handshake() {
+    let mut pair = Pair::before_handshake();
+    pair.server.receive_frame(RpcMode::Request, 1, 3, pair.now);
+    let reason = CloseReason::Protocol(ProtocolError::NotAHandshake { actual: 3 });
+    assert_eq!(pair.server.reason(), Some(&reason));
+}
+
+#[test]
+fn a_failure_in_place_of_the_handshake_reply_ends_the_connection() {
+    let mut pair = Pair::before_handshake();
+    pair.client
+        .receive_frame(RpcMode::ResponseFailure, 1, 0, pair.now);
+    let reason = CloseReason::Protocol(ProtocolError::HandshakeFailed);
+    assert_eq!(outcome(&mut pair.hello), Err(CallError::Lost(reason)));
+}
+
+#[test]
+fn a_second_handshake_ends_the_connection() {
+    // golden/raw/raw_user: "second HANDSHAKE -> EOF"
+    let mut pair = Pair::default();
+    pair.server.receive_frame(RpcMode::Request, 9, 0, pair.now);
+    let reason = CloseReason::Protocol(ProtocolError::DuplicateHandshake);
+    assert_eq!(pair.server.reason(), Some(&reason));
+}
+
+#[test]
+fn silence_before_the_handshake_ends_the_connection_on_both_sides() {
+    let mut pair = Pair::before_handshake();
+    pair.cut();
+    pair.advance(Duration::from_millis(9_999));
+    assert_eq!((pair.client.reason(), pair.server.reason()), (None, None));
+    pair.advance(Duration::from_millis(1));
+    let reason = CloseReason::HandshakeTimeout(Duration::from_secs(10));
+    assert_eq!(pair.server.reason(), Some(&reason));
+    assert_eq!(outcome(&mut pair.hello), Err(CallError::Lost(reason)));
+}
+
+#[test]
+fn an_acceptor_that_takes_too_long_ends_the_connection() {
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    pair.advance(Duration::from_secs(10));
+    assert!(matches!(
+        pair.server.reason(),
+        Some(CloseReason::HandshakeTimeout(_))
+    ));
+}
+
+#[test]
+fn goodbye_ends_the_connection_cleanly() {
+    let mut pair = Pair::default();
+    pair.server.receive_frame(RpcMode::Request, 2, 2, pair.now);
+    assert_eq!(pair.server.reason(), Some(&CloseReason::Goodbye));
+}
+
+#[test]
+fn only_the_first_reason_counts() {
+    let mut pair = Pair::default();
+    pair.client.close(CloseReason::ClosedHere, pair.now);
+    pair.client.close(CloseReason::Aborted, pair.now);
+    assert_eq!(pair.client.reason(), Some(&CloseReason::ClosedHere));
+}

@@ -1,0 +1,9 @@
+//! Two connections, a clock that is turned by hand, and no sockets.
+#![allow(clippy::unwrap_used, reason = "tests say what they expect")]
+
+mod calls;
+mod handshake;
+mod heartbeat;
+mod limits;
+mod pair;
+mod simulation;
