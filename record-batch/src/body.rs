@@ -1,0 +1,171 @@
+//! The outgoing body: vectors in wire order, large ones shared with Arrow, small ones joined.
+
+use arrow::buffer::Buffer;
+use bytes::Bytes;
+use protos::{
+    common::{DataMode, MajorType, MinorType},
+    shared::{NamePart, SerializedField},
+};
+
+use crate::drill_type::DrillType;
+
+/// Buffers from this size are chained, smaller ones copied into a joined piece: a piece of its own
+/// costs an allocation here and a slice in the socket's vectored write.
+const SHARE_BYTES_MIN: usize = 4096;
+
+/// Pieces of a body under construction.
+#[derive(Default)]
+pub(crate) struct Body {
+    pieces: Vec<Bytes>,
+    joined: Vec<u8>,
+    len: usize,
+}
+
+impl Body {
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends an Arrow buffer; a large one is referenced, and pinned until it is sent.
+    pub(crate) fn push(&mut self, buffer: Buffer) {
+        if buffer.len() < SHARE_BYTES_MIN {
+            self.copy(&buffer);
+        } else {
+            self.share(Bytes::from_owner(SharedBuffer(buffer)));
+        }
+    }
+
+    /// Appends bytes made for the wire.
+    pub(crate) fn push_vec(&mut self, bytes: Vec<u8>) {
+        if bytes.len() < SHARE_BYTES_MIN {
+            self.copy(&bytes);
+        } else {
+            self.share(Bytes::from(bytes));
+        }
+    }
+
+    /// Appends `len` zero bytes.
+    pub(crate) fn push_zeros(&mut self, len: usize) {
+        self.push_vec(vec![0; len]);
+    }
+
+    /// The pieces in wire order; none for an empty body.
+    pub(crate) fn finish(mut self) -> Vec<Bytes> {
+        self.close_joined();
+        self.pieces
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.joined.extend_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn share(&mut self, bytes: Bytes) {
+        self.close_joined();
+        self.len += bytes.len();
+        self.pieces.push(bytes);
+    }
+
+    fn close_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.pieces
+                .push(Bytes::from(std::mem::take(&mut self.joined)));
+        }
+    }
+}
+
+/// A descriptor whose numbers fit: the encoder checks once, at the end, that the whole batch is
+/// below 2 GiB, which bounds every count and length in it.
+pub(crate) fn descriptor(
+    name: &str,
+    drill: &DrillType,
+    value_count: usize,
+    buffer_length: usize,
+    child: Vec<SerializedField>,
+) -> SerializedField {
+    described(
+        name,
+        MajorType::from(drill),
+        value_count,
+        buffer_length,
+        child,
+    )
+}
+
+/// The descriptor of a `$bits$`, `$offsets$` or `types` vector.
+pub(crate) fn helper(
+    name: &str,
+    minor: MinorType,
+    value_count: usize,
+    buffer_length: usize,
+) -> SerializedField {
+    let major = MajorType {
+        minor_type: Some(minor as i32),
+        mode: Some(DataMode::Required as i32),
+        ..MajorType::default()
+    };
+    described(name, major, value_count, buffer_length, Vec::new())
+}
+
+fn described(
+    name: &str,
+    major: MajorType,
+    value_count: usize,
+    buffer_length: usize,
+    child: Vec<SerializedField>,
+) -> SerializedField {
+    SerializedField {
+        major_type: Some(major),
+        name_part: Some(NamePart {
+            name: Some(name.to_owned()),
+            ..NamePart::default()
+        }),
+        child,
+        value_count: Some(saturating(value_count)),
+        var_byte_length: None,
+        buffer_length: Some(saturating(buffer_length)),
+    }
+}
+
+/// Java's int; larger numbers never leave, see [`descriptor`].
+pub(crate) fn saturating(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Lets `Bytes` own an Arrow buffer.
+struct SharedBuffer(Buffer);
+
+impl AsRef<[u8]> for SharedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_are_shared_and_small_ones_joined() {
+        let large = Buffer::from_vec(vec![7_u8; SHARE_BYTES_MIN]);
+        let mut body = Body::default();
+        body.push(Buffer::from(&[1_u8, 2][..]));
+        body.push_vec(vec![3]);
+        body.push(large.clone());
+        body.push_zeros(2);
+        assert_eq!(body.len(), SHARE_BYTES_MIN + 5);
+        let pieces = body.finish();
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(pieces[0], &[1, 2, 3][..]);
+        assert_eq!(pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(pieces[2], &[0, 0][..]);
+    }
+
+    #[test]
+    fn an_empty_body_has_no_pieces() {
+        let mut body = Body::default();
+        body.push_zeros(0);
+        assert!(body.finish().is_empty());
+    }
+}

@@ -1,0 +1,144 @@
+//! Variable-width values: an offsets vector, then the data.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, BinaryArray, Decimal128Array},
+    buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
+    datatypes::DataType,
+};
+use bytes::Bytes;
+use protos::common::MinorType;
+
+use super::{
+    fixed::scalars,
+    text,
+    vector::{Decoded, Region, Vector},
+};
+use crate::{decimal, error::VectorError, names};
+
+pub(super) fn array(
+    vector: &Vector<'_>,
+    data_type: &DataType,
+    nulls: Option<NullBuffer>,
+    body: &Bytes,
+) -> Decoded {
+    let [offsets] = vector.children()?;
+    let mut region = Region::new(body);
+    let offsets = offsets_of(&offsets, vector.value_count, &mut region)?;
+    let data = region.rest();
+    expect_end(&offsets, data.len())?;
+    Ok(match vector.drill.minor {
+        MinorType::Varchar => text::utf8(&offsets, &data, nulls.as_ref())?,
+        MinorType::Var16char => text::utf16(&offsets, &data, nulls.as_ref())?,
+        MinorType::Vardecimal => decimals(&offsets, &data, nulls, data_type)?,
+        _ => Arc::new(BinaryArray::new(offsets, Buffer::from(data), nulls)),
+    })
+}
+
+/// Takes the offsets of `rows` rows: they start at 0 and never run backwards, also in null rows.
+pub(super) fn offsets_of(
+    vector: &Vector<'_>,
+    rows: usize,
+    region: &mut Region,
+) -> Result<OffsetBuffer<i32>, VectorError> {
+    vector.expect_helper(names::OFFSETS, MinorType::Uint4, rows + 1)?;
+    let offsets = scalars::<i32>(rows + 1, region.take(vector.buffer_length)?)?;
+    expect_ascending(&offsets)?;
+    Ok(OffsetBuffer::new(offsets))
+}
+
+fn expect_ascending(offsets: &ScalarBuffer<i32>) -> Result<(), VectorError> {
+    let backwards = |pair: &[i32; 2]| pair[0] > pair[1];
+    let pairs = offsets.array_windows::<2>();
+    let broken = pairs
+        .clone()
+        .fold(false, |broken, pair| broken | backwards(pair));
+    if !broken && offsets.first() == Some(&0) {
+        return Ok(());
+    }
+    // An offset above i32::MAX reads as negative here, so it is found as running backwards.
+    let row = if offsets.first() == Some(&0) {
+        pairs.clone().position(backwards).unwrap_or(0)
+    } else {
+        0
+    };
+    Err(VectorError::OffsetsBackwards { row })
+}
+
+/// The last offset must be `expected`.
+pub(super) fn expect_end(offsets: &OffsetBuffer<i32>, expected: usize) -> Result<(), VectorError> {
+    let actual = end_of(offsets);
+    if actual == expected {
+        return Ok(());
+    }
+    Err(VectorError::OffsetsEnd { expected, actual })
+}
+
+/// The last offset.
+pub(super) fn end_of(offsets: &OffsetBuffer<i32>) -> usize {
+    offsets.last().map_or(0, |&end| index(end))
+}
+
+/// An offset that [`offsets_of`] found to be in order.
+pub(super) fn index(offset: i32) -> usize {
+    usize::try_from(offset).unwrap_or(0)
+}
+
+fn decimals(
+    offsets: &OffsetBuffer<i32>,
+    data: &[u8],
+    nulls: Option<NullBuffer>,
+    data_type: &DataType,
+) -> Result<ArrayRef, VectorError> {
+    let longest = longest(offsets);
+    if longest > decimal::I128_BYTES {
+        expect_widths(offsets, nulls.as_ref())?;
+    }
+    let values = offsets.array_windows().map(|&[start, end]| {
+        // A null row may be longer than a decimal; its value is of no interest.
+        let (start, end) = (index(start), index(end));
+        decimal::read(
+            data,
+            start.max(end.saturating_sub(decimal::I128_BYTES)),
+            end,
+        )
+    });
+    let values = values.collect::<ScalarBuffer<i128>>();
+    if longest >= decimal::I128_BYTES {
+        expect_digits(&values, nulls.as_ref())?;
+    }
+    let array = Decimal128Array::new(values, nulls).with_data_type(data_type.clone());
+    Ok(Arc::new(array))
+}
+
+/// The length of the longest row, also of a null one.
+fn longest(offsets: &OffsetBuffer<i32>) -> usize {
+    let lengths = offsets.array_windows().map(|[start, end]| end - start);
+    index(lengths.max().unwrap_or(0))
+}
+
+/// No present row may have more bytes than a decimal.
+fn expect_widths(
+    offsets: &OffsetBuffer<i32>,
+    nulls: Option<&NullBuffer>,
+) -> Result<(), VectorError> {
+    let too_long = |&(row, bytes): &(usize, usize)| {
+        bytes > decimal::I128_BYTES && nulls.is_none_or(|nulls| nulls.is_valid(row))
+    };
+    match offsets.lengths().enumerate().find(too_long) {
+        Some((row, bytes)) => Err(VectorError::DecimalWidth { row, bytes }),
+        None => Ok(()),
+    }
+}
+
+/// No present value may have more digits than a decimal, which 16 bytes can.
+fn expect_digits(values: &[i128], nulls: Option<&NullBuffer>) -> Result<(), VectorError> {
+    let too_many = |&(row, value): &(usize, &i128)| {
+        value.unsigned_abs() >= decimal::LIMIT && nulls.is_none_or(|nulls| nulls.is_valid(row))
+    };
+    match values.iter().enumerate().find(too_many) {
+        Some((row, _)) => Err(VectorError::DecimalDigits { row }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,209 @@
+//! One vector: its descriptor, its piece of the body, and the layouts of §5.3 and §5.4.
+// wire: drill@051b164 exec/vector/src/main/codegen/templates/; golden/user/types, golden/user/complex
+
+use arrow::{
+    array::{ArrayRef, new_empty_array},
+    buffer::NullBuffer,
+    datatypes::{DataType, Field},
+};
+use bytes::Bytes;
+use protos::{
+    common::{DataMode, MinorType},
+    shared::SerializedField,
+};
+
+use super::{count, fixed, variable};
+use crate::{
+    drill_type::DrillType,
+    error::{At, VectorError},
+    names, validity,
+};
+
+pub(super) type Decoded = Result<ArrayRef, At<VectorError>>;
+
+/// A descriptor whose numbers are counts and whose type exists.
+pub(super) struct Vector<'a> {
+    pub(super) name: &'a str,
+    pub(super) drill: DrillType,
+    pub(super) value_count: usize,
+    pub(super) buffer_length: usize,
+    pub(super) children: &'a [SerializedField],
+}
+
+impl<'a> Vector<'a> {
+    pub(super) fn parse(descriptor: &'a SerializedField) -> Result<Self, At<VectorError>> {
+        let name = name(descriptor);
+        Self::parse_unnamed(descriptor, name).map_err(|problem| At::from(problem).inside(name))
+    }
+
+    fn parse_unnamed(descriptor: &'a SerializedField, name: &'a str) -> Result<Self, VectorError> {
+        let major = descriptor.major_type.as_ref();
+        Ok(Self {
+            name,
+            drill: DrillType::try_from(major.ok_or(VectorError::MissingType)?)?,
+            value_count: count(descriptor.value_count)?,
+            buffer_length: count(descriptor.buffer_length)?,
+            children: &descriptor.child,
+        })
+    }
+
+    /// The child vectors, which must be exactly as many as the layout has.
+    pub(super) fn children<const N: usize>(&self) -> Result<[Self; N], At<VectorError>> {
+        let children: Vec<_> = self
+            .children
+            .iter()
+            .map(Vector::parse)
+            .collect::<Result<_, _>>()?;
+        let actual = children.len();
+        children.try_into().map_err(|_| {
+            VectorError::ChildCount {
+                expected: N,
+                actual,
+            }
+            .into()
+        })
+    }
+
+    pub(super) fn expect_name(&self, expected: &str) -> Result<(), VectorError> {
+        if self.name == expected {
+            return Ok(());
+        }
+        Err(VectorError::ChildName {
+            expected: expected.to_owned(),
+            actual: self.name.to_owned(),
+        })
+    }
+
+    pub(super) fn expect_count(&self, expected: usize) -> Result<(), VectorError> {
+        let actual = self.value_count;
+        if actual == expected {
+            return Ok(());
+        }
+        Err(VectorError::ValueCount { expected, actual })
+    }
+
+    /// A vector of the layout's own: `$bits$`, `$offsets$`, `types`.
+    pub(super) fn expect_helper(
+        &self,
+        name: &str,
+        minor: MinorType,
+        values: usize,
+    ) -> Result<(), VectorError> {
+        self.expect_name(name)?;
+        if self.drill.minor != minor || self.drill.mode != DataMode::Required {
+            return Err(self.wrong_child());
+        }
+        self.expect_count(values)
+    }
+
+    pub(super) fn wrong_child(&self) -> VectorError {
+        let (minor, mode) = (self.drill.minor, self.drill.mode);
+        VectorError::ChildType { minor, mode }
+    }
+}
+
+pub(super) fn name(descriptor: &SerializedField) -> &str {
+    descriptor.name_part.as_ref().map_or("", |part| part.name())
+}
+
+/// A piece of the body from which buffers are taken in wire order.
+pub(super) struct Region(Bytes);
+
+impl Region {
+    pub(super) fn new(body: &Bytes) -> Self {
+        Self(body.clone())
+    }
+
+    pub(super) fn take(&mut self, needed: usize) -> Result<Bytes, VectorError> {
+        let available = self.0.len();
+        if needed > available {
+            return Err(VectorError::Truncated { needed, available });
+        }
+        Ok(self.0.split_to(needed))
+    }
+
+    pub(super) fn rest(self) -> Bytes {
+        self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Decodes a column of `rows` rows.
+pub(super) fn top_level(vector: &Vector<'_>, rows: usize, field: &Field, body: Bytes) -> Decoded {
+    vector.expect_count(rows)?;
+    array(vector, field, body)
+}
+
+/// Decodes a vector of the layout that `field` was derived from; `body` is exactly its own.
+pub(super) fn array(vector: &Vector<'_>, field: &Field, body: Bytes) -> Decoded {
+    // wire: without values a vector has no buffers at all; Drill's loader skips what is there.
+    if vector.value_count == 0 {
+        return Ok(new_empty_array(field.data_type()));
+    }
+    match vector.drill.mode {
+        DataMode::Required => required(vector, field.data_type(), None, body),
+        DataMode::Optional => optional(vector, field.data_type(), body),
+        DataMode::Repeated => Err(unsupported(vector).into()),
+    }
+}
+
+/// Values without a validity of their own, null where `nulls` says so.
+fn required(
+    vector: &Vector<'_>,
+    data_type: &DataType,
+    nulls: Option<NullBuffer>,
+    body: Bytes,
+) -> Decoded {
+    if !fixed::is_fixed(vector.drill.minor) {
+        return variable::array(vector, data_type, nulls, &body);
+    }
+    let [] = vector.children()?;
+    Ok(fixed::array(vector, data_type, nulls, body)?)
+}
+
+/// `$bits$`, then the values under the column's own name.
+fn optional(vector: &Vector<'_>, data_type: &DataType, body: Bytes) -> Decoded {
+    if vector.drill.minor == MinorType::Null {
+        return required(vector, data_type, None, body);
+    }
+    let [bits, values] = vector.children()?;
+    bits.expect_helper(names::BITS, MinorType::Uint1, vector.value_count)?;
+    values.expect_name(vector.name)?;
+    values.expect_count(vector.value_count)?;
+    if values.drill.minor != vector.drill.minor || values.drill.mode == DataMode::Repeated {
+        return Err(values.wrong_child().into());
+    }
+    let mut region = Region::new(&body);
+    let nulls = bits_of(&bits, &mut region)?;
+    let body = sized(values.buffer_length, region.rest())?;
+    required(&values, data_type, nulls, body)
+}
+
+pub(super) fn bits_of(
+    bits: &Vector<'_>,
+    region: &mut Region,
+) -> Result<Option<NullBuffer>, VectorError> {
+    let bytes = sized(bits.value_count, region.take(bits.buffer_length)?)?;
+    Ok(validity::pack(&bytes))
+}
+
+/// `bytes`, which must be exactly `expected` long.
+pub(super) fn sized(expected: usize, bytes: Bytes) -> Result<Bytes, VectorError> {
+    let actual = bytes.len();
+    if actual == expected {
+        return Ok(bytes);
+    }
+    Err(VectorError::BufferLength { expected, actual })
+}
+
+pub(super) fn unsupported(vector: &Vector<'_>) -> VectorError {
+    let (minor, mode) = (vector.drill.minor, vector.drill.mode);
+    VectorError::Unsupported { minor, mode }
+}

@@ -1,0 +1,125 @@
+//! Drill's column type, parsed once from the all-optional protobuf into a total value.
+
+use protos::common::{DataMode, MajorType, MinorType};
+
+use crate::error::VectorError;
+
+/// Everything that Drill's `MajorType` says about a vector. `None` means absent on the wire, which
+/// is not the same as zero: descriptors are written back exactly as they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrillType {
+    /// What the values are.
+    pub minor: MinorType,
+    /// Nullable, never null, or an array per row.
+    pub mode: DataMode,
+    /// Width in bytes of Drill's fixed-length character types; informative.
+    pub width: Option<i32>,
+    /// Digits of a decimal, characters of a string.
+    pub precision: Option<i32>,
+    /// Digits after the point.
+    pub scale: Option<i32>,
+    /// Never used by Drill's vectors; carried through.
+    pub time_zone: Option<i32>,
+    /// The types that a UNION may hold.
+    pub sub_types: Vec<MinorType>,
+}
+
+impl DrillType {
+    /// A type that says nothing beyond its kind and mode.
+    #[must_use]
+    pub const fn new(minor: MinorType, mode: DataMode) -> Self {
+        Self {
+            minor,
+            mode,
+            width: None,
+            precision: None,
+            scale: None,
+            time_zone: None,
+            sub_types: Vec::new(),
+        }
+    }
+
+    /// The same type in another mode.
+    #[must_use]
+    pub fn with_mode(&self, mode: DataMode) -> Self {
+        Self {
+            mode,
+            ..self.clone()
+        }
+    }
+}
+
+impl TryFrom<&MajorType> for DrillType {
+    type Error = VectorError;
+
+    fn try_from(major: &MajorType) -> Result<Self, VectorError> {
+        let number = major.minor_type.ok_or(VectorError::MissingType)?;
+        let mode = major.mode.unwrap_or_default();
+        Ok(Self {
+            minor: minor_type(number)?,
+            mode: DataMode::try_from(mode)
+                .map_err(|_| VectorError::UnknownMode { number: mode })?,
+            width: major.width,
+            precision: major.precision,
+            scale: major.scale,
+            time_zone: major.time_zone,
+            sub_types: major
+                .sub_type
+                .iter()
+                .map(|&number| minor_type(number))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&DrillType> for MajorType {
+    fn from(drill: &DrillType) -> Self {
+        Self {
+            minor_type: Some(drill.minor as i32),
+            mode: Some(drill.mode as i32),
+            width: drill.width,
+            precision: drill.precision,
+            scale: drill.scale,
+            time_zone: drill.time_zone,
+            sub_type: drill.sub_types.iter().map(|&minor| minor as i32).collect(),
+        }
+    }
+}
+
+fn minor_type(number: i32) -> Result<MinorType, VectorError> {
+    MinorType::try_from(number).map_err(|_| VectorError::UnknownType { number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_keeps_what_was_absent_absent() {
+        let major = MajorType {
+            minor_type: Some(MinorType::Varchar as i32),
+            mode: Some(DataMode::Required as i32),
+            precision: Some(0),
+            ..MajorType::default()
+        };
+        let drill = DrillType::try_from(&major).unwrap();
+        assert_eq!(drill.precision, Some(0));
+        assert_eq!(MajorType::from(&drill), major);
+    }
+
+    #[test]
+    fn unknown_numbers_are_refused() {
+        let unknown = MajorType {
+            minor_type: Some(2),
+            ..MajorType::default()
+        };
+        assert_eq!(
+            DrillType::try_from(&unknown),
+            Err(VectorError::UnknownType { number: 2 })
+        );
+        assert_eq!(
+            DrillType::try_from(&MajorType::default()),
+            Err(VectorError::MissingType)
+        );
+    }
+}
