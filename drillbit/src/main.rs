@@ -1,0 +1,10 @@
+//! The binary; everything is in the library.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    drillbit::cli::run(std::env::args_os())
+}

@@ -1,0 +1,173 @@
+//! Spawns the program and waits for it, never longer than a deadline.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// Nothing here takes long; this only keeps a hanging test from hanging forever.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The program with arguments; its environment says nothing about Drill.
+pub(crate) fn drillbit(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drillbit"));
+    command
+        .args(arguments)
+        .env_remove("DRILL_PASSWORD")
+        .env_remove("RUST_LOG");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What a finished program left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    /// Fails unless it ended well; the standard output.
+    pub(crate) fn well(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout
+    }
+
+    /// Fails unless it ended with this exit code; the standard error.
+    pub(crate) fn with(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self.stderr
+    }
+}
+
+/// Runs to the end.
+pub(crate) fn run(arguments: &[&str]) -> Finished {
+    finish(drillbit(arguments).spawn().unwrap())
+}
+
+/// Runs to the end with `input` on standard input.
+pub(crate) fn run_with(arguments: &[&str], input: &str) -> Finished {
+    let mut child = drillbit(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    finish(child)
+}
+
+/// Waits for the end.
+pub(crate) fn finish(mut child: Child) -> Finished {
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    let code = wait(&mut child).code();
+    let text = |collected: Option<mpsc::Receiver<String>>| {
+        collected
+            .map(|text| text.recv_timeout(DEADLINE).unwrap())
+            .unwrap_or_default()
+    };
+    Finished {
+        code,
+        stdout: text(stdout),
+        stderr: text(stderr),
+    }
+}
+
+fn collect(mut source: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        source.read_to_end(&mut bytes).unwrap();
+        sender.send(String::from_utf8_lossy(&bytes).into_owned())
+    });
+    receiver
+}
+
+/// Kills what outlives the deadline, so that waiting ends.
+fn wait(child: &mut Child) -> ExitStatus {
+    let (ended, watch) = mpsc::channel::<()>();
+    let pid = child.id();
+    let watcher = thread::spawn(move || {
+        if watch.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            signal(pid, "KILL");
+        }
+    });
+    let status = child.wait().unwrap();
+    drop(ended);
+    watcher.join().unwrap();
+    status
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// A running node.
+pub(crate) struct Served {
+    child: Option<Child>,
+    /// What it is reached at.
+    pub(crate) address: String,
+}
+
+impl Served {
+    /// Starts one on a free port and waits until it is ready.
+    pub(crate) fn start() -> Self {
+        let mut child = drillbit(&["serve", "--user-port", "0"]).spawn().unwrap();
+        let mut line = String::new();
+        // Only the one line is there to be read.
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("ready user=");
+        let address = address
+            .unwrap_or_else(|| panic!("not ready: {line}"))
+            .to_owned();
+        child.stdout = Some(stdout.into_inner());
+        Self {
+            child: Some(child),
+            address,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Sends a signal and waits for the end; standard output is what followed the ready line.
+    pub(crate) fn end(mut self, name: &str) -> Finished {
+        signal(self.pid(), name);
+        finish(self.child.take().unwrap())
+    }
+
+    /// Runs `sql` on it.
+    pub(crate) fn sql(&self, arguments: &[&str]) -> Finished {
+        run(&[&["sql", "--connect", &self.address], arguments].concat())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// Writes a line of a conversation with a running program.
+pub(crate) fn say(stdin: &mut ChildStdin, line: &str) {
+    writeln!(stdin, "{line}").unwrap();
+    stdin.flush().unwrap();
+}
