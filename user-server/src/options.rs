@@ -1,0 +1,45 @@
+//! Limits of the server.
+
+use rpc_bus::{ConnectionOptions, ServerOptions};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Limits of a server. A slow client holds at most `unacked_bytes_max` and two further batches per
+/// query.
+#[derive(Clone, Debug)]
+pub struct UserServerOptions {
+    /// Limits and times of the connections. Default: those of a user server.
+    pub connections: ServerOptions,
+    /// Host that clients are told, in errors above all. Default: the address that they connected
+    /// to.
+    pub advertised_host: Option<String>,
+    /// Batches of one query that may be sent before the client acknowledged them. Default 8.
+    pub unacked_batches_max: usize,
+    /// Bytes of these batches. A single larger batch is sent when nothing else is outstanding.
+    /// Default 16 MiB.
+    pub unacked_bytes_max: usize,
+    /// Most rows of a batch. Default 32 Ki; Drill's clients take at most 64 Ki.
+    pub batch_rows_max: usize,
+    /// Bytes that a batch should have. Default 1 MiB.
+    pub batch_bytes_target: usize,
+    /// Longest statement, in bytes. Default 1 MiB.
+    pub statement_bytes_max: usize,
+    /// Queries of one connection that may run at once; one more is refused. Default 64.
+    pub queries_per_connection_max: usize,
+}
+
+impl Default for UserServerOptions {
+    fn default() -> Self {
+        Self {
+            connections: ServerOptions::new(ConnectionOptions::user_server()),
+            advertised_host: None,
+            unacked_batches_max: 8,
+            unacked_bytes_max: 16 * MIB,
+            batch_rows_max: 32 * KIB,
+            batch_bytes_target: MIB,
+            statement_bytes_max: MIB,
+            queries_per_connection_max: 64,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The queries that are running, for cancel and for whoever watches the node.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use dashmap::DashMap;
+use protos::{id::QueryId, shared::query_result::QueryState};
+use tokio_util::sync::CancellationToken;
+
+/// All running queries of a server. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Queries(Arc<DashMap<QueryId, Arc<Progress>>>);
+
+/// How far a query is.
+struct Progress {
+    user: Arc<str>,
+    sql: String,
+    started: SystemTime,
+    cancel: CancellationToken,
+    state: AtomicI32,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What is known of a running query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuerySnapshot {
+    /// Its name.
+    pub id: QueryId,
+    /// Who asked.
+    pub user: Arc<str>,
+    /// The statement.
+    pub sql: String,
+    /// STARTING until the engine has planned it, then RUNNING, `CANCELLATION_REQUESTED` after a
+    /// cancel.
+    pub state: QueryState,
+    /// When it came.
+    pub started: SystemTime,
+    /// Rows sent so far.
+    pub rows: u64,
+    /// Bytes of batches sent so far.
+    pub bytes: u64,
+}
+
+impl Queries {
+    /// Lists a query until the returned entry is dropped.
+    pub(crate) fn enter(
+        &self,
+        id: QueryId,
+        user: Arc<str>,
+        sql: String,
+        cancel: CancellationToken,
+    ) -> Entry {
+        let progress = Arc::new(Progress {
+            user,
+            sql,
+            started: SystemTime::now(),
+            cancel,
+            state: AtomicI32::new(QueryState::Starting.into()),
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        self.0.insert(id, Arc::clone(&progress));
+        Entry {
+            queries: self.clone(),
+            id,
+            progress,
+        }
+    }
+
+    /// Asks for the end of a query. Nothing happens if there is none of that name.
+    pub(crate) fn cancel(&self, id: QueryId) {
+        if let Some(progress) = self.0.get(&id) {
+            progress.set_state(QueryState::CancellationRequested);
+            progress.cancel.cancel();
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<QuerySnapshot> {
+        self.0
+            .iter()
+            .map(|entry| entry.value().snapshot(*entry.key()))
+            .collect()
+    }
+}
+
+impl fmt::Debug for Queries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Queries").field(&self.0.len()).finish()
+    }
+}
+
+impl Progress {
+    fn set_state(&self, state: QueryState) {
+        self.state.store(state.into(), Ordering::Relaxed);
+    }
+
+    fn snapshot(&self, id: QueryId) -> QuerySnapshot {
+        let state = QueryState::try_from(self.state.load(Ordering::Relaxed));
+        QuerySnapshot {
+            id,
+            user: Arc::clone(&self.user),
+            sql: self.sql.clone(),
+            state: state.unwrap_or(QueryState::Running),
+            started: self.started,
+            rows: self.rows.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A query's place in the list, given up when dropped.
+pub(crate) struct Entry {
+    queries: Queries,
+    id: QueryId,
+    progress: Arc<Progress>,
+}
+
+impl Entry {
+    /// Cancelled when the query shall end.
+    pub(crate) fn cancel_token(&self) -> &CancellationToken {
+        &self.progress.cancel
+    }
+
+    /// The engine has planned it.
+    pub(crate) fn running(&self) {
+        let (starting, running) = (QueryState::Starting.into(), QueryState::Running.into());
+        // A cancel that came first stays visible.
+        let state = &self.progress.state;
+        let _ = state.compare_exchange(starting, running, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent(&self, rows: usize, bytes: usize) {
+        self.progress.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.progress
+            .bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.queries.0.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_listed_with_its_progress_until_it_ends() {
+        let queries = Queries::default();
+        let id = QueryId { part1: 1, part2: 2 };
+        let token = CancellationToken::new();
+        let entry = queries.enter(id, "alice".into(), "select 1".to_owned(), token.clone());
+        assert_eq!(queries.snapshot()[0].state, QueryState::Starting);
+        entry.running();
+        entry.sent(10, 80);
+        queries.cancel(id);
+        entry.running();
+        let [query] = &queries.snapshot()[..] else {
+            panic!("one query")
+        };
+        assert_eq!((query.rows, query.bytes, &*query.user), (10, 80, "alice"));
+        assert_eq!(query.state, QueryState::CancellationRequested);
+        assert!(token.is_cancelled());
+        drop(entry);
+        assert!(queries.snapshot().is_empty());
+    }
+
+    #[test]
+    fn cancelling_an_unknown_query_does_nothing() {
+        Queries::default().cancel(QueryId::default());
+    }
+}
