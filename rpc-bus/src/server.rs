@@ -221,11 +221,17 @@ impl Shared {
     }
 
     fn parts(&self, socket: TcpStream) -> Result<Parts, crate::spawn::PartsError> {
-        let options = self.options.connection.clone();
-        let room = options.write_queue_bytes_max;
-        let connection = Connection::server(options, &self.ledger, link::now());
+        let options = &self.options.connection;
+        let connection = Connection::server(options.clone(), &self.ledger, link::now());
         let bodies = self.runtime.bodies();
-        Parts::new(socket, self.plane, connection, room, bodies, &self.ledger)
+        Parts::new(
+            socket,
+            self.plane,
+            connection,
+            options,
+            bodies,
+            &self.ledger,
+        )
     }
 
     async fn run(self: Arc<Self>, parts: Parts, mut admitted: Admitted) {

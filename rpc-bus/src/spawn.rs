@@ -9,6 +9,7 @@ use std::{
 };
 
 use protos::Plane;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tracing::Instrument;
 
@@ -19,6 +20,7 @@ use crate::{
     frame::{BodyPool, FrameDecoder},
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
     link::{Ends, Link},
+    options::ConnectionOptions,
 };
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
@@ -38,12 +40,12 @@ impl Parts {
         socket: TcpStream,
         plane: Plane,
         connection: Connection,
-        write_queue_bytes_max: usize,
+        options: &ConnectionOptions,
         bodies: &Arc<BodyPool>,
         ledger: &Ledger,
     ) -> Result<Self, PartsError> {
         let file = ledger.charge(Kind::Files, 1)?;
-        socket.set_nodelay(true)?;
+        set_options(&socket, options)?;
         let ends = Ends {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             plane,
@@ -52,7 +54,7 @@ impl Parts {
         };
         let bytes_max = connection.frame_bytes_max();
         let decoder = FrameDecoder::new(bytes_max, Arc::clone(bodies), ledger.clone());
-        let link = Link::new(ends, connection, write_queue_bytes_max);
+        let link = Link::new(ends, connection, options.write_queue_bytes_max);
         Ok(Self {
             link,
             mailbox: Arc::default(),
@@ -86,6 +88,16 @@ impl Parts {
             driver.await;
         };
         task.instrument(span)
+    }
+}
+
+// The receive buffer is left to the kernel: setting it turns its tuning off.
+fn set_options(socket: &TcpStream, options: &ConnectionOptions) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    match options.send_buffer_bytes {
+        // Linux doubles what it is told, for its own book-keeping.
+        Some(bytes) => SockRef::from(socket).set_send_buffer_size(bytes),
+        None => Ok(()),
     }
 }
 

@@ -14,6 +14,10 @@ pub struct ConnectionStats {
     pub frames_sent: u64,
     /// Bytes handed to the socket.
     pub bytes_sent: u64,
+    /// Reads that brought something.
+    pub reads: u64,
+    /// Writes that took something.
+    pub writes: u64,
     /// Requests received, refused ones included.
     pub requests_received: u64,
     /// Requests refused because too many were in flight.

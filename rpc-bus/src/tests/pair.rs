@@ -54,7 +54,7 @@ impl End {
         loop {
             self.connection.transmit(&mut self.transmit);
             let bytes = self.transmit.take_bytes();
-            self.connection.handle_sent(bytes.len(), true, now);
+            self.connection.handle_sent(bytes.len(), 1, now);
             if bytes.is_empty() {
                 return wire;
             }
@@ -71,7 +71,7 @@ impl End {
     pub(super) fn unblock(&mut self, now: Instant) -> Vec<u8> {
         let bytes = self.transmit.take_bytes();
         self.connection.handle_write_progress(now);
-        self.connection.handle_sent(bytes.len(), true, now);
+        self.connection.handle_sent(bytes.len(), 1, now);
         bytes
     }
 
