@@ -96,6 +96,15 @@ enum Phase {
     Closed(Closed),
 }
 
+/// What the driver has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Running,
+    /// Closed, but what is queued may still be written.
+    Lingering,
+    Over,
+}
+
 #[derive(Debug)]
 struct Closed {
     reason: CloseReason,
@@ -161,9 +170,6 @@ impl Connection {
     }
 
     fn new(options: ConnectionOptions, phase: Phase, ledger: &Ledger, now: Instant) -> Self {
-        let charge = ledger
-            .charge(Kind::Calls, 0)
-            .expect("invariant: nothing always fits");
         Self {
             heartbeat: Heartbeat::new(&options, now),
             options,
@@ -172,7 +178,7 @@ impl Connection {
             lanes: Lanes::default(),
             events: Vec::new(),
             requests_in_flight: 0,
-            charge,
+            charge: ledger.nothing(Kind::Calls),
             stats: ConnectionStats::default(),
         }
     }
@@ -348,7 +354,7 @@ impl Connection {
         let Phase::Judging { id, .. } = self.phase else {
             return;
         };
-        self.push_reply(id, HANDSHAKE, reply, Vec::new());
+        self.push_hello_reply(id, reply);
         self.phase = Phase::Open;
         if idle_timeout == IdleTimeout::Off {
             self.heartbeat.never_idle();
@@ -360,10 +366,20 @@ impl Connection {
         let Phase::Judging { id, .. } = self.phase else {
             return;
         };
+        self.lanes.clear();
         if let Some(reply) = reply {
-            self.push_reply(id, HANDSHAKE, reply, Vec::new());
+            self.push_hello_reply(id, reply);
         }
         self.close(CloseReason::HandshakeRefused { reason }, now);
+    }
+
+    fn push_hello_reply(&mut self, coordination_id: CoordinationId, reply: Bytes) {
+        let header = Header {
+            mode: RpcMode::Response,
+            coordination_id,
+            rpc_type: HANDSHAKE,
+        };
+        self.lanes.push_first(&header, reply);
     }
 
     /// Answers a request. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
@@ -582,8 +598,12 @@ impl Connection {
 
     // ---- to the socket ----
 
-    /// Moves the next frames into `out`.
+    /// Moves the next frames into `out`. A server sends nothing before its answer to the handshake.
+    // wire: drill@051b164 exec/rpc/.../AbstractHandshakeHandler.java takes the first message for the handshake
     pub(crate) fn transmit(&mut self, out: &mut Transmit) {
+        if let Phase::AwaitingHello { .. } | Phase::Judging { .. } = self.phase {
+            return;
+        }
         self.lanes.fill(out);
         if self.lanes.control_is_empty() {
             self.heartbeat.on_leaving();
@@ -620,15 +640,12 @@ impl Connection {
         }
     }
 
-    /// Whether a closed connection still has something to write, and time to do so.
-    pub(crate) fn lingers(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Closed(Closed {
-                linger: Some(_),
-                ..
-            })
-        )
+    pub(crate) fn stage(&self) -> Stage {
+        match &self.phase {
+            Phase::Closed(Closed { linger: None, .. }) => Stage::Over,
+            Phase::Closed(_) => Stage::Lingering,
+            _ => Stage::Running,
+        }
     }
 
     /// Largest frame that may come in now, in bytes.

@@ -19,12 +19,12 @@ use tokio::{
 };
 
 use crate::{
-    connection::{Connection, Event},
+    connection::{Connection, Event, Stage},
     dispatch::{Item, Mailbox},
     error::CloseReason,
     frame::{Frame, FrameDecoder},
-    lanes::Transmit,
-    link::{self, Link},
+    lanes::{SLICES_MAX, Transmit},
+    link::{self, Link, State},
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
@@ -53,7 +53,17 @@ pub(crate) struct Driver<S> {
     transmit: Transmit,
     write: WriteState,
     timer: Timer,
+    seen: Seen,
     closing: Closing,
+}
+
+/// The connection as it was when its lock was last held.
+#[derive(Clone, Copy)]
+struct Seen {
+    stage: Stage,
+    reading_is_paused: bool,
+    /// Whether whoever changes the connection will wake the driver.
+    wakes: bool,
 }
 
 #[derive(Default)]
@@ -77,11 +87,12 @@ struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// Not closing, writing what is left, waiting for the peer's end.
+/// What a closing driver is at.
 #[derive(PartialEq, Eq)]
 enum Closing {
-    No,
+    /// Writing what is left.
     Writing,
+    /// Waiting for the peer's end.
     Draining,
 }
 
@@ -101,7 +112,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             transmit: Transmit::default(),
             write: WriteState::default(),
             timer: Timer::default(),
-            closing: Closing::No,
+            seen: Seen {
+                stage: Stage::Running,
+                reading_is_paused: false,
+                wakes: false,
+            },
+            closing: Closing::Writing,
         }
     }
 
@@ -170,12 +186,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Changes the connection under the lock.
     fn step(&mut self, step: impl FnOnce(&mut Connection)) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut state = self.link.lock();
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
         step(&mut state.connection);
         state.connection.take_events(&mut events);
-        self.timer.due = state.connection.poll_timeout();
-        self.link.after_step(&state.connection);
+        link.after_step(&state.connection);
+        self.see(&state);
         events
+    }
+
+    fn see(&mut self, state: &State) {
+        let connection = &state.connection;
+        self.timer.due = connection.poll_timeout();
+        self.seen = Seen {
+            stage: connection.stage(),
+            reading_is_paused: connection.reading_is_paused(),
+            wakes: state.driver.is_some(),
+        };
     }
 
     fn pass_on(&self, events: Vec<Event>) {
@@ -206,24 +233,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     // ---- writing ----
 
-    /// Writes until there is nothing left or the socket takes no more.
+    /// Writes what is queued; ready if the socket took something, or failed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        loop {
-            if self.transmit.is_empty() && !self.fill(cx) {
-                return Poll::Pending;
-            }
-            let mut slices = [IoSlice::new(&[]); 64];
+        if self.transmit.is_empty() {
+            self.fill(cx);
+        }
+        let mut progress = Poll::Pending;
+        while !self.transmit.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.transmit.slices(&mut slices);
             let written = Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]);
             let Poll::Ready(written) = written else {
                 self.write.blocked = true;
-                return Poll::Pending;
+                return progress;
             };
             match written? {
                 0 => return Poll::Ready(Err(CloseReason::Io(io::ErrorKind::WriteZero))),
                 bytes => self.on_written(bytes),
             }
+            progress = Poll::Ready(Ok(()));
         }
+        progress
     }
 
     fn on_written(&mut self, bytes: usize) {
@@ -236,31 +266,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Takes what is queued; `false` if there is nothing, or more is expected in a moment.
-    fn fill(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = link::now();
-        let mut state = self.link.lock();
-        let connection = &mut state.connection;
-        if self.write.sent > 0 {
-            let (bytes, writes) = (
-                mem::take(&mut self.write.sent),
-                mem::take(&mut self.write.writes),
-            );
-            connection.handle_sent(bytes, writes, now);
-        }
-        if self.write.should_settle(connection) {
+    /// Takes what is queued, unless more is expected in a moment; leaves the waker behind if there is nothing.
+    fn fill(&mut self, cx: &mut Context<'_>) {
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
+        self.write.report(&mut state.connection);
+        if self.write.should_settle(&state.connection) {
             cx.waker().wake_by_ref();
-            return false;
+        } else {
+            state.connection.transmit(&mut self.transmit);
         }
-        connection.transmit(&mut self.transmit);
-        self.timer.due = connection.poll_timeout();
         if self.transmit.is_empty() {
             state.driver = Some(cx.waker().clone());
-            return false;
         }
+        self.see(&state);
         drop(state);
-        self.link.release_room(self.transmit.take_room());
-        true
+        link.release_room(self.transmit.take_room());
+    }
+
+    /// Leaves the waker behind while the socket takes nothing.
+    fn wait_blocked(&mut self, cx: &mut Context<'_>) {
+        let link = Arc::clone(&self.link);
+        let mut state = link.lock();
+        state.driver = Some(cx.waker().clone());
+        self.see(&state);
     }
 
     // ---- time ----
@@ -276,15 +305,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     // ---- the end ----
 
+    fn close(&mut self, reason: CloseReason) {
+        let now = link::now();
+        let events = self.step(|connection| connection.close(reason, now));
+        self.pass_on(events);
+    }
+
     /// Writes what is left, says that there is no more, and waits for the peer to do the same, all within the time that
     /// the connection allows: a socket closed with unread bytes would take what was just written with it.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.link.lock().connection.lingers() {
+        while self.seen.stage == Stage::Lingering {
             if self.closing == Closing::Writing {
-                if self.poll_write(cx).is_ready() {
-                    return Poll::Ready(());
+                match self.poll_write(cx) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => {}
                 }
-                if self.transmit.is_empty() && self.link.lock().connection.queued_frames() == 0 {
+                if self.transmit.is_empty() {
                     if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
                         return Poll::Ready(());
                     }
@@ -311,17 +348,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         })
     }
-
-    fn is_closed(&mut self) -> bool {
-        if self.closing == Closing::No && self.link.is_closed() {
-            self.closing = Closing::Writing;
-        }
-        self.closing != Closing::No
-    }
-
-    fn reading_is_paused(&self) -> bool {
-        self.link.lock().connection.reading_is_paused()
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
@@ -329,21 +355,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let driver = &mut *self;
-        while !driver.is_closed() {
-            let read = if driver.reading_is_paused() {
+        // Being polled may mean that the waker was used up.
+        driver.seen.wakes = false;
+        while driver.seen.stage == Stage::Running {
+            let paused = driver.seen.reading_is_paused;
+            let read = if paused {
                 Poll::Pending
             } else {
                 driver.poll_read(cx)
             };
             // What was read is answered, and what is queued is written, before the end.
             let write = driver.poll_write(cx);
-            let time = driver.poll_time(cx);
             for end in [&read, &write] {
                 if let Poll::Ready(Err(reason)) = end {
-                    driver.link.close(reason.clone());
+                    driver.close(reason.clone());
                 }
             }
-            if read.is_pending() && write.is_pending() && time.is_pending() && !driver.is_closed() {
+            if read.is_ready() || write.is_ready() {
+                continue;
+            }
+            if !driver.seen.wakes {
+                driver.wait_blocked(cx);
+            }
+            // Whatever changes from here on wakes the driver; what has changed before is looked at now.
+            let seen = driver.seen;
+            let unchanged = seen.stage == Stage::Running && seen.reading_is_paused == paused;
+            if driver.poll_time(cx).is_pending() && unchanged {
                 return Poll::Pending;
             }
         }
@@ -352,6 +389,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 }
 
 impl WriteState {
+    /// Tells the connection what was written.
+    fn report(&mut self, connection: &mut Connection) {
+        if self.sent > 0 {
+            let (bytes, writes) = (mem::take(&mut self.sent), mem::take(&mut self.writes));
+            connection.handle_sent(bytes, writes, link::now());
+        }
+    }
+
     /// Whether to wait a moment for more. Flushing every frame on its own wakes the peer every time; with one exchange
     /// at a time there is nothing to wait for.
     fn should_settle(&mut self, connection: &Connection) -> bool {

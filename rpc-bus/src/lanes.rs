@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::IoSlice,
+    mem,
 };
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ const TURN_BYTES: usize = 64 * 1024;
 /// About how much is handed to the socket before the control lane is looked at again.
 const TRANSMIT_BYTES: usize = 256 * 1024;
 /// Slices per vectored write.
-const SLICES_MAX: usize = 64;
+pub(crate) const SLICES_MAX: usize = 64;
 
 const _: () = assert!(JOIN_PIECE_BYTES_MAX <= JOINED_BYTES && TURN_BYTES <= TRANSMIT_BYTES);
 
@@ -131,6 +132,12 @@ impl Queue {
         bytes
     }
 
+    fn append(&mut self, rest: Self) {
+        self.pieces.extend(rest.pieces);
+        self.bytes += rest.bytes;
+        self.frames += rest.frames;
+    }
+
     fn put_piece(&mut self, bytes: Bytes) {
         if bytes.len() < JOIN_PIECE_BYTES_MAX {
             self.joined().extend_from_slice(&bytes);
@@ -204,6 +211,13 @@ impl Lanes {
     /// Queues a heartbeat or a reply.
     pub(crate) fn push_control(&mut self, header: &Header, pbody: impl Pbody, dbody: Vec<Bytes>) {
         self.control.push_frame(header, pbody, dbody, 0);
+    }
+
+    /// Puts a frame in front of everything.
+    pub(crate) fn push_first(&mut self, header: &Header, pbody: impl Pbody) {
+        let rest = mem::take(&mut self.control);
+        self.control.push_frame(header, pbody, Vec::new(), 0);
+        self.control.append(rest);
     }
 
     /// Queues a request, which holds `room` until it is handed over.
@@ -332,18 +346,18 @@ impl Transmit {
     }
 
     pub(crate) fn take_frames(&mut self) -> u64 {
-        std::mem::take(&mut self.frames)
+        mem::take(&mut self.frames)
     }
 
     pub(crate) fn take_room(&mut self) -> usize {
-        std::mem::take(&mut self.room)
+        mem::take(&mut self.room)
     }
 
     /// All that is left, copied: for tests and fuzzing, where no socket takes it.
     pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes);
         for segment in self.segments.drain(..) {
-            out.extend_from_slice(&segment.as_slice()[std::mem::take(&mut self.written)..]);
+            out.extend_from_slice(&segment.as_slice()[mem::take(&mut self.written)..]);
         }
         self.bytes = 0;
         out

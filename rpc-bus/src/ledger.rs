@@ -110,13 +110,18 @@ impl Ledger {
     ///
     /// One of them has no room.
     pub fn charge(&self, kind: Kind, amount: usize) -> Result<Charge, BudgetExceeded> {
-        let mut charge = Charge {
+        let mut charge = self.nothing(kind);
+        charge.grow(amount)?;
+        Ok(charge)
+    }
+
+    /// A charge of nothing, to be grown later.
+    pub fn nothing(&self, kind: Kind) -> Charge {
+        Charge {
             ledger: self.clone(),
             kind,
             amount: 0,
-        };
-        charge.grow(amount)?;
-        Ok(charge)
+        }
     }
 
     /// How much of `kind` is in use here and below.
@@ -228,6 +233,19 @@ impl Charge {
         self.ledger.give(self.kind, less);
     }
 
+    /// Makes it stand for `amount`.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for more; the charge stays as it was.
+    pub fn resize(&mut self, amount: usize) -> Result<(), BudgetExceeded> {
+        if amount > self.amount {
+            return self.grow(amount - self.amount);
+        }
+        self.shrink(self.amount - amount);
+        Ok(())
+    }
+
     /// How much it stands for.
     #[must_use]
     pub fn amount(&self) -> usize {
@@ -288,6 +306,9 @@ mod tests {
         charge.grow(6).unwrap();
         charge.shrink(9);
         assert_eq!((charge.amount(), ledger.used(Kind::Bytes)), (1, 1));
+        charge.resize(7).unwrap();
+        charge.resize(3).unwrap();
+        assert_eq!(ledger.used(Kind::Bytes), 3);
         charge.shrink(usize::MAX);
         assert!(ledger.is_zero());
     }

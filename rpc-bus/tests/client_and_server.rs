@@ -252,6 +252,50 @@ async fn senders_that_wait_for_room_are_told_of_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_ends_a_connection_whose_peer_reads_nothing() {
+    let scene = Scene::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, raw) = connect_raw(&scene, &listener, ConnectionOptions::user_client()).await;
+    let body = Bytes::from(vec![0; 20_000_000]);
+    let options = CallOptions::default();
+    let _first = client
+        .start::<RunQuery>(&query("a"), vec![body], options)
+        .await
+        .unwrap();
+    until(|| (client.stats().write_queue_bytes == 0).then_some(())).await;
+    let started = tokio::time::Instant::now();
+    client.close();
+    assert_eq!(client.closed().await, CloseReason::ClosedHere);
+    assert!(
+        started.elapsed() <= Duration::from_millis(1100),
+        "{:?}",
+        started.elapsed()
+    );
+    drop(raw);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_passes_while_the_peer_reads_nothing() {
+    let scene = Scene::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, raw) = connect_raw(&scene, &listener, ConnectionOptions::user_client()).await;
+    let body = Bytes::from(vec![0; 20_000_000]);
+    let options = CallOptions::default();
+    let _first = client
+        .start::<RunQuery>(&query("a"), vec![body], options)
+        .await
+        .unwrap();
+    until(|| (client.stats().write_queue_bytes == 0).then_some(())).await;
+    let late = client
+        .call::<RunQuery>(&query("b"), vec![], deadline(3))
+        .await;
+    assert_eq!(late, Err(CallError::Timeout(Duration::from_secs(3))));
+    drop((client, raw));
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handshake_that_is_not_answered_ends_the_attempt() {
     let scene = Scene::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

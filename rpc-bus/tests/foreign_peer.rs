@@ -9,9 +9,9 @@ use common::{QUERY_HANDLE, RUN_QUERY, Scene, frame, plan, query, run, until};
 use prost::Message;
 use protos::{error::ErrorType, rpc::RpcMode, shared::DrillPbError};
 use rpc_bus::{
-    CloseReason, CoordinationId, ProtocolError,
+    CloseReason, CoordinationId, Ledger, ProtocolError,
     frame::{DecodeError, FrameErrorKind},
-    ledger::Kind,
+    ledger::{Kind, Limits},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -315,6 +315,28 @@ async fn requests_above_the_limit_fail_at_once() {
     );
     let error = DrillPbError::decode(&pbody[..]).unwrap();
     assert_eq!(error.error_type(), ErrorType::Resource);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_byte_budget_of_the_plane_closes_who_asks_for_more() {
+    let limits = Limits {
+        bytes: Some(100_000),
+        ..Limits::default()
+    };
+    let scene = Scene::with_ledger(Ledger::root("server", limits), |_| {}).await;
+    let (mut first, mut second) = (scene.raw_open().await, scene.raw_open().await);
+    // Half of a frame of 60,000 bytes each.
+    let half = &frame(RpcMode::Request, 2, RUN_QUERY, &vec![0; 60_000], &[])[..59_000];
+    first.send_bytes(half).await;
+    until(|| (scene.server_ledger.used(Kind::Bytes) > 50_000).then_some(())).await;
+    second.send_bytes(half).await;
+    assert_eq!(second.next().await, None);
+    assert!(matches!(
+        scene.close_reason().await,
+        CloseReason::Decode(DecodeError::Budget(_))
+    ));
+    drop(first);
     scene.finish().await;
 }
 

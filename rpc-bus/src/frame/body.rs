@@ -97,6 +97,58 @@ impl fmt::Debug for BodyPool {
     }
 }
 
+/// Bodies up to this are not charged: they count as part of the call that they belong to.
+const UNCHARGED_BYTES_MAX: usize = 4 * 1024;
+
+/// A body in memory of exactly its own size, so that it pins nothing else.
+#[derive(Default)]
+pub(super) struct SmallBody {
+    bytes: Vec<u8>,
+    /// Kept as long as the bytes; `None` for the smallest.
+    charge: Option<Charge>,
+}
+
+impl SmallBody {
+    pub(super) fn begin(len: usize, ledger: &Ledger) -> Result<Self, BudgetExceeded> {
+        let charged = len > UNCHARGED_BYTES_MAX;
+        let charge = charged
+            .then(|| ledger.charge(Kind::Bytes, len))
+            .transpose()?;
+        Ok(Self {
+            bytes: Vec::with_capacity(len),
+            charge,
+        })
+    }
+
+    pub(super) fn copy(bytes: &[u8], ledger: &Ledger) -> Result<Bytes, BudgetExceeded> {
+        let mut body = Self::begin(bytes.len(), ledger)?;
+        body.extend(bytes);
+        Ok(body.finish())
+    }
+
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn finish(self) -> Bytes {
+        if self.charge.is_some() {
+            Bytes::from_owner(self)
+        } else {
+            self.bytes.into()
+        }
+    }
+}
+
+impl AsRef<[u8]> for SmallBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A body that is arriving: `len` bytes, of which `filled` are there.
 pub(super) struct Body {
     // Always initialised over its whole length: safe code cannot read into anything else.

@@ -11,10 +11,10 @@ use thiserror::Error;
 
 use super::{
     BodyPool, Frame, FrameError, HEADER_BYTES_MAX, Header, STAGED_FRAME_BYTES_MAX,
-    body::Body,
+    body::{Body, SmallBody},
     parse::{self, Prefix},
 };
-use crate::ledger::{BudgetExceeded, Ledger};
+use crate::ledger::{BudgetExceeded, Charge, Kind, Ledger};
 
 /// Most bytes from the header's key to the first byte of the protobuf body.
 const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 12;
@@ -39,7 +39,7 @@ pub struct FrameDecoder {
     frame_bytes_max: usize,
     /// Offset in the stream of the next byte that is not in a frame yet; bytes in `partial` are not counted.
     offset: u64,
-    partial: Vec<u8>,
+    partial: Partial,
     large: Option<Large>,
 }
 
@@ -47,12 +47,16 @@ impl FrameDecoder {
     /// Starts at the first byte of a stream. Large bodies come from `pool` and are charged to `ledger`.
     #[must_use]
     pub fn new(frame_bytes_max: usize, pool: Arc<BodyPool>, ledger: Ledger) -> Self {
+        let partial = Partial {
+            bytes: Vec::new(),
+            charge: ledger.nothing(Kind::Bytes),
+        };
         Self {
             pool,
             ledger,
             frame_bytes_max,
             offset: 0,
-            partial: Vec::new(),
+            partial,
             large: None,
         }
     }
@@ -71,7 +75,7 @@ impl FrameDecoder {
         while !input.is_empty() {
             let used = if self.large.is_some() {
                 self.feed_large(input, frames)?
-            } else if self.partial.is_empty() {
+            } else if self.partial.bytes.is_empty() {
                 self.feed_direct(input, frames)?
             } else {
                 self.feed_partial(input, frames)?
@@ -107,12 +111,12 @@ impl FrameDecoder {
     /// Whether the stream may end here.
     #[must_use]
     pub fn is_between_frames(&self) -> bool {
-        self.partial.is_empty() && self.large.is_none()
+        self.partial.bytes.is_empty() && self.large.is_none()
     }
 
     fn feed_direct(&mut self, input: &[u8], frames: &mut Vec<Frame>) -> Result<usize, DecodeError> {
         let Some(prefix) = parse::prefix(input, self.frame_bytes_max, self.offset)? else {
-            self.partial.extend_from_slice(input);
+            self.partial.extend(input)?;
             return Ok(input.len());
         };
         if prefix.frame_len > STAGED_FRAME_BYTES_MAX {
@@ -121,12 +125,12 @@ impl FrameDecoder {
         }
         let end = prefix.len + prefix.frame_len;
         if let Some(bytes) = input.get(..end) {
-            frames.push(small_frame(bytes, &prefix, self.offset)?);
+            frames.push(small_frame(bytes, &prefix, self.offset, &self.ledger)?);
             self.offset += end as u64;
             return Ok(end);
         }
         check_partial(input, &prefix, self.offset)?;
-        self.partial.extend_from_slice(input);
+        self.partial.extend(input)?;
         Ok(input.len())
     }
 
@@ -135,25 +139,26 @@ impl FrameDecoder {
         input: &[u8],
         frames: &mut Vec<Frame>,
     ) -> Result<usize, DecodeError> {
-        let missing = match parse::prefix(&self.partial, self.frame_bytes_max, self.offset)? {
-            Some(prefix) => prefix.len + prefix.frame_len - self.partial.len(),
+        let missing = match parse::prefix(&self.partial.bytes, self.frame_bytes_max, self.offset)? {
+            Some(prefix) => prefix.len + prefix.frame_len - self.partial.bytes.len(),
             None => 1,
         };
         let used = missing.min(input.len());
-        self.partial.extend_from_slice(&input[..used]);
-        let Some(prefix) = parse::prefix(&self.partial, self.frame_bytes_max, self.offset)? else {
+        self.partial.extend(&input[..used])?;
+        let Some(prefix) = parse::prefix(&self.partial.bytes, self.frame_bytes_max, self.offset)?
+        else {
             return Ok(used);
         };
         if prefix.frame_len > STAGED_FRAME_BYTES_MAX {
             // The prefix arrived byte by byte, so there is nothing behind it.
-            self.partial = Vec::new();
+            self.partial.take();
             self.begin_large(&prefix);
-        } else if self.partial.len() == prefix.len + prefix.frame_len {
-            let bytes = mem::take(&mut self.partial);
-            frames.push(small_frame(&bytes, &prefix, self.offset)?);
+        } else if self.partial.bytes.len() == prefix.len + prefix.frame_len {
+            let bytes = self.partial.take();
+            frames.push(small_frame(&bytes, &prefix, self.offset, &self.ledger)?);
             self.offset += bytes.len() as u64;
         } else {
-            check_partial(&self.partial, &prefix, self.offset)?;
+            check_partial(&self.partial.bytes, &prefix, self.offset)?;
         }
         Ok(used)
     }
@@ -183,12 +188,41 @@ impl FrameDecoder {
     }
 }
 
-fn small_frame(bytes: &[u8], prefix: &Prefix, offset: u64) -> Result<Frame, FrameError> {
+/// The start of a small frame.
+struct Partial {
+    bytes: Vec<u8>,
+    charge: Charge,
+}
+
+impl Partial {
+    fn extend(&mut self, more: &[u8]) -> Result<(), BudgetExceeded> {
+        let len = self.bytes.len() + more.len();
+        if len > self.bytes.capacity() {
+            let capacity = len.max(2 * self.bytes.capacity());
+            self.charge.resize(capacity)?;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.charge.shrink(usize::MAX);
+        mem::take(&mut self.bytes)
+    }
+}
+
+fn small_frame(
+    bytes: &[u8],
+    prefix: &Prefix,
+    offset: u64,
+    ledger: &Ledger,
+) -> Result<Frame, DecodeError> {
     let parts = parse::whole(&bytes[prefix.len..], offset + prefix.len as u64)?;
     Ok(Frame {
         header: parts.header,
-        pbody: Bytes::copy_from_slice(parts.pbody),
-        dbody: Bytes::copy_from_slice(parts.dbody),
+        pbody: SmallBody::copy(parts.pbody, ledger)?,
+        dbody: SmallBody::copy(parts.dbody, ledger)?,
     })
 }
 
@@ -285,7 +319,7 @@ impl Large {
             return;
         };
         if pbody.is_whole() && self.left > 0 {
-            let pbody = mem::replace(pbody, Arriving::EMPTY).finish();
+            let pbody = pbody.finish();
             self.state = LargeState::DbodyHead {
                 header: *header,
                 pbody,
@@ -319,7 +353,7 @@ impl Large {
 
     fn into_frame(self) -> Option<Frame> {
         match self.state {
-            LargeState::Pbody { header, pbody } => Some(Frame {
+            LargeState::Pbody { header, mut pbody } => Some(Frame {
                 header,
                 pbody: pbody.finish(),
                 dbody: Bytes::new(),
@@ -327,7 +361,7 @@ impl Large {
             LargeState::Dbody {
                 header,
                 pbody,
-                dbody,
+                mut dbody,
             } => Some(Frame {
                 header,
                 pbody,
@@ -347,31 +381,26 @@ fn stage(seen: &mut Vec<u8>, input: &[u8], bytes_max: usize) -> usize {
 
 /// One body of a large frame. A small one beside a large one gets exactly its own memory.
 enum Arriving {
-    Small { bytes: Vec<u8>, len: usize },
+    Small { body: SmallBody, len: usize },
     Large(Body),
 }
 
 impl Arriving {
-    const EMPTY: Self = Self::Small {
-        bytes: Vec::new(),
-        len: 0,
-    };
-
-    fn begin(len: usize, pool: &Arc<BodyPool>, ledger: &Ledger) -> Result<Self, DecodeError> {
+    fn begin(len: usize, pool: &Arc<BodyPool>, ledger: &Ledger) -> Result<Self, BudgetExceeded> {
         if len <= STAGED_FRAME_BYTES_MAX {
             return Ok(Self::Small {
-                bytes: Vec::with_capacity(len),
+                body: SmallBody::begin(len, ledger)?,
                 len,
             });
         }
         Ok(Self::Large(Body::begin(len, pool, ledger)?))
     }
 
-    fn feed(&mut self, input: &[u8]) -> Result<usize, DecodeError> {
+    fn feed(&mut self, input: &[u8]) -> Result<usize, BudgetExceeded> {
         match self {
-            Self::Small { bytes, len } => {
-                let used = input.len().min(*len - bytes.len());
-                bytes.extend_from_slice(&input[..used]);
+            Self::Small { body, len } => {
+                let used = input.len().min(*len - body.len());
+                body.extend(&input[..used]);
                 Ok(used)
             }
             Self::Large(body) => {
@@ -386,14 +415,19 @@ impl Arriving {
 
     fn is_whole(&self) -> bool {
         match self {
-            Self::Small { bytes, len } => bytes.len() == *len,
+            Self::Small { body, len } => body.len() == *len,
             Self::Large(body) => body.is_whole(),
         }
     }
 
-    fn finish(self) -> Bytes {
-        match self {
-            Self::Small { bytes, .. } => bytes.into(),
+    /// The body; what stays behind is of no use.
+    fn finish(&mut self) -> Bytes {
+        let empty = Self::Small {
+            body: SmallBody::default(),
+            len: 0,
+        };
+        match mem::replace(self, empty) {
+            Self::Small { body, .. } => body.finish(),
             Self::Large(body) => body.finish(),
         }
     }
@@ -407,7 +441,7 @@ mod tests {
     use super::*;
     use crate::{
         frame::{CoordinationId, FrameErrorKind, Part, Walk, body::BodyPoolOptions, encode},
-        ledger::{Kind, Limits},
+        ledger::Limits,
     };
 
     const MAX: usize = 1 << 20;
@@ -522,7 +556,7 @@ mod tests {
             .feed(&[0xff, 0xff, 0xff, 0xff, 0x07, 0x0a, 0x06], &mut Vec::new())
             .unwrap();
         assert_eq!(ledger.used(Kind::Bytes), 0);
-        assert!(decoder.partial.capacity() < 64);
+        assert!(decoder.partial.bytes.capacity() < 64);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use protos::rpc::RpcMode;
 
 use super::pair::{Pair, REQUEST, outcome};
 use crate::{
-    connection::IdleTimeout,
+    connection::{IdleTimeout, Stage},
     error::{CallError, CloseReason, ProtocolError},
 };
 
@@ -38,7 +38,7 @@ fn a_refused_handshake_is_answered_and_then_closed() {
     pair.server
         .connection
         .refuse(Some(Bytes::from_static(b"no")), reason.clone(), pair.now);
-    assert!(pair.server.connection.lingers());
+    assert_eq!(pair.server.connection.stage(), Stage::Lingering);
     pair.drive();
     assert_eq!(outcome(&mut pair.hello), Ok(Bytes::from_static(b"no")));
     assert_eq!(
@@ -46,7 +46,7 @@ fn a_refused_handshake_is_answered_and_then_closed() {
         Some(&CloseReason::HandshakeRefused { reason })
     );
     pair.advance(Duration::from_secs(1));
-    assert!(!pair.server.connection.lingers());
+    assert_eq!(pair.server.connection.stage(), Stage::Over);
 }
 
 #[test]
@@ -59,6 +59,21 @@ fn requests_sent_behind_the_handshake_wait_for_the_verdict() {
         (pair.server.requests.len(), pair.server.reason()),
         (1, None)
     );
+}
+
+#[test]
+fn nothing_is_sent_before_the_answer_to_the_handshake() {
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    let (completion, _pinged) = tokio::sync::oneshot::channel();
+    pair.server.connection.ping(completion, pair.now);
+    assert!(pair.server.send(pair.now).is_empty());
+    pair.server.connection.open(Bytes::new(), IdleTimeout::Keep);
+    let wire = pair.server.send(pair.now);
+    let modes: Vec<_> = crate::frame::Walk::new(&wire, 1024)
+        .map(|frame| frame.unwrap().header.mode)
+        .collect();
+    assert_eq!(modes, [RpcMode::Response, RpcMode::Ping]);
 }
 
 #[test]

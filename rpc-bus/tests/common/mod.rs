@@ -164,10 +164,16 @@ impl Scene {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        Self::with_ledger(Ledger::root("server", Limits::default()), change).await
+    }
+
+    pub(crate) async fn with_ledger(
+        server_ledger: Ledger,
+        change: impl FnOnce(&mut ServerOptions),
+    ) -> Self {
         let mut options = ServerOptions::new(ConnectionOptions::user_server());
         change(&mut options);
         let (runtime, script) = (runtime(), Arc::new(Script::default()));
-        let server_ledger = Ledger::root("server", Limits::default());
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let acceptor = Arc::new(Welcome(Arc::clone(&script)));
         let ledger = server_ledger.clone();
