@@ -29,7 +29,7 @@ use crate::{
     lanes::{Lanes, Pbody, StreamKey, Transmit},
     ledger::{Charge, Kind, Ledger},
     options::ConnectionOptions,
-    stats::ConnectionStats,
+    stats::{ConnectionStats, RoundTrips},
 };
 use calls::{Answered, Calls};
 use heartbeat::{Beat, Heartbeat};
@@ -136,6 +136,7 @@ pub(crate) struct Connection {
     /// Calls of both directions.
     charge: Charge,
     stats: ConnectionStats,
+    round_trips: RoundTrips,
 }
 
 impl Connection {
@@ -180,6 +181,7 @@ impl Connection {
             requests_in_flight: 0,
             charge: ledger.nothing(Kind::Calls),
             stats: ConnectionStats::default(),
+            round_trips: RoundTrips::default(),
         }
     }
 
@@ -329,7 +331,7 @@ impl Connection {
             return;
         };
         self.stats.pongs_received += 1;
-        self.stats.on_round_trip(round_trip);
+        self.round_trips.record(round_trip);
         if let Some(completion) = completion {
             self.events.push(Event::Pinged(completion, Ok(round_trip)));
         }
@@ -574,10 +576,18 @@ impl Connection {
                 .push(Event::Outcome(completion, Err(CallError::Timeout(timeout))));
         }
         match self.heartbeat.due(now) {
-            Some(Beat::Ping) => self.push_ping(None, now),
+            Some(Beat::Ping) => self.handle_beat(now),
             Some(Beat::Idle(timeout)) => self.close(CloseReason::IdleTimeout(timeout), now),
             Some(Beat::NoPong(timeout)) => self.close(CloseReason::PongTimeout(timeout), now),
             None => {}
+        }
+    }
+
+    fn handle_beat(&mut self, now: Instant) {
+        let (missed, ping) = self.heartbeat.on_beat(now);
+        self.stats.beats_missed += u64::from(missed);
+        if ping {
+            self.push_ping(None, now);
         }
     }
 
@@ -675,6 +685,7 @@ impl Connection {
             requests_in_flight: self.requests_in_flight,
             write_queue_bytes: self.lanes.bulk_bytes(),
             reply_queue_bytes: self.lanes.control_bytes(),
+            round_trips: self.round_trips.stats(),
             ..self.stats
         }
     }

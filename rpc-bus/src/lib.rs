@@ -42,9 +42,9 @@ pub use error::{CallError, CloseReason, ConnectError, ProtocolError, RpcFailure}
 pub use frame::CoordinationId;
 pub use lanes::StreamKey;
 pub use ledger::{BudgetExceeded, Charge, Ledger};
-pub use options::{ConnectionOptions, OptionsError};
+pub use options::{Beats, ConnectionOptions, OptionsError};
 pub use remote::{Answer, CallOptions, PendingAnswer, RemoteConnection};
 pub use reply::{InboundRequest, Reply, Responder};
 pub use runtime::{BusRuntime, ComputePanicked};
 pub use server::{Server, ServerOptions};
-pub use stats::ConnectionStats;
+pub use stats::{ConnectionStats, RoundTripStats};

@@ -26,9 +26,11 @@ pub struct ConnectionOptions {
     /// How long nothing is received before this side sends PING. The PONG must come within the rest of
     /// `idle_timeout`. Clients: half of the idle timeout; servers `None`, they only answer, as Drill's.
     pub ping_interval: Option<Duration>,
+    /// Between our own nodes: regular PINGs in place of `idle_timeout` and `ping_interval`. Default `None`: Drill's way.
+    pub beats: Option<Beats>,
     /// How often PING is sent while reading is paused, without asking for its PONG. Default 10 s.
     pub paused_ping_interval: Duration,
-    /// Requests of the peer that may wait for their answer; one more fails at once with a RESOURCE error. Default 4096.
+    /// Requests of the peer that may wait for their answer; one more fails at once with a RESOURCE error. Default 1024.
     pub requests_in_flight_max: usize,
     /// Calls of this side that may wait for their answer, given up ones included; one more fails. Default 65,536.
     pub calls_in_flight_max: usize,
@@ -87,8 +89,9 @@ impl ConnectionOptions {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Some(idle_timeout),
             ping_interval: Some(idle_timeout / 2),
+            beats: None,
             paused_ping_interval: Duration::from_secs(10),
-            requests_in_flight_max: 4096,
+            requests_in_flight_max: 1024,
             calls_in_flight_max: 65_536,
             write_queue_bytes_max: MIB,
             reply_queue_bytes_max: 16 * MIB,
@@ -126,6 +129,14 @@ impl ConnectionOptions {
     }
 
     fn validate_times(&self) -> Result<(), OptionsError> {
+        if let Some(Beats { missed_max, .. }) = self.beats
+            && missed_max < Beats::MISSED_MIN
+        {
+            return Err(OptionsError::TooFewBeats {
+                min: Beats::MISSED_MIN,
+                actual: missed_max,
+            });
+        }
         let (Some(ping), Some(idle)) = (self.ping_interval, self.idle_timeout) else {
             return Ok(());
         };
@@ -136,6 +147,35 @@ impl ConnectionOptions {
             });
         }
         Ok(())
+    }
+}
+
+/// A heartbeat that goes on whether or not anything else does, so that round trips are known and a dead peer is found
+/// within `missed_max` intervals. Any byte from the peer counts as an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beats {
+    /// Time between two PINGs.
+    pub interval: Duration,
+    /// Beats without a sign of life after which the peer is dead; at least 3, since one lost or late beat is no death.
+    pub missed_max: u32,
+}
+
+impl Beats {
+    /// Fewest beats that may be missed.
+    pub const MISSED_MIN: u32 = 3;
+
+    /// How long a peer may be silent.
+    pub(crate) fn patience(self) -> Duration {
+        self.interval * self.missed_max
+    }
+}
+
+impl Default for Beats {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            missed_max: Self::MISSED_MIN,
+        }
     }
 }
 
@@ -158,6 +198,14 @@ pub enum OptionsError {
     Zero {
         /// Name of the option.
         name: &'static str,
+    },
+    /// A peer would be dead after a beat or two.
+    #[error("beats.missed_max is {actual}, expected at least {min}")]
+    TooFewBeats {
+        /// Smallest value.
+        min: u32,
+        /// The value.
+        actual: u32,
     },
     /// The connection would be idle before it is pinged.
     #[error("ping_interval {ping_interval:?} is not below idle_timeout {idle_timeout:?}")]
@@ -205,6 +253,18 @@ mod tests {
             Err(OptionsError::Zero {
                 name: "calls_in_flight_max"
             })
+        );
+        let hasty = Beats {
+            missed_max: 2,
+            ..Beats::default()
+        };
+        let hasty = ConnectionOptions {
+            beats: Some(hasty),
+            ..bit()
+        };
+        assert_eq!(
+            hasty.validate(),
+            Err(OptionsError::TooFewBeats { min: 3, actual: 2 })
         );
         let late = ConnectionOptions {
             ping_interval: Some(Duration::from_mins(5)),

@@ -1,7 +1,8 @@
 //! Who is alive: when to PING, when to give up.
 //!
 //! Any byte from the peer is a sign of life. A PING goes out after `interval` without one; its PONG may take `patience`,
-//! counted from when the PING has left, and again from every byte that moves in either direction.
+//! counted from when the PING has left, and again from every byte that moves in either direction. With [`Beats`] a PING
+//! goes out at every beat, and a peer without a sign of life for some beats is dead.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +11,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::{error::CloseReason, options::ConnectionOptions};
+use crate::{
+    error::CloseReason,
+    options::{Beats, ConnectionOptions},
+};
+
+/// PINGs at beats that may wait for their PONG; no more are sent while bytes alone show that the peer lives.
+const PINGS_MAX: usize = 64;
 
 /// Where the round-trip time of a PING goes, if somebody asked.
 pub(crate) type PingCompletion = oneshot::Sender<Result<Duration, CloseReason>>;
@@ -19,6 +26,8 @@ pub(crate) type PingCompletion = oneshot::Sender<Result<Duration, CloseReason>>;
 pub(crate) struct Heartbeat {
     interval: Option<Duration>,
     idle_timeout: Option<Duration>,
+    beats: Option<Beats>,
+    next_beat: Instant,
     paused_interval: Duration,
     /// Oldest first; PONGs carry no id, so they are matched in this order.
     pings: VecDeque<Ping>,
@@ -55,6 +64,8 @@ impl Heartbeat {
         Self {
             interval: options.ping_interval,
             idle_timeout: options.idle_timeout,
+            beats: options.beats,
+            next_beat: now,
             paused_interval: options.paused_ping_interval,
             pings: VecDeque::new(),
             last_received: now,
@@ -100,6 +111,17 @@ impl Heartbeat {
         if let Some(due) = &mut self.paused {
             *due = now + self.paused_interval;
         }
+    }
+
+    /// A beat has come; whether the one before was missed, and whether to send PING.
+    pub(crate) fn on_beat(&mut self, now: Instant) -> (bool, bool) {
+        let Some(beats) = self.beats else {
+            return (false, true);
+        };
+        let last_beat = self.next_beat.checked_sub(beats.interval);
+        let missed = last_beat.is_some_and(|beat| self.last_sign() < beat);
+        self.next_beat = now + beats.interval;
+        (missed, self.pings.len() < PINGS_MAX)
     }
 
     /// Everything that was queued on the control lane is on its way to the socket.
@@ -152,6 +174,14 @@ impl Heartbeat {
         if let Some(due) = self.paused {
             return Some((due, Beat::Ping));
         }
+        if let Some(beats) = self.beats {
+            let dead = self.last_sign() + beats.patience();
+            return Some(if dead <= self.next_beat {
+                (dead, Beat::NoPong(beats.patience()))
+            } else {
+                (self.next_beat, Beat::Ping)
+            });
+        }
         if let Some(ping) = self.pings.front() {
             return self.pong_deadline(ping);
         }
@@ -168,7 +198,13 @@ impl Heartbeat {
         // A PING that does not leave shows that the socket takes nothing: only progress helps then.
         let (Departure::Left(left) | Departure::Queued(left) | Departure::Leaving(left)) =
             ping.departure;
-        let since = left.max(self.last_received).max(self.last_progress);
-        Some((since + patience, Beat::NoPong(patience)))
+        Some((
+            left.max(self.last_sign()) + patience,
+            Beat::NoPong(patience),
+        ))
+    }
+
+    fn last_sign(&self) -> Instant {
+        self.last_received.max(self.last_progress)
     }
 }

@@ -6,7 +6,11 @@ use protos::rpc::RpcMode;
 use tokio::sync::oneshot;
 
 use super::pair::Pair;
-use crate::{connection::IdleTimeout, error::CloseReason, options::ConnectionOptions};
+use crate::{
+    connection::IdleTimeout,
+    error::CloseReason,
+    options::{Beats, ConnectionOptions},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -164,7 +168,8 @@ fn a_ping_on_demand_measures_the_round_trip_from_when_it_left() {
     pair.server.receive(&wire, pair.now);
     pair.drive();
     assert_eq!(round_trip.try_recv().unwrap(), Ok(SECOND));
-    assert_eq!(pair.client.connection.stats().round_trip_last, Some(SECOND));
+    let round_trips = pair.client.connection.stats().round_trips.unwrap();
+    assert_eq!((round_trips.last, round_trips.max), (SECOND, SECOND));
 }
 
 #[test]
@@ -205,4 +210,67 @@ fn a_server_may_ping_too() {
         pair.server.reason(),
         Some(&CloseReason::PongTimeout(3 * SECOND))
     );
+}
+
+fn beating() -> Pair {
+    let options = |base| ConnectionOptions {
+        beats: Some(Beats::default()),
+        ..base
+    };
+    Pair::open_with(
+        options(ConnectionOptions::bit()),
+        options(ConnectionOptions::bit_server()),
+    )
+}
+
+#[test]
+fn beats_go_both_ways_and_measure_round_trips() {
+    let mut pair = beating();
+    pair.advance(60 * SECOND);
+    for end in [&pair.client, &pair.server] {
+        let stats = end.connection.stats();
+        assert!((60..=61).contains(&stats.pongs_received), "{stats:?}");
+        assert_eq!((stats.beats_missed, end.reason()), (0, None));
+        assert!(stats.round_trips.is_some());
+    }
+}
+
+#[test]
+fn a_half_open_peer_is_found_within_three_beats_and_every_call_fails_at_once() {
+    let mut pair = beating();
+    pair.advance(10 * SECOND);
+    let mut calls = [pair.call("a"), pair.call("b")];
+    pair.cut();
+    pair.advance(4 * SECOND);
+    assert_eq!(
+        pair.server.reason(),
+        Some(&CloseReason::PongTimeout(3 * SECOND))
+    );
+    for call in &mut calls {
+        let error = super::pair::outcome(call).unwrap_err();
+        assert!(error.is_retryable(), "{error:?}");
+    }
+    // Sent at 11 s and unanswered at 12 s; at 13 s the peer is dead.
+    assert_eq!(pair.client.connection.stats().beats_missed, 1);
+}
+
+#[test]
+fn a_frame_that_takes_longer_than_three_beats_to_arrive_is_no_death() {
+    let mut pair = beating();
+    pair.cut();
+    let mut wire = Vec::new();
+    let header = crate::frame::Header {
+        rpc_type: 6,
+        ..crate::frame::Header::bare(RpcMode::Request)
+    };
+    crate::frame::encode(&header, &vec![0; 60_000], &[], &mut wire);
+    for piece in wire.chunks(500) {
+        pair.server.receive(piece, pair.now);
+        pair.client.connection.handle_write_progress(pair.now);
+        pair.advance(2 * SECOND);
+    }
+    assert_eq!((pair.client.reason(), pair.server.reason()), (None, None));
+    assert_eq!(pair.server.requests.len(), 1);
+    // Nor do unanswered PINGs pile up.
+    assert!(pair.server.connection.stats().pings_sent <= 65);
 }
