@@ -14,7 +14,6 @@ pub(super) const MAX_ROWS: &str = "exec.query.max_rows";
 pub(super) enum Kind {
     Boolean,
     Long,
-    Double,
     String,
 }
 
@@ -23,7 +22,6 @@ impl Kind {
         match self {
             Self::Boolean => "BOOLEAN",
             Self::Long => "LONG",
-            Self::Double => "DOUBLE",
             Self::String => "STRING",
         }
     }
@@ -32,7 +30,6 @@ impl Kind {
         match self {
             Self::Boolean => matches!(value, "true" | "false"),
             Self::Long => value.parse::<i64>().is_ok(),
-            Self::Double => value.parse::<f64>().is_ok_and(f64::is_finite),
             Self::String => true,
         }
     }

@@ -39,7 +39,7 @@ impl Output {
                 .metadata()
                 .get(DISPLAY_NAME)
                 .or_else(|| spelling.get(field.name()));
-            own.unwrap_or(field.name()).clone()
+            own.unwrap_or_else(|| field.name()).clone()
         };
         let names = shown_names(names, fields.len(), spelled);
         let field =

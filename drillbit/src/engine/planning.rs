@@ -55,13 +55,9 @@ impl PlanningThreads {
         let cancelled = CancellationToken::new();
         let _cancel_on_drop = cancelled.clone().drop_guard();
         let places = Arc::clone(&self.places).acquire_owned();
-        let place = match tokio::time::timeout(self.time_max, places).await {
-            Ok(Ok(place)) => place,
-            _ => {
-                return Err(EngineError::OutOfResources {
-                    reason: "All planning threads are busy".into(),
-                });
-            }
+        let Ok(Ok(place)) = tokio::time::timeout(self.time_max, places).await else {
+            let reason = "All planning threads are busy".into();
+            return Err(EngineError::OutOfResources { reason });
         };
         let stop = Stop {
             cancelled,
@@ -186,7 +182,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let (started, has_started) = oneshot::channel();
         let job = threads.run::<()>(move |stop| {
-            drop(started.send(()));
+            let _ = started.send(());
             while stop.check().is_ok() {
                 std::thread::yield_now();
             }
@@ -213,7 +209,10 @@ mod tests {
         let threads = threads(Duration::from_millis(1));
         let (release, wait) = mpsc::channel::<()>();
         let error = threads
-            .run::<()>(move |_| Ok(drop(wait.recv())))
+            .run::<()>(move |_| {
+                let _ = wait.recv();
+                Ok(())
+            })
             .await
             .expect_err("too slow");
         assert!(

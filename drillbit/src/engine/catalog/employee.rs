@@ -1,4 +1,4 @@
-//! `cp.`employee.json``: 1,155 invented employees of an invented chain of stores, with the columns
+//! The sample table `employee.json`: 1,155 invented employees of an invented chain of stores, with the columns
 //! of the table of that name that Drill's users know. Made from a fixed seed: the same on every node.
 
 use std::sync::Arc;

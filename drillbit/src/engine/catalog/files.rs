@@ -100,7 +100,10 @@ impl Workspace {
         let files = self.files(name)?;
         let format = common_format(&files)?;
         let opened = match format {
-            Format::Parquet => listing(&files, Arc::new(ParquetFormat::new()), None).await,
+            Format::Parquet => {
+                let parquet = ParquetFormat::new().with_force_view_types(false);
+                listing(&files, Arc::new(parquet), None).await
+            }
             Format::CsvWithHeader => {
                 let schema = header(&files)?;
                 let csv = CsvFormat::default()

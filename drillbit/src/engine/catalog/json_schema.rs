@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Integer,
     Double,
     Text,
-    List(Box<Kind>),
+    List(Box<Self>),
     Struct(Columns),
 }
 
@@ -61,11 +61,15 @@ impl Columns {
 impl Kind {
     fn add(&mut self, value: &Value, column: &str) -> Result<(), Conflict> {
         match (&mut *self, value) {
-            (_, Value::Null) | (Self::Boolean, Value::Bool(_)) | (Self::Text, Value::String(_)) => {
+            (_, Value::Null)
+            | (Self::Boolean, Value::Bool(_))
+            | (Self::Text, Value::String(_))
+            | (Self::Double, Value::Number(_)) => {}
+            (Self::Integer, Value::Number(number)) => {
+                if !number.is_i64() {
+                    *self = Self::Double;
+                }
             }
-            (Self::Double, Value::Number(_)) => {}
-            (Self::Integer, Value::Number(number)) if number.is_i64() => {}
-            (Self::Integer, Value::Number(_)) => *self = Self::Double,
             (Self::List(items), Value::Array(values)) => {
                 values
                     .iter()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::Result;
@@ -14,7 +14,6 @@ use super::folded::DISPLAY_NAME;
 pub(super) struct Column {
     name: &'static str,
     values: ArrayRef,
-    nullable: bool,
 }
 
 /// A VARCHAR column.
@@ -25,26 +24,14 @@ pub(super) fn text<T: AsRef<str>>(
     Column {
         name,
         values: Arc::new(values.into_iter().collect::<StringArray>()),
-        nullable: true,
     }
 }
 
-/// An INT column; REQUIRED if no value is missing, as Drill has it.
+/// An INT column.
 pub(super) fn int(name: &'static str, values: impl IntoIterator<Item = Option<i32>>) -> Column {
     Column {
         name,
         values: Arc::new(values.into_iter().collect::<Int32Array>()),
-        nullable: true,
-    }
-}
-
-/// A BOOLEAN column without NULLs.
-pub(super) fn boolean(name: &'static str, values: impl IntoIterator<Item = bool>) -> Column {
-    let values: BooleanArray = values.into_iter().map(Some).collect();
-    Column {
-        name,
-        values: Arc::new(values),
-        nullable: false,
     }
 }
 
@@ -55,7 +42,7 @@ pub(super) fn table(columns: Vec<Column>) -> Result<Arc<dyn TableProvider>> {
         Field::new(
             column.name.to_lowercase(),
             column.values.data_type().clone(),
-            column.nullable,
+            true,
         )
         .with_metadata(spelling)
     };

@@ -333,7 +333,7 @@ mod tests {
     fn explain_points_at_its_query() {
         assert_eq!(
             command("explain plan for select 1").expect("explain"),
-            Command::Explain { from: 6 }
+            Command::Explain { from: 5 }
         );
     }
 

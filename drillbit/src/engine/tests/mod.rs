@@ -1,6 +1,7 @@
 //! Statements as a client sends them, through the whole engine.
 
 mod data;
+mod examples;
 mod hostile;
 mod results;
 mod statements;

@@ -193,7 +193,7 @@ async fn dates_count_as_drills_do() {
 
 #[tokio::test]
 async fn lengths_and_counts_are_bigint() {
-    check("select char_length('héllo') x", "x Int64", "5").await;
+    check("select char_length('héllo') x", "x Int64?", "5").await;
     check("select position('l' in 'hello') x", "x Int64", "3").await;
     check("select count(*) x from (values(1),(2))", "x Int64", "2").await;
 }

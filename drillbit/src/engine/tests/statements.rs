@@ -69,7 +69,7 @@ async fn errors_name_the_object_and_the_place() {
 async fn what_is_no_sql_is_a_parse_error_that_points() {
     for sql in [
         "selec 1",
-        "select from where",
+        "select 1 +",
         "select 1; select 2",
         "",
         "select 'open",
