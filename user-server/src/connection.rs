@@ -71,7 +71,8 @@ impl UserConnection {
         connection: RemoteConnection,
         properties: SessionProperties,
     ) -> Self {
-        tracing::debug!(connection = connection.id(), session = ?properties, "user connection opened");
+        let id = connection.id();
+        tracing::debug!(connection = id, session = ?properties, "user connection opened");
         let cancel = CancellationToken::new();
         Self {
             user: properties.user.as_str().into(),

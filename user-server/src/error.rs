@@ -157,11 +157,13 @@ mod tests {
                 ErrorType::Parse,
                 "no query\n\nSQL Query: selec 1\n           ^"
             ),
-            "PARSE ERROR: no query\n\nSQL Query: selec 1\n           ^\n\n[Error Id: ID on 127.0.0.1:31010]"
+            "PARSE ERROR: no query\n\nSQL Query: selec 1\n           ^\n\n\
+             [Error Id: ID on 127.0.0.1:31010]"
         );
         assert_eq!(
             sent(ErrorType::System, "NumberFormatException: abc"),
-            "SYSTEM ERROR: NumberFormatException: abc\n\n\nPlease, refer to logs for more information.\n\n\
+            "SYSTEM ERROR: NumberFormatException: abc\n\n\n\
+             Please, refer to logs for more information.\n\n\
              [Error Id: ID on 127.0.0.1:31010]"
         );
     }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! RUN_QUERY -> connection.rs (limits, id, QUERY_HANDLE) -> query.rs (one task) -> Session::run
-//!     -> shape.rs (pieces of about 1 MiB) -> encode on the cpu pool -> window.rs (unacknowledged batches)
+//!     -> shape.rs (pieces of about 1 MiB) -> result.rs (encode on the cpu pool)
+//!     -> window.rs (unacknowledged batches)
 //!     -> QUERY_DATA* -> QUERY_RESULT
 //! ```
 //!
@@ -17,7 +18,8 @@
 //! # use std::sync::Arc;
 //! # use rpc_bus::{BusRuntime, ledger::Ledger};
 //! # use user_server::{Engine, UserServer, UserServerOptions};
-//! # async fn serve(runtime: BusRuntime, ledger: Ledger, engine: Arc<dyn Engine>) -> std::io::Result<()> {
+//! # type Done = std::io::Result<()>;
+//! # async fn serve(runtime: BusRuntime, ledger: Ledger, engine: Arc<dyn Engine>) -> Done {
 //! let address = "127.0.0.1:31010".parse().expect("a literal address");
 //! let options = UserServerOptions::default();
 //! let server = UserServer::bind(address, runtime, options, ledger, engine).await?;

@@ -1,0 +1,141 @@
+//! The client: one connection, and further ones where a result needs one of its own.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    error::ClientError,
+    handshake::{ServerInfo, ServerKind},
+    link::{Lease, Link},
+    options::ClientOptions,
+    stream::QueryStream,
+};
+
+/// A client of one server. Dropping it leaves the results that are being read alone.
+#[derive(Debug)]
+pub struct Client {
+    server: ServerInfo,
+    options: Arc<ClientOptions>,
+    /// The session of this client is here.
+    first: Arc<Link>,
+    /// Further connections to a server that sends without limit, with sessions of their own.
+    further: Mutex<Vec<Arc<Link>>>,
+}
+
+impl Client {
+    /// Connects to `host:port`; if the name stands for several addresses, to the first one that
+    /// answers.
+    ///
+    /// # Errors
+    ///
+    /// No such address, nobody there, or the server refuses.
+    pub async fn connect(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let options = Arc::new(options);
+        let (first, server) = connect_any(resolve(address).await?, &options).await?;
+        Ok(Self {
+            server,
+            options,
+            first,
+            further: Mutex::default(),
+        })
+    }
+
+    /// Who answers.
+    #[must_use]
+    pub fn server(&self) -> &ServerInfo {
+        &self.server
+    }
+
+    /// Sends a query. Several may run at once.
+    ///
+    /// A real Drill gets a connection for each of them. What a statement changes in its session
+    /// (`USE`, `ALTER SESSION`) holds for the client's first connection, which is used whenever no
+    /// other result is read from it.
+    ///
+    /// # Errors
+    ///
+    /// The server refused the query, or the connection is lost. Most errors of a query come with
+    /// its stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// A query whose future is dropped may run and is then cancelled.
+    pub async fn query(&self, sql: &str) -> Result<QueryStream, ClientError> {
+        if self.first.connection().is_closed() {
+            return Err(ClientError::Lost(self.first.connection().closed().await));
+        }
+        match self.server.kind {
+            ServerKind::Acknowledged => self.first.query(sql, None).await,
+            ServerKind::Unlimited => {
+                let lease = self.lease().await?;
+                Arc::clone(lease.link()).query(sql, Some(lease)).await
+            }
+        }
+    }
+
+    /// Closes all connections; results that are being read end with an error.
+    pub async fn close(self) {
+        self.first.connection().close();
+        for link in self.lock().iter() {
+            link.connection().close();
+        }
+        self.first.connection().closed().await;
+    }
+
+    /// A connection of one's own: one that is idle, or a new one.
+    async fn lease(&self) -> Result<Lease, ClientError> {
+        if let Some(lease) = self.idle() {
+            return Ok(lease);
+        }
+        let connections_max = self.options.connections_max;
+        if self.lock().len() + 1 >= connections_max {
+            return Err(ClientError::TooManyConnections { connections_max });
+        }
+        let (link, _) = Link::connect(self.server.address, &self.options).await?;
+        self.lock().push(Arc::clone(&link));
+        link.lease()
+            .ok_or(ClientError::TooManyConnections { connections_max })
+    }
+
+    fn idle(&self) -> Option<Lease> {
+        let mut further = self.lock();
+        further.retain(|link| !link.connection().is_closed());
+        self.first
+            .lease()
+            .or_else(|| further.iter().find_map(Link::lease))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn resolve(address: &str) -> Result<Vec<SocketAddr>, ClientError> {
+    let unknown = |source| ClientError::Address {
+        address: address.to_owned(),
+        source,
+    };
+    let found = tokio::net::lookup_host(address).await.map_err(unknown)?;
+    let found: Vec<_> = found.collect();
+    if found.is_empty() {
+        return Err(unknown(std::io::ErrorKind::NotFound.into()));
+    }
+    Ok(found)
+}
+
+/// The first address that answers, or the error of the last one.
+async fn connect_any(
+    addresses: Vec<SocketAddr>,
+    options: &Arc<ClientOptions>,
+) -> Result<(Arc<Link>, ServerInfo), ClientError> {
+    let mut last = ClientError::Protocol("no address");
+    for address in addresses {
+        match Link::connect(address, options).await {
+            Err(error @ ClientError::Connect(_)) => last = error,
+            done => return done,
+        }
+    }
+    Err(last)
+}

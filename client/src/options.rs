@@ -1,0 +1,81 @@
+//! How to connect, and as whom.
+
+use std::{fmt, time::Duration};
+
+use rpc_bus::{BusRuntime, ConnectionOptions, Ledger};
+
+/// Options of a client.
+///
+/// ```no_run
+/// # use client::ClientOptions;
+/// # fn example(runtime: rpc_bus::BusRuntime, ledger: rpc_bus::Ledger) {
+/// let options = ClientOptions {
+///     user: Some("alice".to_owned()),
+///     schema: Some("dfs.tmp".to_owned()),
+///     ..ClientOptions::new(runtime, ledger)
+/// };
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// Whom to be. Default `None`, which Drill calls `anonymous`.
+    pub user: Option<String>,
+    /// Sent only when the server asks for authentication.
+    pub password: Option<String>,
+    /// Schema in which unqualified names are looked up. Default `None`.
+    pub schema: Option<String>,
+    /// Further connection properties. Default none.
+    pub properties: Vec<(String, String)>,
+    /// Most rows of each result. Default `None`: all.
+    pub autolimit_rows: Option<u32>,
+    /// Whether maps and lists come as such; otherwise a real Drill turns them into JSON text, which
+    /// any consumer can read. Default false.
+    pub complex_types: bool,
+    /// Bytes of one connection to a real Drill that may wait for their consumer; above, it is not
+    /// read. Default 64 MiB.
+    pub undelivered_bytes_max: usize,
+    /// Connections to a real Drill at a time: one per result that streams. Default 64.
+    pub connections_max: usize,
+    /// How long a cancelled query may take to end before it is given up. Default 10 s.
+    pub cancel_timeout: Duration,
+    /// Limits and times of each connection.
+    pub connection: ConnectionOptions,
+    /// Where the work runs.
+    pub runtime: BusRuntime,
+    /// What connections and results are charged to.
+    pub ledger: Ledger,
+}
+
+impl ClientOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new(runtime: BusRuntime, ledger: Ledger) -> Self {
+        Self {
+            user: None,
+            password: None,
+            schema: None,
+            properties: Vec::new(),
+            autolimit_rows: None,
+            complex_types: false,
+            undelivered_bytes_max: 64 << 20,
+            connections_max: 64,
+            cancel_timeout: Duration::from_secs(10),
+            connection: ConnectionOptions::user_client(),
+            runtime,
+            ledger,
+        }
+    }
+}
+
+/// Shows no values of properties: any may be a secret.
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.properties.iter().map(|(key, _)| key).collect();
+        f.debug_struct("ClientOptions")
+            .field("user", &self.user)
+            .field("schema", &self.schema)
+            .field("properties", &keys)
+            .field("autolimit_rows", &self.autolimit_rows)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,293 @@
+//! Against our own server.
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
+use client::{Client, ClientError, ClientOptions, QueryEvent, ServerKind};
+use futures::{StreamExt, TryStreamExt, future::try_join_all};
+use protos::error::{ErrorType, Retry};
+use rpc_bus::Ledger;
+use user_server::{SERVER_NAME, UserServerOptions};
+
+use crate::support::{TestServer, ledger, runtime, settled, until};
+
+/// A server, and a client of it with a ledger of its own.
+struct Pair {
+    server: TestServer,
+    client: Client,
+    ledger: Ledger,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        Self::with(UserServerOptions::default(), |_| ()).await
+    }
+
+    async fn with(server: UserServerOptions, change: impl FnOnce(&mut ClientOptions)) -> Self {
+        let (server, ledger) = (TestServer::start(server).await, ledger());
+        let mut options = ClientOptions::new(runtime(), ledger.clone());
+        change(&mut options);
+        let client = Client::connect(&server.address().to_string(), options)
+            .await
+            .unwrap();
+        Self {
+            server,
+            client,
+            ledger,
+        }
+    }
+
+    async fn stop(self) {
+        drop(self.client);
+        self.server.stop().await;
+        settled(&self.ledger).await;
+    }
+
+    async fn rows(&self, sql: &str) -> Result<Vec<i64>, ClientError> {
+        let batches: Vec<_> = self.client.query(sql).await?.try_collect().await?;
+        Ok(batches.iter().flat_map(values).collect())
+    }
+
+    async fn error(&self, sql: &str) -> ClientError {
+        self.rows(sql).await.expect_err("the query fails")
+    }
+}
+
+fn values(batch: &RecordBatch) -> Vec<i64> {
+    batch
+        .column(0)
+        .as_primitive::<Int64Type>()
+        .values()
+        .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_server_is_known_by_its_name() {
+    let pair = Pair::start().await;
+    let server = pair.client.server();
+    assert_eq!(
+        (&*server.name, server.kind),
+        (SERVER_NAME, ServerKind::Acknowledged)
+    );
+    assert!(!server.version.is_empty());
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_rows_come_once_and_in_order() {
+    let pair = Pair::start().await;
+    assert!(
+        pair.rows("rows 1000000")
+            .await
+            .unwrap()
+            .into_iter()
+            .eq(0..1_000_000)
+    );
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_queries_at_once_share_the_connection() {
+    let pair = Pair::start().await;
+    let queries = (1..=8).map(|n| {
+        let pair = &pair;
+        async move {
+            let rows = pair.rows(&format!("rows {}", n * 50_000)).await?;
+            assert!(rows.into_iter().eq(0..n * 50_000));
+            Ok::<_, ClientError>(())
+        }
+    });
+    try_join_all(queries).await.unwrap();
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_consumer_stops_the_server_and_nobody_else() {
+    let pair = Pair::start().await;
+    let mut slow = pair.client.query("rows 5000000").await.unwrap();
+    let first = slow.next().await.unwrap().unwrap();
+    assert_eq!(values(&first)[0], 0);
+    // Other queries go by; meanwhile the slow one gets no further than its window.
+    for _ in 0..3 {
+        pair.rows("rows 100000").await.unwrap();
+    }
+    let sent = pair.server.server.queries()[0].rows;
+    assert!(sent <= 10 * 32 * 1024, "{sent} rows were sent");
+    let mut rows = first.num_rows();
+    while let Some(batch) = slow.try_next().await.unwrap() {
+        rows += batch.num_rows();
+    }
+    assert_eq!(rows, 5_000_000);
+    drop((first, slow));
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_without_rows_has_columns() {
+    let pair = Pair::start().await;
+    let mut result = pair.client.query("rows 0").await.unwrap();
+    let Some(QueryEvent::Schema(schema)) = result.next_event().await.unwrap() else {
+        panic!("columns")
+    };
+    assert_eq!(schema.field(0).name(), "n");
+    assert_eq!(result.next_event().await.unwrap(), None);
+    assert_eq!(result.schema(), Some(schema));
+    drop(result);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_has_type_id_and_node() {
+    let pair = Pair::start().await;
+    let error = pair.error("nonsense").await;
+    let ClientError::Remote(remote) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        (remote.error_type, remote.retry),
+        (ErrorType::Parse, Retry::Never)
+    );
+    assert!(remote.message.contains(error.error_id().unwrap()));
+    assert_eq!(error.node(), Some(&*pair.server.address().to_string()));
+    assert!(!error.is_retryable());
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_before_a_failure_are_delivered() {
+    let pair = Pair::start().await;
+    let mut result = pair.client.query("late 10").await.unwrap();
+    assert_eq!(result.next().await.unwrap().unwrap().num_rows(), 10);
+    assert!(matches!(
+        result.next().await,
+        Some(Err(ClientError::Remote(_)))
+    ));
+    assert!(result.next().await.is_none(), "nothing follows an error");
+    drop(result);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_is_worth_another_try() {
+    let options = UserServerOptions {
+        queries_per_connection_max: 1,
+        ..UserServerOptions::default()
+    };
+    let pair = Pair::with(options, |_| ()).await;
+    let running = pair.client.query("hang").await.unwrap();
+    let error = pair.error("rows 1").await;
+    assert!(matches!(&error, ClientError::Remote(e) if e.error_type == ErrorType::Resource));
+    assert!(error.is_retryable());
+    drop(running);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_ends_the_stream_with_an_error() {
+    let pair = Pair::start().await;
+    let mut result = pair.client.query("stalls 1").await.unwrap();
+    assert_eq!(result.next().await.unwrap().unwrap().num_rows(), 1);
+    result.cancel().await.unwrap();
+    assert!(matches!(
+        result.next().await,
+        Some(Err(ClientError::Canceled))
+    ));
+    assert!(result.next().await.is_none());
+    pair.server.idle().await;
+    drop(result);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_the_stream_cancels_the_query() {
+    let pair = Pair::start().await;
+    for sql in ["rows 100000000", "hang", "stalls 1"] {
+        let mut result = pair.client.query(sql).await.unwrap();
+        if sql != "hang" {
+            result.next().await.unwrap().unwrap();
+        }
+        drop(result);
+        pair.server.idle().await;
+    }
+    assert_eq!(pair.rows("rows 3").await.unwrap(), [0, 1, 2]);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_nobody_waits_for_is_cancelled() {
+    let pair = Pair::start().await;
+    let mut query = Box::pin(pair.client.query("hang"));
+    // Polled once: it is on its way.
+    assert!(futures::poll!(&mut query).is_pending());
+    drop(query);
+    pair.server.idle().await;
+    until("no query is listed", || {
+        pair.server.server.queries().is_empty()
+    })
+    .await;
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_server_is_a_typed_error() {
+    let pair = Pair::start().await;
+    let mut result = pair.client.query("stalls 1").await.unwrap();
+    result.next().await.unwrap().unwrap();
+    drop(pair.server);
+    let error = result.next().await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, ClientError::Lost(_)) && error.is_retryable(),
+        "{error:?}"
+    );
+    let error = pair.client.query("rows 1").await.unwrap_err();
+    assert!(matches!(error, ClientError::Lost(_)), "{error:?}");
+    drop((result, pair.client));
+    settled(&pair.ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_outlives_its_client() {
+    let pair = Pair::start().await;
+    let result = pair.client.query("rows 100000").await.unwrap();
+    drop(pair.client);
+    let batches: Vec<_> = result.try_collect().await.unwrap();
+    assert!(batches.iter().flat_map(values).eq(0..100_000));
+    drop(batches);
+    pair.server.stop().await;
+    settled(&pair.ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_limit_and_the_schema_reach_the_server() {
+    let pair = Pair::with(UserServerOptions::default(), |options| {
+        options.autolimit_rows = Some(2);
+    });
+    let pair = pair.await;
+    assert_eq!(pair.rows("rows 100").await.unwrap(), [0, 1]);
+    pair.stop().await;
+    let pair = Pair::with(UserServerOptions::default(), |options| {
+        options.schema = Some("nowhere".to_owned());
+    });
+    let pair = pair.await;
+    let error = pair.error("rows 1").await;
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_a_typed_error() {
+    let server = TestServer::start(UserServerOptions::default()).await;
+    let address = server.address().to_string();
+    server.stop().await;
+    let options = ClientOptions::new(runtime(), ledger());
+    let error = Client::connect(&address, options.clone())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ClientError::Connect(_)) && error.is_retryable(),
+        "{error:?}"
+    );
+    let error = Client::connect("no port", options).await.unwrap_err();
+    assert!(matches!(error, ClientError::Address { .. }), "{error:?}");
+}
