@@ -7,6 +7,7 @@
 
 mod fixed;
 mod legacy;
+mod nested;
 mod schema;
 mod text;
 mod variable;
@@ -39,6 +40,16 @@ impl Default for DecodeOptions {
             rows_max: 65_536,
             depth_max: 32,
         }
+    }
+}
+
+impl DecodeOptions {
+    /// A vector that takes no bytes for its values may have as many as a batch has rows.
+    fn expect_justified(&self, values: usize) -> Result<(), VectorError> {
+        if values > self.rows_max {
+            return Err(VectorError::Unjustified { values });
+        }
+        Ok(())
     }
 }
 
@@ -131,8 +142,8 @@ fn decode_as(
         let body = region.take(vector.buffer_length).map_err(|problem| {
             DecodeError::from(crate::error::At::from(problem).inside(vector.name))
         })?;
-        let column =
-            vector::top_level(&vector, rows, field, body).map_err(|at| at.inside(vector.name))?;
+        let column = vector::of_rows(&vector, rows, field, body, options)
+            .map_err(|at| at.inside(vector.name))?;
         columns.push(column);
     }
     if !region.is_empty() {

@@ -86,6 +86,18 @@ impl From<&DrillType> for MajorType {
     }
 }
 
+/// The type's place among Drill's types, which a union's rows are marked with. It is the number on
+/// the wire less the numbers below it that no type has.
+// wire: drill@051b164 exec/vector/src/main/codegen/templates/UnionVector.java
+pub(crate) fn ordinal(minor: MinorType) -> i8 {
+    let number = minor as i32;
+    let gaps = [2, 27, 28, 35, 36]
+        .into_iter()
+        .filter(|&gap| gap < number)
+        .count();
+    i8::try_from(number).unwrap_or(i8::MAX) - i8::try_from(gaps).unwrap_or(0)
+}
+
 fn minor_type(number: i32) -> Result<MinorType, VectorError> {
     MinorType::try_from(number).map_err(|_| VectorError::UnknownType { number })
 }
@@ -105,6 +117,15 @@ mod tests {
         let drill = DrillType::try_from(&major).unwrap();
         assert_eq!(drill.precision, Some(0));
         assert_eq!(MajorType::from(&drill), major);
+    }
+
+    #[test]
+    fn ordinals_have_no_gaps() {
+        let all = (0..100).filter_map(|number| MinorType::try_from(number).ok());
+        let ordinals: Vec<_> = all.map(ordinal).collect();
+        assert_eq!(ordinals, (0..40).collect::<Vec<_>>());
+        assert_eq!(ordinal(MinorType::Varchar), 23);
+        assert_eq!(ordinal(MinorType::Vardecimal), 38);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! An Arrow record batch to Drill vectors.
 //!
-//! The schema is planned once ([`plan`]): every field gets its Drill type or is refused by name.
-//! A batch is then written column by column ([`scalar`]), after the conversions that the plan asks
-//! for ([`convert`]).
+//! The schema is planned once ([`planning`]): every field gets its Drill type or is refused by name.
+//! A batch is then written column by column ([`scalar`], [`nested`]), after the conversions
+//! that the plan asks for ([`convert`]).
 
 mod convert;
+mod lists;
+mod nested;
 mod plan;
+mod planning;
 mod scalar;
 mod variable;
 
@@ -62,7 +65,7 @@ impl Encoder {
     pub fn try_new(schema: &SchemaRef) -> Result<Self, EncodeError> {
         let fields = schema.fields().iter();
         let plans = fields
-            .map(|field| Plan::of(field))
+            .map(|field| planning::column(field))
             .collect::<Result<Vec<_>, _>>()?;
         let empty = plans.iter().map(Plan::empty).collect::<Result<_, _>>()?;
         Ok(Self {

@@ -146,6 +146,27 @@ pub enum VectorError {
         /// The last offset, as an unsigned number.
         actual: usize,
     },
+    /// Two members of a union of the same type.
+    #[error("a union with two members of one type")]
+    UnionMember,
+    /// A row of a union whose type has no member.
+    #[error("row {row} is of a type that the union has no member for")]
+    UnionType {
+        /// The first such row.
+        row: usize,
+    },
+    /// More values than rows are allowed, of a vector that takes no bytes for them.
+    #[error("{values} values without a byte for any")]
+    Unjustified {
+        /// As sent.
+        values: usize,
+    },
+    /// Arrow refused children that every check above let through.
+    #[error("children do not form an array: {message}")]
+    Assembly {
+        /// Arrow's words.
+        message: String,
+    },
     /// Bytes of a present row that are not UTF-8 (or UTF-16 for VAR16CHAR).
     #[error("row {row} is not valid text")]
     Text {
@@ -237,12 +258,42 @@ pub enum EncodeProblem {
         /// Bytes or elements.
         size: usize,
     },
-    /// Arrow could not expand a dictionary or run-end encoded column.
-    #[error("cannot be expanded: {message}")]
-    Expand {
+    /// A null in an array that has no place for one, by its field or because its field asks for a
+    /// REPEATED vector.
+    #[error("a null element in a REPEATED vector")]
+    NullElement,
+    /// Arrow could not bring a dictionary, runs or views into a plain form.
+    #[error("cannot be brought into a plain form: {message}")]
+    Plain {
         /// Arrow's words.
         message: String,
     },
+}
+
+impl From<ArrowError> for EncodeProblem {
+    fn from(error: ArrowError) -> Self {
+        Self::Plain {
+            message: error.to_string(),
+        }
+    }
+}
+
+impl EncodeError {
+    pub(crate) fn column(name: &str, data_type: &DataType, problem: EncodeProblem) -> Self {
+        Self::Column {
+            column: name.to_owned(),
+            data_type: data_type.clone(),
+            problem,
+        }
+    }
+
+    /// The error as one of the column around it.
+    pub(crate) fn inside(mut self, name: &str) -> Self {
+        if let Self::Column { column, .. } = &mut self {
+            column.insert_str(0, &format!("{name}."));
+        }
+        self
+    }
 }
 
 /// A problem on its way up to the column that it is in; the path grows at every level.

@@ -1,6 +1,9 @@
 //! The body of the fuzz target, also run as a plain test.
 
-use arrow::array::Array;
+use arrow::{
+    array::{Array, RecordBatch},
+    datatypes::DataType,
+};
 use bytes::Bytes;
 use prost::Message;
 use protos::shared::RecordBatchDef;
@@ -8,7 +11,7 @@ use protos::shared::RecordBatchDef;
 use crate::{DecodeOptions, Encoder};
 
 /// Decodes a descriptor and body from anywhere. What decodes must encode, and decode to the same
-/// rows again.
+/// rows again; from then on nothing changes any more.
 ///
 /// # Panics
 ///
@@ -35,8 +38,32 @@ pub fn decode(def_bytes: &[u8], body: &[u8]) {
         def_bytes.len(),
         body.len()
     );
+    let again = there_and_back(&batch);
+    assert_eq!(again.num_rows(), batch.num_rows());
+    assert_eq!(there_and_back(&again), again);
+    // A union's row without a value loses its type, and layouts that Drill does not write, such as
+    // a LIST of REPEATED vectors, become ones that it does.
+    let unions = batch
+        .columns()
+        .iter()
+        .any(|column| has_union(column.data_type()));
+    if !unions && again.schema() == batch.schema() {
+        assert_eq!(again, batch);
+    }
+}
+
+fn there_and_back(batch: &RecordBatch) -> RecordBatch {
     let encoder = Encoder::try_new(&batch.schema()).expect("decoded types encode");
-    let again = encoder.encode(&batch).expect("decoded values encode");
-    let twice = crate::decode(&again.def, &again.joined(), &DecodeOptions::default());
-    assert_eq!(twice.expect("our own encoding decodes"), batch);
+    let sent = encoder.encode(batch).expect("decoded values encode");
+    crate::decode(&sent.def, &sent.joined(), &DecodeOptions::default())
+        .expect("our own encoding decodes")
+}
+
+fn has_union(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) => true,
+        DataType::List(item) | DataType::Map(item, _) => has_union(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_union(field.data_type())),
+        _ => false,
+    }
 }

@@ -147,7 +147,7 @@ pub(crate) fn vardecimal(data_type: &DataType) -> Result<Option<(u8, u8)>, Encod
     )))
 }
 
-const NO_LAYOUT: EncodeProblem = EncodeProblem::NoDrillType {
+pub(crate) const NO_LAYOUT: EncodeProblem = EncodeProblem::NoDrillType {
     reason: "Drill has no vector of this layout",
 };
 
@@ -194,7 +194,7 @@ mod tests {
 
     fn decoded(minor: MinorType) -> [String; 2] {
         let def = RecordBatchDef {
-            field: vec![descriptor(minor)],
+            field: vec![descriptor("a", minor)],
             ..RecordBatchDef::default()
         };
         match schema_of(&def, &DecodeOptions::default()) {
@@ -203,7 +203,14 @@ mod tests {
         }
     }
 
-    fn descriptor(minor: MinorType) -> SerializedField {
+    fn descriptor(name: &str, minor: MinorType) -> SerializedField {
+        let int = |name| descriptor(name, MinorType::Int);
+        let child = match minor {
+            MinorType::List => vec![int("$data$")],
+            MinorType::Dict => vec![int("key"), int("value")],
+            MinorType::Union => vec![descriptor("internal", MinorType::Map)],
+            _ => vec![],
+        };
         SerializedField {
             major_type: Some(MajorType {
                 minor_type: Some(minor as i32),
@@ -211,18 +218,21 @@ mod tests {
                 ..MajorType::default()
             }),
             name_part: Some(NamePart {
-                name: Some("a".to_owned()),
+                name: Some(name.to_owned()),
                 ..NamePart::default()
             }),
+            child,
             ..SerializedField::default()
         }
     }
 
     /// A type's name without parameters that depend on the column.
     fn brief(data_type: &DataType) -> String {
-        match data_type {
-            DataType::Decimal128(..) => "Decimal128".to_owned(),
-            other => other.to_string(),
+        let text = data_type.to_string();
+        let nested = data_type.is_nested() || matches!(data_type, DataType::Decimal128(..));
+        match text.split_once('(') {
+            Some((name, _)) if nested => name.to_owned(),
+            _ => text,
         }
     }
 
@@ -246,7 +256,9 @@ mod tests {
     }
 
     fn encoded(data_type: &DataType) -> [String; 2] {
-        let field = Field::new("a", data_type.clone(), true);
+        // Maps have no validity.
+        let nullable = !matches!(data_type, DataType::Struct(_) | DataType::Map(..));
+        let field = Field::new("a", data_type.clone(), nullable);
         let schema = Arc::new(Schema::new(vec![field]));
         let Ok(encoder) = Encoder::try_new(&schema) else {
             return ["refused".to_owned(), String::new()];
@@ -261,7 +273,7 @@ mod tests {
 
     fn samples() -> Vec<DataType> {
         use TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
-        let item = || Arc::new(Field::new_list_field(DataType::Int32, false));
+        let item = || Arc::new(Field::new_list_field(DataType::Int32, true));
         let member = Field::new("a", DataType::Int32, false);
         let entry = Fields::from(vec![
             Field::new("key", DataType::Utf8, false),

@@ -1,14 +1,16 @@
 //! Descriptors that lie. Each is refused with the column and the reason; none panics.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod random;
+
 use std::sync::Arc;
 
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int32Array, Int64Array, NullArray,
-        RecordBatch, StringArray,
+        RecordBatch, StringArray, UnionArray,
     },
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, Schema, UnionFields},
 };
 use bytes::Bytes;
 use prost::Message;
@@ -385,12 +387,41 @@ fn seeds() -> Vec<(RecordBatchDef, Vec<u8>)> {
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let arrays = columns.iter().map(|(_, array)| array.clone()).collect();
     let batch = RecordBatch::try_new(schema, arrays).unwrap();
-    vec![
+    let mut seeds = vec![
         encoded(&batch),
         encoded(&batch.slice(1, 3)),
         encoded(&batch.slice(0, 0)),
         sample(),
-    ]
+    ];
+    let random = &mut StdRng::seed_from_u64(11);
+    seeds.extend((0..40).map(|_| nested(random)));
+    seeds.push(union());
+    seeds
+}
+
+fn nested(random: &mut StdRng) -> (RecordBatchDef, Vec<u8>) {
+    let rows = random.random_range(1..6);
+    let fields: Vec<_> = (0..2).map(|_| random::field("c", 3, random)).collect();
+    let columns = fields
+        .iter()
+        .map(|field| random::array(field, rows, random))
+        .collect();
+    encoded(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap())
+}
+
+fn union() -> (RecordBatchDef, Vec<u8>) {
+    let fields = [
+        (0, Arc::new(Field::new("n", DataType::Int32, true))),
+        (1, Arc::new(Field::new("t", DataType::Utf8, true))),
+    ];
+    let children: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from(vec![1, 0, 3])),
+        Arc::new(StringArray::from(vec!["", "b", ""])),
+    ];
+    let fields = UnionFields::from_iter(fields);
+    let union = UnionArray::try_new(fields, vec![0, 1, 0].into(), None, children).unwrap();
+    let column: ArrayRef = Arc::new(union);
+    encoded(&RecordBatch::try_from_iter([("u", column)]).unwrap())
 }
 
 /// Mutations of one seed; the seed number makes a finding repeatable.
@@ -442,7 +473,7 @@ fn scribble(bytes: &mut [u8], random: &mut StdRng) {
 fn mutated_batches_never_panic_and_survive_when_accepted() {
     let seeds = seeds();
     // RECORD_BATCH_MUTATIONS=10000000 cargo test --release -p record-batch --test hostile
-    let count = std::env::var("RECORD_BATCH_MUTATIONS").map_or(30_000, |n| n.parse().unwrap());
+    let count = std::env::var("RECORD_BATCH_MUTATIONS").map_or(10_000, |n| n.parse().unwrap());
     for seed in 0..count {
         mutate(seed, &seeds);
     }

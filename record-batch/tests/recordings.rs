@@ -214,7 +214,6 @@ fn read(file: &PathBuf) -> Vec<Recording> {
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
     frames
         .filter(|frame| frame["mode"] == "REQUEST" && frame.get("trimmed").is_none())
-        .filter(|_| !file.ends_with("complex.user1.jsonl"))
         .filter_map(|frame| {
             let def = definition(&frame)?;
             let place = format!("{} frame {}", file.display(), frame["i"]);

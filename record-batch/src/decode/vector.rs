@@ -12,7 +12,7 @@ use protos::{
     shared::SerializedField,
 };
 
-use super::{count, fixed, variable};
+use super::{DecodeOptions, count, fixed, nested, variable};
 use crate::{
     drill_type::DrillType,
     error::{At, VectorError},
@@ -135,22 +135,28 @@ impl Region {
     }
 }
 
-/// Decodes a column of `rows` rows.
-pub(super) fn top_level(vector: &Vector<'_>, rows: usize, field: &Field, body: Bytes) -> Decoded {
+/// Decodes a vector that stands for `rows` rows; `field` was derived from its descriptor, and
+/// `body` is exactly its own.
+pub(super) fn of_rows(
+    vector: &Vector<'_>,
+    rows: usize,
+    field: &Field,
+    body: Bytes,
+    options: &DecodeOptions,
+) -> Decoded {
     vector.expect_count(rows)?;
-    array(vector, field, body)
-}
-
-/// Decodes a vector of the layout that `field` was derived from; `body` is exactly its own.
-pub(super) fn array(vector: &Vector<'_>, field: &Field, body: Bytes) -> Decoded {
     // wire: without values a vector has no buffers at all; Drill's loader skips what is there.
-    if vector.value_count == 0 {
+    if rows == 0 {
         return Ok(new_empty_array(field.data_type()));
     }
-    match vector.drill.mode {
-        DataMode::Required => required(vector, field.data_type(), None, body),
-        DataMode::Optional => optional(vector, field.data_type(), body),
-        DataMode::Repeated => Err(unsupported(vector).into()),
+    match (field.data_type(), vector.drill.mode) {
+        (data_type, _) if data_type.is_nested() => nested::array(vector, field, &body, options),
+        (DataType::Null, _) => {
+            options.expect_justified(rows)?;
+            required(vector, &DataType::Null, None, body)
+        }
+        (data_type, DataMode::Optional) => optional(vector, data_type, &body),
+        (data_type, _) => required(vector, data_type, None, body),
     }
 }
 
@@ -169,10 +175,7 @@ fn required(
 }
 
 /// `$bits$`, then the values under the column's own name.
-fn optional(vector: &Vector<'_>, data_type: &DataType, body: Bytes) -> Decoded {
-    if vector.drill.minor == MinorType::Null {
-        return required(vector, data_type, None, body);
-    }
+fn optional(vector: &Vector<'_>, data_type: &DataType, body: &Bytes) -> Decoded {
     let [bits, values] = vector.children()?;
     bits.expect_helper(names::BITS, MinorType::Uint1, vector.value_count)?;
     values.expect_name(vector.name)?;
@@ -180,7 +183,7 @@ fn optional(vector: &Vector<'_>, data_type: &DataType, body: Bytes) -> Decoded {
     if values.drill.minor != vector.drill.minor || values.drill.mode == DataMode::Repeated {
         return Err(values.wrong_child().into());
     }
-    let mut region = Region::new(&body);
+    let mut region = Region::new(body);
     let nulls = bits_of(&bits, &mut region)?;
     let body = sized(values.buffer_length, region.rest())?;
     required(&values, data_type, nulls, body)

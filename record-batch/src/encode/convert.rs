@@ -21,24 +21,23 @@ use crate::{
     time::{MICROS_PER_MILLI, MILLIS_PER_DAY, MILLIS_PER_SECOND, NANOS_PER_MILLI},
 };
 
-/// `array` in a form that the vectors of `minor` are written from.
+/// The values behind dictionaries and runs, one per row.
+pub(super) fn expand(array: &ArrayRef) -> Result<ArrayRef, EncodeProblem> {
+    match array.data_type() {
+        DataType::Dictionary(_, values) => expand(&cast(array, values)?),
+        DataType::RunEndEncoded(_, values) => expand(&cast(array, values.data_type())?),
+        _ => Ok(array.clone()),
+    }
+}
+
+/// A plain `array` in a form that the vectors of `minor` are written from.
 pub(super) fn to_wire_form(array: &ArrayRef, minor: MinorType) -> Result<ArrayRef, EncodeProblem> {
     match array.data_type() {
-        DataType::Dictionary(_, values) => to_wire_form(&expand(array, values)?, minor),
-        DataType::RunEndEncoded(_, values) => {
-            to_wire_form(&expand(array, values.data_type())?, minor)
-        }
         DataType::Date32 | DataType::Time32(_) | DataType::Time64(_) => time_of_day(array),
         DataType::Timestamp(unit, _) => timestamp(array, *unit),
         DataType::Duration(unit) => duration(array, *unit),
         _ => integer(array, minor),
     }
-}
-
-fn expand(array: &ArrayRef, values: &DataType) -> Result<ArrayRef, EncodeProblem> {
-    cast(array, values).map_err(|error| EncodeProblem::Expand {
-        message: error.to_string(),
-    })
 }
 
 /// Every value of the narrower types has a place in the wider one, so the cast cannot lose any.
@@ -53,7 +52,7 @@ fn integer(array: &ArrayRef, minor: MinorType) -> Result<ArrayRef, EncodeProblem
         MinorType::Bigint => DataType::Int64,
         _ => return Ok(array.clone()),
     };
-    expand(array, &wire)
+    Ok(cast(array, &wire)?)
 }
 
 fn unsigned(array: &PrimitiveArray<UInt64Type>) -> Result<ArrayRef, EncodeProblem> {

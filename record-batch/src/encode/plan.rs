@@ -1,58 +1,81 @@
-//! What becomes of one Arrow field: its Drill type, found once per schema.
+//! What becomes of one Arrow field. A plan is made once per schema ([`super::planning`]) and writes
+//! the column's vectors batch by batch.
 
 use arrow::{
     array::{Array, ArrayRef, new_empty_array},
     buffer::NullBuffer,
-    datatypes::{DataType, Field},
+    datatypes::DataType,
 };
-use protos::{
-    common::{DataMode, MinorType},
-    shared::SerializedField,
-};
+use protos::{common::MinorType, shared::SerializedField};
 
-use super::{convert, scalar};
+use super::{convert, nested, scalar};
 use crate::{
     body::Body,
     drill_type::DrillType,
     error::{EncodeError, EncodeProblem},
-    mapping, metadata,
 };
 
 /// The way of one field to the wire.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    /// The vector's name: the column's, or the one that the layout gives it.
     pub(super) name: String,
     /// The field's type, as batches must bring it.
-    source: DataType,
+    pub(super) source: DataType,
+    /// Whether a scalar is OPTIONAL also in a batch without nulls.
     pub(super) nullable: bool,
-    /// The column's type; its mode is decided batch by batch.
+    /// The vector's type; the mode of a scalar is decided batch by batch.
     pub(super) drill: DrillType,
+    pub(super) layout: Layout,
+}
+
+/// The layouts of Drill's vectors.
+#[derive(Clone, Debug)]
+pub(super) enum Layout {
+    Scalar,
+    Map(Vec<Plan>),
+    RepeatedMap(Vec<Plan>),
+    /// Scalars, arrays or dictionaries.
+    Repeated(Box<Plan>),
+    List(Box<Plan>),
+    /// Key and value.
+    Dict(Box<[Plan; 2]>),
+    Union(Vec<Member>),
+}
+
+/// A type that a union's rows may have.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// Arrow's number of the type in this union.
+    pub(super) type_id: i8,
+    /// Drill's, in every union.
+    pub(super) ordinal: i8,
+    pub(super) plan: Plan,
 }
 
 impl Plan {
-    /// Plans a field.
-    pub(super) fn of(field: &Field) -> Result<Self, EncodeError> {
-        let drill = scalar_type(field).map_err(|problem| refusal(field, problem))?;
-        Ok(Self {
-            name: field.name().clone(),
-            source: field.data_type().clone(),
-            nullable: field.is_nullable(),
-            drill,
-        })
-    }
-
     /// Appends the column's vectors to `body` and describes them. Rows that are null in `outer`,
-    /// the surrounding map, are null here.
+    /// the surrounding map or union, are null here.
     pub(super) fn write(
         &self,
         array: &ArrayRef,
         outer: Option<&NullBuffer>,
         body: &mut Body,
     ) -> Result<SerializedField, EncodeError> {
-        self.expect_source(array)
-            .and_then(|()| convert::to_wire_form(array, self.drill.minor))
-            .and_then(|array| scalar::write(self, &array, outer, body))
-            .map_err(|problem| self.refused(problem))
+        let array = self.plain(array).map_err(|problem| self.refused(problem))?;
+        match &self.layout {
+            Layout::Scalar => convert::to_wire_form(&array, self.drill.minor)
+                .and_then(|array| scalar::write(self, &array, outer, body))
+                .map_err(|problem| self.refused(problem)),
+            Layout::Map(members) => nested::map(self, members, &array, outer, body),
+            Layout::RepeatedMap(members) => {
+                nested::repeated_map(self, members, &array, outer, body)
+            }
+            Layout::Repeated(item) => nested::repeated(self, item, &array, outer, body),
+            Layout::List(item) => nested::list(self, item, &array, outer, body),
+            Layout::Dict(pair) => nested::dict(self, pair, &array, outer, body),
+            Layout::Union(members) => nested::union(self, members, &array, outer, body),
+        }
     }
 
     /// The descriptor of the column without rows.
@@ -60,61 +83,28 @@ impl Plan {
         self.write(&new_empty_array(&self.source), None, &mut Body::default())
     }
 
-    fn expect_source(&self, array: &ArrayRef) -> Result<(), EncodeProblem> {
+    pub(super) fn is_scalar(&self) -> bool {
+        matches!(self.layout, Layout::Scalar)
+    }
+
+    /// Whether the field says nothing about its values but that there are none.
+    pub(super) fn is_untyped(&self) -> bool {
+        self.source == DataType::Null && self.drill.minor != MinorType::Null
+    }
+
+    /// The problem as one of this column.
+    pub(super) fn refused(&self, problem: EncodeProblem) -> EncodeError {
+        EncodeError::column(&self.name, &self.source, problem)
+    }
+
+    /// The array without dictionaries and runs around it.
+    fn plain(&self, array: &ArrayRef) -> Result<ArrayRef, EncodeProblem> {
         if array.data_type().equals_datatype(&self.source) {
-            return Ok(());
+            return convert::expand(array);
         }
         Err(EncodeProblem::Mismatch {
             expected: self.source.clone(),
             actual: array.data_type().clone(),
         })
-    }
-
-    fn refused(&self, problem: EncodeProblem) -> EncodeError {
-        EncodeError::Column {
-            column: self.name.clone(),
-            data_type: self.source.clone(),
-            problem,
-        }
-    }
-}
-
-fn refusal(field: &Field, problem: EncodeProblem) -> EncodeError {
-    EncodeError::Column {
-        column: field.name().clone(),
-        data_type: field.data_type().clone(),
-        problem,
-    }
-}
-
-fn scalar_type(field: &Field) -> Result<DrillType, EncodeProblem> {
-    let data_type = expanded(field.data_type());
-    let metadata = field.metadata();
-    let minor = mapping::drill_scalar_as(data_type, metadata::minor_type(metadata))?;
-    let mode = metadata::mode(metadata).filter(|_| minor == MinorType::Null);
-    let (precision, scale) = match minor {
-        MinorType::Vardecimal => mapping::vardecimal(data_type)?
-            .map(|(precision, scale)| (precision.into(), scale.into()))
-            .unzip(),
-        _ => (
-            metadata::number(metadata, metadata::PRECISION),
-            metadata::number(metadata, metadata::SCALE),
-        ),
-    };
-    Ok(DrillType {
-        width: metadata::number(metadata, metadata::WIDTH),
-        precision,
-        scale,
-        time_zone: metadata::number(metadata, metadata::TIME_ZONE),
-        ..DrillType::new(minor, mode.unwrap_or(DataMode::Optional))
-    })
-}
-
-/// The type of the values behind dictionaries and runs.
-fn expanded(data_type: &DataType) -> &DataType {
-    match data_type {
-        DataType::Dictionary(_, values) => expanded(values),
-        DataType::RunEndEncoded(_, values) => expanded(values.data_type()),
-        plain => plain,
     }
 }

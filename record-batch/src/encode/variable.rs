@@ -2,7 +2,7 @@
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, GenericByteArray, GenericByteViewArray, OffsetSizeTrait},
-    buffer::{Buffer, NullBuffer},
+    buffer::{Buffer, NullBuffer, OffsetBuffer},
     datatypes::{
         ByteArrayType, ByteViewType, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
         Decimal256Type, DecimalType, UInt64Type,
@@ -61,9 +61,12 @@ fn bounds<O: OffsetSizeTrait>(offsets: &[O]) -> (usize, usize) {
 
 /// Writes offsets as they are in memory if they already have Drill's form, else counted from 0.
 pub(super) fn push_offsets<O: OffsetSizeTrait>(
-    offsets: &arrow::buffer::OffsetBuffer<O>,
+    offsets: &OffsetBuffer<O>,
     body: &mut Body,
 ) -> Result<SerializedField, EncodeProblem> {
+    if offsets.len() <= 1 {
+        return Ok(no_offsets());
+    }
     let (start, end) = bounds(offsets);
     let size = end - start;
     if i32::try_from(size).is_err() {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Decimal128Array, NullArray,
-        PrimitiveArray, StringArray,
+        ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Decimal128Array,
+        ListArray, MapArray, NullArray, PrimitiveArray, StringArray, StructArray,
     },
-    buffer::NullBuffer,
+    buffer::{NullBuffer, OffsetBuffer},
     datatypes::{
-        DataType, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-        Int64Type, IntervalDayTime, IntervalDayTimeType, IntervalMonthDayNano,
+        DataType, Date64Type, Field, Fields, Float32Type, Float64Type, Int8Type, Int16Type,
+        Int32Type, Int64Type, IntervalDayTime, IntervalDayTimeType, IntervalMonthDayNano,
         IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType, Time32MillisecondType,
         TimeUnit, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
@@ -55,6 +55,70 @@ pub(crate) fn scalars(name: &str, nullable: bool) -> Vec<Field> {
         asked(DataType::Null, MinorType::Null).with_nullable(true),
     ]);
     fields
+}
+
+/// A random field of any type that comes back as it is, nested at most `depth` levels.
+pub(crate) fn field(name: &str, depth: usize, random: &mut StdRng) -> Field {
+    if depth == 0 || random.random_bool(0.4) {
+        return scalar(name, random.random(), random);
+    }
+    match random.random_range(0..4) {
+        0 => {
+            let count = random.random_range(0..4);
+            let members = (0..count)
+                .map(|at| field(&format!("m{at}"), depth - 1, random))
+                .collect();
+            Field::new(name, DataType::Struct(members), false)
+        }
+        1 => Field::new(
+            name,
+            DataType::List(Arc::new(item(depth - 1, random))),
+            false,
+        ),
+        2 => nullable_list(name, depth - 1, random),
+        _ => {
+            let entries = Fields::from(vec![
+                scalar("key", false, random),
+                field("value", depth - 1, random),
+            ]);
+            let entries = Field::new("entries", DataType::Struct(entries), false);
+            Field::new(name, DataType::Map(Arc::new(entries), false), false)
+        }
+    }
+}
+
+fn scalar(name: &str, nullable: bool, random: &mut StdRng) -> Field {
+    loop {
+        let fields = scalars(name, nullable);
+        let field = fields[random.random_range(0..fields.len())].clone();
+        if nullable || !field.is_nullable() {
+            return field;
+        }
+    }
+}
+
+/// An element that cannot be null.
+fn item(depth: usize, random: &mut StdRng) -> Field {
+    loop {
+        let item = field(Field::LIST_FIELD_DEFAULT_NAME, depth, random);
+        if !item.is_nullable() {
+            return item;
+        }
+    }
+}
+
+/// A LIST: its scalars are always nullable, and arrays inside are LISTs too.
+fn nullable_list(name: &str, depth: usize, random: &mut StdRng) -> Field {
+    let item_name = Field::LIST_FIELD_DEFAULT_NAME;
+    let item = match random.random_range(0..3) {
+        0 if depth > 0 => nullable_list(item_name, depth - 1, random),
+        1 if depth > 0 => {
+            let members = Fields::from(vec![field("m", depth - 1, random)]);
+            Field::new(item_name, DataType::Struct(members), false)
+        }
+        _ => scalar(item_name, true, random),
+    };
+    Field::new(name, DataType::List(Arc::new(item)), true)
 }
 
 /// `rows` random values for `field`, three in ten of them null if it is nullable.
@@ -104,8 +168,35 @@ fn values(
             Arc::new(bytes.collect::<BinaryArray>())
         }
         DataType::Null => Arc::new(NullArray::new(rows)),
+        DataType::Struct(ref fields) => {
+            let columns = fields
+                .iter()
+                .map(|field| array(field, rows, random))
+                .collect();
+            let members = StructArray::try_new_with_length(fields.clone(), columns, nulls, rows);
+            Arc::new(members.unwrap())
+        }
+        DataType::List(ref item) => {
+            let offsets = offsets(rows, random);
+            let elements = array(item, elements(&offsets), random);
+            Arc::new(ListArray::new(item.clone(), offsets, elements, nulls))
+        }
+        DataType::Map(ref entries, _) => {
+            let offsets = offsets(rows, random);
+            let pairs = array(entries, elements(&offsets), random);
+            let pairs = pairs.as_struct().clone();
+            Arc::new(MapArray::new(entries.clone(), offsets, pairs, nulls, false))
+        }
         ref other => unimplemented!("{other}"),
     }
+}
+
+fn offsets(rows: usize, random: &mut StdRng) -> OffsetBuffer<i32> {
+    OffsetBuffer::from_lengths((0..rows).map(|_| random.random_range(0..4)))
+}
+
+fn elements(offsets: &OffsetBuffer<i32>) -> usize {
+    usize::try_from(*offsets.last().unwrap()).unwrap()
 }
 
 fn primitive<T: ArrowPrimitiveType>(
