@@ -416,29 +416,32 @@ async fn data_behind_the_end_is_acknowledged_and_discarded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_end_is_a_typed_error() {
-    let scene = Scene::play(|listener| async move {
-        let mut drill = Drill::welcome(&listener).await;
-        drill.named().await;
-        drill.data(ID, &ints(&[1])).await;
-        drill.result(ID, QueryState::Canceled, None).await;
-        drill.named().await;
-        drill.result(ID, QueryState::Failed, None).await;
-        let to = drill.run_query().await;
-        let refused = DrillPbError {
-            message: Some("refused".to_owned()),
-            ..Default::default()
-        };
-        let refused = refused.encode_to_vec();
-        drill
-            .peer
-            .send(RpcMode::ResponseFailure, to, 0, &refused, &[])
-            .await;
-        drill.named().await;
-        let mut broken = ints(&[1, 2]);
-        broken.dbody.clear();
-        drill.data(ID, &broken).await;
-        drill.closed().await;
-    });
+    let scene = Scene::with(
+        |listener| async move {
+            let mut drill = Drill::welcome(&listener).await;
+            drill.named().await;
+            drill.data(ID, &ints(&[1])).await;
+            drill.result(ID, QueryState::Canceled, None).await;
+            drill.named().await;
+            drill.result(ID, QueryState::Failed, None).await;
+            let to = drill.run_query().await;
+            let refused = DrillPbError {
+                message: Some("refused".to_owned()),
+                ..Default::default()
+            };
+            let refused = refused.encode_to_vec();
+            drill
+                .peer
+                .send(RpcMode::ResponseFailure, to, 0, &refused, &[])
+                .await;
+            drill.named().await;
+            let mut broken = ints(&[1, 2]);
+            broken.dbody.clear();
+            drill.data(ID, &broken).await;
+            drill.closed().await;
+        },
+        |options| options.cancel_timeout = Duration::from_millis(50),
+    );
     let scene = scene.await;
     let (rows, error) = scene.rows().await;
     assert!(
