@@ -187,6 +187,9 @@ pub enum CallError {
     /// The connection ended first; the peer may or may not have run the request.
     #[error("connection lost: {0}")]
     Lost(#[from] CloseReason),
+    /// There was no connection, and none could be made; nothing was sent.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The call's own deadline passed; a late answer is dropped.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -227,6 +230,7 @@ impl CallError {
         match self {
             Self::Remote(failure) => failure.retry.is_worthwhile(),
             Self::Lost(reason) => reason.is_retryable(),
+            Self::Connect(error) => error.is_retryable(),
             Self::TooManyCalls { .. } | Self::Budget(_) => true,
             Self::Timeout(_)
             | Self::RequestTooLong { .. }
@@ -252,6 +256,9 @@ pub enum ConnectError {
     /// A budget of this side is spent.
     #[error(transparent)]
     Budget(#[from] BudgetExceeded),
+    /// There is no address to connect to.
+    #[error("no endpoint to connect to")]
+    NoEndpoint,
     /// The options contradict each other.
     #[error(transparent)]
     Options(#[from] crate::options::OptionsError),
@@ -264,7 +271,7 @@ impl ConnectError {
         match self {
             Self::Io(_) | Self::Timeout(_) | Self::Budget(_) => true,
             Self::Lost(reason) => reason.is_retryable(),
-            Self::Options(_) => false,
+            Self::Options(_) | Self::NoEndpoint => false,
         }
     }
 }

@@ -1,0 +1,150 @@
+//! A client that outlives its connections.
+#![allow(clippy::unwrap_used, reason = "tests say what they expect")]
+
+mod common;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use common::{Scene, plan, query, until};
+use protos::{Plane, calls::user::RunQuery};
+use rpc_bus::{
+    CallError, CallOptions, CloseReason, ConnectError, ConnectionOptions, Greeter, Handler,
+    InboundRequest, ReconnectingClient, RetryOptions, RetryPolicy, Target,
+};
+use tokio::net::TcpListener;
+
+struct Hello(&'static str);
+
+impl Greeter for Hello {
+    fn hello(&self) -> Bytes {
+        Bytes::from_static(self.0.as_bytes())
+    }
+
+    fn judge(&self, reply: Bytes) -> Result<(), String> {
+        if reply == "welcome" {
+            Ok(())
+        } else {
+            Err(format!("answered {reply:?}"))
+        }
+    }
+
+    fn handler(&self) -> Arc<dyn Handler> {
+        Arc::new(Nothing)
+    }
+}
+
+struct Nothing;
+
+impl Handler for Nothing {
+    fn handle(&self, request: InboundRequest) {
+        drop(request);
+    }
+}
+
+fn client(scene: &Scene, hello: &'static str, endpoints: Vec<SocketAddr>) -> ReconnectingClient {
+    let target = Target {
+        endpoints,
+        plane: Plane::User,
+        options: ConnectionOptions::user_client(),
+        ledger: scene.client_ledger.clone(),
+        greeter: Arc::new(Hello(hello)),
+    };
+    let policy = RetryPolicy::try_new(RetryOptions::default()).unwrap();
+    ReconnectingClient::try_new(target, scene.runtime.clone(), policy).unwrap()
+}
+
+async fn echo(client: &ReconnectingClient) -> Result<(), CallError> {
+    let options = CallOptions::default();
+    client
+        .call::<RunQuery>(&query(plan::ECHO), vec![], options)
+        .await
+        .map(drop)
+}
+
+async fn dead_endpoint() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_share_one_connection_and_a_lost_one_is_made_again() {
+    let scene = Scene::new().await;
+    let client = client(&scene, "hello", vec![scene.server.local_addr()]);
+    let (first, second) = tokio::join!(echo(&client), echo(&client));
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert_eq!(scene.server.connections().len(), 1);
+    scene.server.connections()[0].close();
+    until(|| scene.server.connections().is_empty().then_some(())).await;
+    assert_eq!(echo(&client).await, Ok(()));
+    drop(client);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_flight_on_a_lost_connection_is_made_again() {
+    let scene = Scene::new().await;
+    let client = client(&scene, "hello", vec![scene.server.local_addr()]);
+    let request = query(plan::KEEP);
+    let call = client.call::<RunQuery>(&request, vec![], CallOptions::default());
+    let cut = async {
+        let kept = |count| (scene.script.kept.lock().unwrap().len() == count).then_some(());
+        until(|| kept(1)).await;
+        scene.server.connections()[0].close();
+        until(|| kept(2)).await;
+        let kept = std::mem::take(&mut *scene.script.kept.lock().unwrap());
+        for responder in kept {
+            responder.send(common::QUERY_HANDLE, Bytes::new(), vec![]);
+        }
+    };
+    let (answer, ()) = tokio::join!(call, cut);
+    assert!(answer.is_ok());
+    drop(client);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_endpoint_is_followed_by_the_next() {
+    let scene = Scene::new().await;
+    let client = client(
+        &scene,
+        "hello",
+        vec![dead_endpoint().await, scene.server.local_addr()],
+    );
+    assert_eq!(echo(&client).await, Ok(()));
+    drop(client);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_cannot_be_reached_is_given_up_after_five_tries() {
+    let scene = Scene::new().await;
+    let client = client(&scene, "hello", vec![dead_endpoint().await]);
+    let started = tokio::time::Instant::now();
+    let error = echo(&client).await.unwrap_err();
+    assert!(
+        matches!(error, CallError::Connect(ConnectError::Io(_))),
+        "{error:?}"
+    );
+    // At most 100 + 200 + 400 + 800 ms of waiting.
+    assert!(started.elapsed() < Duration::from_secs(2));
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_final() {
+    let scene = Scene::new().await;
+    let client = client(&scene, "refuse", vec![scene.server.local_addr()]);
+    let error = client.connection().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConnectError::Lost(CloseReason::HandshakeRefused { .. })
+        ),
+        "{error:?}"
+    );
+    scene.finish().await;
+}
