@@ -50,7 +50,7 @@ impl Connector {
         client.map_err(|error| {
             Failure::new(
                 Exit::NoConnection,
-                format_args!("cannot connect to {}: {error}", self.address),
+                format_args!("{}: {error}", self.address),
             )
         })
     }

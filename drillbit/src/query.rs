@@ -6,8 +6,7 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use client::{Client, ClientError};
-use futures::StreamExt as _;
+use client::{Client, ClientError, QueryEvent};
 
 use crate::{
     output::{Destination, Format, Place, RenderError, ResultRenderer},
@@ -118,11 +117,15 @@ pub(crate) async fn run(
     let mut stream = client.query(sql).await?;
     let mut renderer = output.begin();
     let mut rows = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch?;
-        rows += batch.num_rows() as u64;
-        output.batch(&mut renderer, &batch)?;
-        progress.show(rows, output.bytes());
+    while let Some(event) = stream.next_event().await? {
+        match event {
+            QueryEvent::Schema(schema) => renderer.schema(schema),
+            QueryEvent::Batch(batch) => {
+                rows += batch.num_rows() as u64;
+                output.batch(&mut renderer, &batch)?;
+                progress.show(rows, output.bytes());
+            }
+        }
     }
     output.finish(renderer)?;
     Ok(Done {

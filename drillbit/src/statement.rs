@@ -15,18 +15,18 @@ const STATEMENT_BYTES_MAX: usize = 16 << 20;
 
 /// One statement, without its `;` and without comments in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
+pub(crate) struct Statement {
     /// The text as it is sent.
-    pub sql: String,
+    pub(crate) sql: String,
     /// Counts from 1 within its source.
-    pub number: usize,
+    pub(crate) number: usize,
     /// Line of its first word, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// What is wrong with a script before any server has seen it.
 #[derive(Debug, thiserror::Error)]
-pub enum ScriptError {
+pub(crate) enum ScriptError {
     /// The source could not be read.
     #[error("cannot read the statements: {0}")]
     Read(#[from] io::Error),
@@ -56,7 +56,7 @@ pub enum ScriptError {
 
 /// Takes text line by line and gives statements as they are completed.
 #[derive(Debug)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     state: State,
     /// Text of the statement that is not complete yet, from its first word on.
     pending: String,
@@ -79,7 +79,7 @@ impl Default for Splitter {
 
 impl Splitter {
     /// Takes whole lines (a two-character mark must not be cut) and returns what they complete.
-    pub fn push(&mut self, lines: &str) -> Vec<Statement> {
+    pub(crate) fn push(&mut self, lines: &str) -> Vec<Statement> {
         let mut complete = Vec::new();
         let mut rest = lines;
         while !rest.is_empty() {
@@ -101,7 +101,7 @@ impl Splitter {
     ///
     /// # Errors
     /// The text ended inside a quote or a block comment.
-    pub fn finish(&mut self) -> Result<Option<Statement>, ScriptError> {
+    pub(crate) fn finish(&mut self) -> Result<Option<Statement>, ScriptError> {
         match mem::replace(&mut self.state, State::Code) {
             State::Quoted { quote, line } => Err(ScriptError::Unclosed {
                 what: format!("quote {}", char::from(quote)),
@@ -116,8 +116,7 @@ impl Splitter {
     }
 
     /// Whether the text so far ends between statements: nothing is begun, nothing is open.
-    #[must_use]
-    pub fn is_between(&self) -> bool {
+    pub(crate) fn is_between(&self) -> bool {
         self.pending.is_empty() && matches!(self.state, State::Code | State::LineComment)
     }
 
@@ -199,7 +198,7 @@ fn is_plain_code(byte: u8) -> bool {
 }
 
 /// Reads a script as statements, in bounded memory; ends after the first error.
-pub struct Statements<R> {
+pub(crate) struct Statements<R> {
     source: R,
     splitter: Splitter,
     ready: VecDeque<Statement>,
@@ -208,7 +207,7 @@ pub struct Statements<R> {
 
 impl<R: BufRead> Statements<R> {
     /// Reads `source` to its end.
-    pub fn new(source: R) -> Self {
+    pub(crate) fn new(source: R) -> Self {
         Self {
             source,
             splitter: Splitter::default(),
@@ -218,12 +217,11 @@ impl<R: BufRead> Statements<R> {
     }
 
     fn advance(&mut self) -> Result<(), ScriptError> {
-        match self.read_line()? {
-            Some(line) => self.ready.extend(self.splitter.push(&line)),
-            None => {
-                self.ended = true;
-                self.ready.extend(self.splitter.finish()?);
-            }
+        if let Some(line) = self.read_line()? {
+            self.ready.extend(self.splitter.push(&line));
+        } else {
+            self.ended = true;
+            self.ready.extend(self.splitter.finish()?);
         }
         Ok(())
     }

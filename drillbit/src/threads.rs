@@ -19,7 +19,8 @@ use tokio::{
 pub struct ThreadOptions {
     /// Threads that only move bytes between sockets and memory. Default 1, from 8 processors on 2.
     pub io: usize,
-    /// Threads for handlers and for queries. Default one a processor.
+    /// Threads for handlers and for queries. Default one a processor, which a query may keep busy
+    /// without a break, and two, so that a CANCEL finds one free.
     pub app: usize,
     /// Threads for encoding and decoding. Default one a processor.
     pub cpu: usize,
@@ -33,7 +34,7 @@ impl Default for ThreadOptions {
         let processors = available_parallelism().map_or(2, usize::from);
         Self {
             io: if processors < 8 { 1 } else { 2 },
-            app: processors.max(2),
+            app: processors + 2,
             cpu: processors,
             app_stack_bytes: 16 << 20,
         }

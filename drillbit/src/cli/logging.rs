@@ -15,8 +15,7 @@ pub(super) const TOOL_FILTER: &str = "error";
 /// Arguments about logs.
 #[derive(Debug, Args)]
 pub(super) struct LoggingArguments {
-    /// Logs on standard error: a level (error, warn, info, debug, trace) or filters such as
-    /// info,rpc_bus=debug
+    /// Logs on standard error: error, warn, info, debug or trace, also by module: `info,rpc_bus=debug`
     #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG")]
     log: Option<String>,
 }

@@ -192,7 +192,7 @@ impl Run<'_> {
         };
         drop(progress);
         match outcome {
-            Ok(done) if self.arguments.quiet => drop(done),
+            Ok(_) if self.arguments.quiet => {}
             Ok(done) => note(&summary(&done)),
             Err(error) => self.fail(statement, &error)?,
         }

@@ -13,7 +13,7 @@ use protos::{
     calls::MessageName,
     common::{DataMode, MinorType},
     data::FragmentRecordBatch,
-    shared::{QueryData, RecordBatchDef, SerializedField},
+    shared::{NamePart, QueryData, RecordBatchDef, SerializedField},
 };
 use record_batch::DecodeOptions;
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ pub(super) fn show(
 }
 
 fn describe(field: &SerializedField) -> Map<String, Value> {
-    let name = field.name_part.as_ref().map(|part| part.name());
+    let name = field.name_part.as_ref().map(NamePart::name);
     let major = field.major_type.as_ref();
     let minor = major.and_then(|major| MinorType::try_from(major.minor_type?).ok());
     let mode = major.and_then(|major| DataMode::try_from(major.mode?).ok());

@@ -73,7 +73,10 @@ fn write_header(fields: &[FieldRef], out: &mut Vec<u8>) {
         separate(index, out);
         write_field(field.name(), out);
     }
-    out.push(b'\n');
+    // Statements without a result have no columns and get no line.
+    if !fields.is_empty() {
+        out.push(b'\n');
+    }
 }
 
 fn record(

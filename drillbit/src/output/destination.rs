@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Takes bytes and counts them.
-pub struct Destination {
+pub(crate) struct Destination {
     sink: Sink,
     bytes: u64,
 }
@@ -24,14 +24,12 @@ enum Sink {
 
 impl Destination {
     /// Standard output.
-    #[must_use]
-    pub fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self::writer(Box::new(io::stdout()))
     }
 
     /// Any writer.
-    #[must_use]
-    pub fn writer(writer: Box<dyn Write + Send>) -> Self {
+    pub(crate) fn writer(writer: Box<dyn Write + Send>) -> Self {
         Self {
             sink: Sink::Writer(writer),
             bytes: 0,
@@ -43,7 +41,7 @@ impl Destination {
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn file(path: &Path) -> io::Result<Self> {
+    pub(crate) fn file(path: &Path) -> io::Result<Self> {
         // Through a link, so that the link stays.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         match fs::metadata(&path) {
@@ -74,7 +72,7 @@ impl Destination {
     ///
     /// # Errors
     /// As the sink says; `BrokenPipe` when nobody reads any more.
-    pub fn take(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn take(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let sink: &mut dyn Write = match &mut self.sink {
             Sink::Writer(writer) => writer,
             Sink::Part { file, .. } => file,
@@ -87,8 +85,7 @@ impl Destination {
     }
 
     /// Bytes written so far.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -96,7 +93,7 @@ impl Destination {
     ///
     /// # Errors
     /// The file cannot be renamed.
-    pub fn commit(mut self) -> io::Result<()> {
+    pub(crate) fn commit(mut self) -> io::Result<()> {
         let writer: Box<dyn Write + Send> = Box::new(io::sink());
         let sink = std::mem::replace(&mut self.sink, Sink::Writer(writer));
         let Sink::Part { file, part, path } = sink else {

@@ -13,13 +13,13 @@ mod table;
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use clap::ValueEnum;
 
-pub use destination::Destination;
+pub(crate) use destination::Destination;
 
 pub(crate) use cell::json_options;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Aligned columns for people. Widths come from the first rows; longer values later stick out
     Table,
     /// RFC 4180 with a header line. NULL is empty, an empty string is ""; lists and structs are
@@ -35,8 +35,7 @@ pub enum Format {
 
 impl Format {
     /// Binary output does not belong on a terminal.
-    #[must_use]
-    pub fn is_binary(self) -> bool {
+    pub(crate) fn is_binary(self) -> bool {
         self == Self::Arrow
     }
 
@@ -61,7 +60,7 @@ impl Format {
 
 /// Why a result cannot be written in the chosen format.
 #[derive(Debug, thiserror::Error)]
-pub enum RenderError {
+pub(crate) enum RenderError {
     /// The schema changed in the middle of a result and the format knows only one.
     #[error(
         "the columns change in the middle of the result (from {before} to {after}), \
@@ -92,7 +91,7 @@ trait Render: Send {
 ///
 /// Drill sends schema-only batches whose types may still change; only what has rows, or is left at
 /// the end, counts.
-pub struct ResultRenderer {
+pub(crate) struct ResultRenderer {
     render: Box<dyn Render>,
     schema: Option<SchemaRef>,
     begun: bool,
@@ -100,8 +99,7 @@ pub struct ResultRenderer {
 
 impl ResultRenderer {
     /// For one result; `first` says that nothing was written in front of it.
-    #[must_use]
-    pub fn new(format: Format, place: Place, out: &mut Vec<u8>) -> Self {
+    pub(crate) fn new(format: Format, place: Place, out: &mut Vec<u8>) -> Self {
         if place == Place::Following {
             out.extend_from_slice(format.separator());
         }
@@ -114,18 +112,27 @@ impl ResultRenderer {
 
     /// # Errors
     /// The format cannot express the batch.
-    pub fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    pub(crate) fn batch(
+        &mut self,
+        batch: &RecordBatch,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RenderError> {
         if batch.num_rows() == 0 {
-            self.schema = Some(batch.schema());
+            self.schema(batch.schema());
             return Ok(());
         }
         self.begun = true;
         self.render.batch(batch, out)
     }
 
+    /// Columns that are known before any row.
+    pub(crate) fn schema(&mut self, schema: SchemaRef) {
+        self.schema = Some(schema);
+    }
+
     /// # Errors
     /// The format cannot express what was left to write.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    pub(crate) fn finish(mut self, out: &mut Vec<u8>) -> Result<(), RenderError> {
         if let Some(schema) = self.schema.filter(|_| !self.begun) {
             self.render.batch(&RecordBatch::new_empty(schema), out)?;
         }
@@ -135,7 +142,7 @@ impl ResultRenderer {
 
 /// Where a result stands in its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Nothing is in front of it.
     First,
     /// Another result is in front of it.

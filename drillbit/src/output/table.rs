@@ -83,7 +83,11 @@ impl Table {
     }
 
     fn end_table(&mut self, out: &mut Vec<u8>) {
-        let Some(schema) = self.schema.take() else {
+        let Some(schema) = self
+            .schema
+            .take()
+            .filter(|schema| !schema.fields().is_empty())
+        else {
             return;
         };
         let layout = match mem::replace(&mut self.stage, Stage::empty()) {

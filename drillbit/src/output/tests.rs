@@ -1,6 +1,6 @@
 //! Every format over every type, NULLs, odd text, no rows and schema changes.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use arrow::{
     array::*, buffer::ScalarBuffer, compute::concat_batches, datatypes::*,
@@ -312,7 +312,7 @@ fn a_union_is_shown_and_does_not_fail() {
     let union = UnionArray::try_new(fields, types, None, children).unwrap();
     let batch = batch(vec![("c", Arc::new(union))]);
     assert_eq!(
-        text(Format::Ndjson, &[batch.clone()]),
+        text(Format::Ndjson, slice::from_ref(&batch)),
         "{\"c\":\"{i=1}\"}\n{\"c\":\"{s=a\\\"b}\"}\n"
     );
     assert_eq!(text(Format::Csv, &[batch]), "c\n{i=1}\n\"{s=a\"\"b}\"\n");
@@ -373,12 +373,12 @@ fn a_long_table_streams_before_its_end() {
 fn no_rows_still_give_the_columns() {
     let empty = strings("c", vec![]);
     assert_eq!(
-        text(Format::Table, &[empty.clone()]),
+        text(Format::Table, slice::from_ref(&empty)),
         "+---+\n| c |\n+---+\n+---+\n"
     );
-    assert_eq!(text(Format::Csv, &[empty.clone()]), "c\n");
-    assert_eq!(text(Format::Json, &[empty.clone()]), "[]\n");
-    assert_eq!(text(Format::Ndjson, &[empty.clone()]), "");
+    assert_eq!(text(Format::Csv, slice::from_ref(&empty)), "c\n");
+    assert_eq!(text(Format::Json, slice::from_ref(&empty)), "[]\n");
+    assert_eq!(text(Format::Ndjson, slice::from_ref(&empty)), "");
     let bytes = render(Format::Arrow, &[empty]);
     assert_eq!(
         StreamReader::try_new(&bytes[..], None)
@@ -394,9 +394,12 @@ fn no_rows_still_give_the_columns() {
 fn a_result_without_columns_is_no_error() {
     let none = RecordBatch::new_empty(Arc::new(Schema::empty()));
     for format in Format::value_variants() {
-        render(*format, &[none.clone()]);
+        render(*format, slice::from_ref(&none));
         render(*format, &[]);
     }
+    assert_eq!(text(Format::Csv, slice::from_ref(&none)), "");
+    assert_eq!(text(Format::Table, slice::from_ref(&none)), "");
+    assert_eq!(text(Format::Json, &[none]), "[]\n");
 }
 
 #[test]
@@ -405,7 +408,7 @@ fn a_schema_batch_in_front_does_not_fix_the_types() {
     let rows = strings("d", vec![Some("x")]);
     for format in Format::value_variants() {
         let with = render(*format, &[provisional.clone(), rows.clone()]);
-        assert_eq!(with, render(*format, &[rows.clone()]), "{format:?}");
+        assert_eq!(with, render(*format, slice::from_ref(&rows)), "{format:?}");
     }
 }
 

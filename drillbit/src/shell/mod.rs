@@ -106,7 +106,7 @@ impl<'a> Shell<'a> {
         match Command::parse(input) {
             Some(Ok(command)) => Ok(self.run_command(command)),
             Some(Err(error)) => {
-                tell(&error.to_string());
+                tell(&error);
                 Ok(Next::Prompt)
             }
             None => self.run_statements(input),
