@@ -1,5 +1,5 @@
 //! VARDECIMAL values: big-endian two's complement, as few bytes as the value needs.
-// wire: drill@051b164 exec/vector/src/main/codegen/templates/VarDecimalVector (BigInteger.toByteArray)
+// wire: drill@051b164 exec/vector/src/main/codegen/templates/VariableLengthVectors.java
 
 /// Bytes of the widest value that an `i128` holds.
 pub(crate) const I128_BYTES: usize = size_of::<i128>();
@@ -13,7 +13,8 @@ pub(crate) fn len_i128(value: i128) -> u32 {
     (128 - magnitude.leading_zeros()) / 8 + 1
 }
 
-/// Reads the value in `data[start..end]`, a range of at most 16 bytes inside `data`; no bytes are 0.
+/// Reads the value in `data[start..end]`, a range of at most 16 bytes inside `data`; without a
+/// byte it is 0.
 #[inline]
 pub(crate) fn read(data: &[u8], start: usize, end: usize) -> i128 {
     let len = end - start;

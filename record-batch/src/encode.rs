@@ -1,6 +1,7 @@
 //! An Arrow record batch to Drill vectors.
 //!
-//! The schema is planned once ([`planning`]): every field gets its Drill type or is refused by name.
+//! The schema is planned once ([`planning`]): every field gets its Drill type or is refused by
+//! name.
 //! A batch is then written column by column ([`scalar`], [`nested`]), after the conversions
 //! that the plan asks for ([`convert`]).
 

@@ -2,8 +2,32 @@
 //! schema.
 //!
 //! A Drill batch is a descriptor ([`RecordBatchDef`](protos::shared::RecordBatchDef)) and a body in
-//! which the columns' buffers follow each other without padding. [`decode`] cuts the body along the
+//! which the columns' buffers follow each other without padding. [`decode()`] cuts the body along the
 //! descriptor into Arrow arrays; an [`Encoder`] does the reverse for the batches of one schema.
+//!
+//! ```
+//! # use std::{error::Error, sync::Arc};
+//! use arrow::array::{ArrayRef, RecordBatch, StringArray};
+//! use record_batch::{DecodeOptions, Decoder, Encoder, split};
+//!
+//! # fn main() -> Result<(), Box<dyn Error>> {
+//! let names: ArrayRef = Arc::new(StringArray::from(vec![Some("Sheri"), None]));
+//! let batch = RecordBatch::try_from_iter([("name", names)])?;
+//!
+//! let encoder = Encoder::try_new(&batch.schema())?;
+//! let mut decoder = Decoder::new(DecodeOptions::default());
+//! for piece in split(&batch, 32 * 1024, 1024 * 1024) {
+//!     let sent = encoder.encode(&piece)?;
+//!     let received = decoder.decode(&sent.def, &sent.joined())?;
+//!     assert_eq!(received, piece);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Null rows keep whatever stands in their slots, on both sides and both ways: it travels as it is,
+//! is never looked at, and text behind a null row need not even be UTF-8. Who must not show it to a
+//! peer clears it before encoding.
 //!
 //! # Mapping
 #![doc = ""]

@@ -570,3 +570,88 @@ fn values_that_take_no_bytes_are_limited_by_rows() {
         );
     }
 }
+
+/// Sends `array`, changes its descriptor on the way, and gives the refusal.
+fn refusal(array: ArrayRef, lie: impl Fn(&mut SerializedField)) -> String {
+    let field = Field::new("c", array.data_type().clone(), false);
+    let mut encoded = encode(field, array).unwrap();
+    lie(&mut encoded.def.field[0]);
+    decode(&encoded.def, &encoded.joined(), &DecodeOptions::default())
+        .unwrap_err()
+        .to_string()
+}
+
+fn rename(field: &mut SerializedField, name: &str) {
+    field.name_part.as_mut().unwrap().name = Some(name.to_owned());
+}
+
+fn set_mode(field: &mut SerializedField, mode: DataMode) {
+    field.major_type.as_mut().unwrap().set_mode(mode);
+}
+
+#[test]
+fn repeated_vectors_that_lie_are_refused() {
+    let numbers =
+        || -> ArrayRef { Arc::new(lists(ints(vec![Some(1), Some(2)]), &[2, 0], None, false)) };
+    assert_eq!(
+        refusal(numbers(), |field| rename(&mut field.child[1], "data")),
+        "column c: child vector named \"data\", expected \"$data$\""
+    );
+    assert_eq!(
+        refusal(numbers(), |field| field.child[1].value_count = Some(1)),
+        "column c.$data$: 1 values, expected 2"
+    );
+    assert_eq!(
+        refusal(numbers(), |field| set_mode(
+            &mut field.child[1],
+            DataMode::Optional
+        )),
+        "column c: child vector is OPTIONAL INT"
+    );
+    assert_eq!(
+        refusal(numbers(), |field| field.child[1].buffer_length = Some(9)),
+        "column c.$data$: 9 bytes described, 8 available"
+    );
+    assert_eq!(
+        refusal(numbers(), |field| field.child.truncate(1)),
+        "column c: 1 child vectors, expected 2"
+    );
+    let more = refusal(numbers(), |field| field.child[0].buffer_length = Some(8));
+    assert_eq!(more, "column c: 8 bytes, expected 12");
+}
+
+#[test]
+fn lists_dictionaries_and_unions_that_lie_are_refused() {
+    let list = || -> ArrayRef { Arc::new(lists(ints(vec![Some(1), None]), &[2, 0], None, true)) };
+    assert_eq!(
+        refusal(list(), |field| field.child[1].value_count = Some(1)),
+        "column c: 1 values, expected 2"
+    );
+    assert_eq!(
+        refusal(list(), |field| rename(&mut field.child[2], "[DEFAULT]")),
+        "column c: 2 values, expected 0"
+    );
+    let dict = || -> ArrayRef { Arc::new(dictionary(None)) };
+    assert_eq!(
+        refusal(dict(), |field| rename(&mut field.child[1], "keys")),
+        "column c: child vector named \"keys\", expected \"key\""
+    );
+    assert_eq!(
+        refusal(dict(), |field| set_mode(
+            &mut field.child[1],
+            DataMode::Optional
+        )),
+        "column c: child vector is OPTIONAL VARCHAR"
+    );
+    let union = || -> ArrayRef { Arc::new(unions(None)) };
+    assert_eq!(
+        refusal(union(), |field| {
+            // The VARCHAR member's rows are of a type that no member has any more.
+            let words = field.child[0].child.pop().unwrap();
+            for length in [&mut field.child[0].buffer_length, &mut field.buffer_length] {
+                *length = length.map(|bytes| bytes - words.buffer_length.unwrap());
+            }
+        }),
+        "column c: row 1 is of a type that the union has no member for"
+    );
+}

@@ -43,7 +43,11 @@ fn batch_of(columns: Vec<(Field, ArrayRef)>, rows: usize) -> RecordBatch {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 64,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn what_is_encoded_comes_back(

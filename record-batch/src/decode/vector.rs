@@ -1,5 +1,5 @@
-//! One vector: its descriptor, its piece of the body, and the layouts of §5.3 and §5.4.
-// wire: drill@051b164 exec/vector/src/main/codegen/templates/; golden/user/types, golden/user/complex
+//! One vector: its descriptor, its piece of the body, and the layouts of scalars.
+// wire: drill@051b164 exec/vector/src/main/codegen/templates/; golden/user/types
 
 use arrow::{
     array::{ArrayRef, new_empty_array},

@@ -88,7 +88,7 @@ fn scalar(field: &Field, in_nullable: bool) -> Result<Plan, EncodeProblem> {
     Ok(Plan {
         name: field.name().clone(),
         source: field.data_type().clone(),
-        nullable: field.is_nullable() || in_nullable,
+        nullable: field.is_nullable() || in_nullable || *field.data_type() == DataType::Null,
         drill: scalar_type(field)?,
         layout: Layout::Scalar,
     })
@@ -235,28 +235,29 @@ fn union(field: &Field, fields: &UnionFields, inner: Place) -> Result<Plan, Enco
     Ok(union)
 }
 
-/// wire: members are named by their type, in lower case
+/// wire: members are named by their type, in lower case, and all are OPTIONAL
 fn member(
     type_id: i8,
     field: &Field,
     union: Place,
     others: &[Member],
 ) -> Result<Member, EncodeError> {
-    let plan = plan(field, union.in_list())?;
+    let mut plan = plan(field, union.in_list())?;
     let ordinal = ordinal(plan.drill.minor);
     if others.iter().any(|other| other.ordinal == ordinal) {
         return Err(plan.refused(EncodeProblem::NoDrillType {
             reason: "a union has one member of a Drill type",
         }));
     }
+    plan.name = plan.drill.minor.as_str_name().to_lowercase();
+    plan.nullable = true;
+    if plan.drill.minor == MinorType::Map {
+        plan.drill.mode = DataMode::Optional;
+    }
     Ok(Member {
         type_id,
         ordinal,
-        plan: Plan {
-            name: plan.drill.minor.as_str_name().to_lowercase(),
-            nullable: true,
-            ..plan
-        },
+        plan,
     })
 }
 
