@@ -36,12 +36,9 @@ pub enum QueryEvent {
 /// then that they were taken, so that a slow consumer slows the query down. After an error nothing
 /// follows. Dropping the stream before its end cancels the query.
 pub struct QueryStream {
-    link: Arc<Link>,
     id: QueryId,
-    /// `None` after the end.
-    events: Option<Events>,
-    /// Gives the connection back at the end.
-    lease: Option<Lease>,
+    /// `None` after the end: a stream that is kept keeps no connection.
+    running: Option<Running>,
     decoder: Decoder,
     schema: Option<SchemaRef>,
     /// Rows that come after a schema.
@@ -49,13 +46,23 @@ pub struct QueryStream {
     affected_rows: Option<i32>,
 }
 
+/// Where the rest comes from.
+struct Running {
+    link: Arc<Link>,
+    events: Events,
+    /// Gives the connection back.
+    _lease: Option<Lease>,
+}
+
 impl QueryStream {
     pub(crate) fn new(link: Arc<Link>, lease: Option<Lease>, id: QueryId, events: Events) -> Self {
         Self {
-            link,
             id,
-            events: Some(events),
-            lease,
+            running: Some(Running {
+                link,
+                events,
+                _lease: lease,
+            }),
             decoder: Decoder::new(DecodeOptions::default()),
             schema: None,
             waiting: None,
@@ -95,14 +102,17 @@ impl QueryStream {
         poll_fn(|cx| self.poll_event(cx)).await.transpose()
     }
 
-    /// Asks the server to end the query. What is on its way still comes, and then
-    /// [`ClientError::Canceled`], unless the query ended by itself before.
+    /// Asks the server to end the query, if it has not ended. What is on its way still comes, and
+    /// then [`ClientError::Canceled`], unless the query ended by itself before.
     ///
     /// # Errors
     ///
     /// The server could not be asked.
     pub async fn cancel(&self) -> Result<(), ClientError> {
-        self.link.cancel(self.id).await
+        match &self.running {
+            Some(running) => running.link.cancel(self.id).await,
+            None => Ok(()),
+        }
     }
 
     fn poll_event(
@@ -113,17 +123,17 @@ impl QueryStream {
             if let Some(batch) = self.waiting.take() {
                 return Poll::Ready(Some(Ok(QueryEvent::Batch(batch))));
             }
-            let Some(events) = &mut self.events else {
+            let Some(running) = &mut self.running else {
                 return Poll::Ready(None);
             };
-            let event = match ready!(events.poll_recv(cx)) {
+            let event = match ready!(running.events.poll_recv(cx)) {
                 Some(Event::Batch(batch)) => self.receive(batch).transpose(),
                 Some(Event::End(end)) => {
-                    self.end();
+                    self.running = None;
                     return Poll::Ready(end.err().map(Err));
                 }
                 None => {
-                    self.end();
+                    self.running = None;
                     Some(Err(ClientError::Lost(CloseReason::Aborted)))
                 }
             };
@@ -153,18 +163,11 @@ impl QueryStream {
         Ok(has_rows.then_some(QueryEvent::Batch(batch)))
     }
 
-    /// Nothing follows; the connection is free for the next query.
-    fn end(&mut self) {
-        self.events = None;
-        self.lease = None;
-    }
-
     /// Nobody wants the rest.
     fn abandon(&mut self) {
-        if let Some(events) = self.events.take() {
-            self.link.abandon(self.id, events);
+        if let Some(running) = self.running.take() {
+            running.link.abandon(self.id, running.events);
         }
-        self.lease = None;
     }
 }
 
