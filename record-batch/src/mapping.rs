@@ -207,7 +207,7 @@ mod tests {
         let int = |name| descriptor(name, MinorType::Int);
         let child = match minor {
             MinorType::List => vec![int("$data$")],
-            MinorType::Dict => vec![int("key"), int("value")],
+            MinorType::Dict => vec![required(int("key")), int("value")],
             MinorType::Union => vec![descriptor("internal", MinorType::Map)],
             _ => vec![],
         };
@@ -224,6 +224,11 @@ mod tests {
             child,
             ..SerializedField::default()
         }
+    }
+
+    fn required(mut field: SerializedField) -> SerializedField {
+        field.major_type.as_mut().unwrap().set_mode(DataMode::Required);
+        field
     }
 
     /// A type's name without parameters that depend on the column.

@@ -213,9 +213,6 @@ fn dict(
     let (key, value) = (Vector::parse(key)?, Vector::parse(value)?);
     key.expect_name(names::KEY)?;
     value.expect_name(names::VALUE)?;
-    if key.drill.mode != DataMode::Required {
-        return Err(key.wrong_child().into());
-    }
     let rows = end_of(&offsets);
     let pairs = vec![
         child(&key, rows, &fields[0], region, options)?,

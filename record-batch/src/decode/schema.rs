@@ -166,11 +166,14 @@ fn members(children: &[SerializedField], depth_max: usize) -> Result<Fields, At<
         .collect()
 }
 
+/// Key and value of a DICT; a key is a scalar and never null.
 fn entries(vector: &Vector<'_>, depth_max: usize) -> Described {
     let [key, value] = children(behind_offsets(vector.children))?;
-    let entries: Fields = [field(key, depth_max)?, field(value, depth_max)?]
-        .into_iter()
-        .collect();
+    let (described, key) = (Vector::parse(key)?, field(key, depth_max)?);
+    if described.drill.mode != DataMode::Required || key.data_type().is_nested() {
+        return Err(described.wrong_child().into());
+    }
+    let entries = Fields::from(vec![key, field(value, depth_max)?]);
     Ok(Field::new("entries", DataType::Struct(entries), false))
 }
 
