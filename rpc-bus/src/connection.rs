@@ -265,11 +265,9 @@ impl Connection {
         if !self.may_owe_more(now) {
             return;
         }
-        if self.requests_in_flight >= self.options.requests_in_flight_max
-            || self.charge.grow(1).is_err()
-        {
+        if let Err(refusal) = self.take_place() {
             self.stats.requests_refused += 1;
-            return self.push_failure(id, &too_many_requests(&self.options));
+            return self.push_failure(id, &refusal);
         }
         self.requests_in_flight += 1;
         self.events.push(Event::Request {
@@ -278,6 +276,20 @@ impl Connection {
             pbody: frame.pbody,
             dbody: frame.dbody,
         });
+    }
+
+    /// A place among the requests in flight, of this connection and of all.
+    fn take_place(&mut self) -> Result<(), RpcFailure> {
+        let max = self.options.requests_in_flight_max;
+        let refusal = if self.requests_in_flight >= max {
+            format!("too many requests in flight on this connection, at most {max}")
+        } else {
+            match self.charge.grow(1) {
+                Ok(()) => return Ok(()),
+                Err(exceeded) => exceeded.to_string(),
+            }
+        };
+        Err(RpcFailure::new(ErrorType::Resource, refusal).with_retry(Retry::SameNode))
     }
 
     fn handle_response(&mut self, frame: Frame, now: Instant) {
@@ -706,10 +718,4 @@ fn expect_handshake(frame: &Frame) -> Result<(), ProtocolError> {
         HANDSHAKE => Ok(()),
         actual => Err(ProtocolError::NotAHandshake { actual }),
     }
-}
-
-fn too_many_requests(options: &ConnectionOptions) -> RpcFailure {
-    let max = options.requests_in_flight_max;
-    let message = format!("too many requests in flight on this connection, at most {max}");
-    RpcFailure::new(ErrorType::Resource, message).with_retry(Retry::SameNode)
 }

@@ -10,6 +10,53 @@
 //!
 //! A [`Server`] accepts and asks an [`Acceptor`] about every handshake; [`connect`] is the other side. Both hand out
 //! [`RemoteConnection`]s, whose calls are rows of `protos::calls`, and give the peer's requests to a [`Handler`].
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use bytes::Bytes;
+//! use protos::{Plane, calls::user::CancelQuery, rpc::Ack, shared::QueryId};
+//! use rpc_bus::{
+//!     Acceptor, BusRuntime, CallOptions, ConnectionOptions, Handler, Hello, IdleTimeout,
+//!     InboundRequest, Ledger, Server, ServerOptions, Verdict, connect, ledger::Limits,
+//! };
+//!
+//! struct Cancels;
+//!
+//! impl Handler for Cancels {
+//!     fn handle(&self, request: InboundRequest) {
+//!         // A body that is no QueryId has been refused already.
+//!         let Some((_query, _dbody, reply)) = request.decode::<CancelQuery>() else { return };
+//!         reply.send(&Ack { ok: Some(true) });
+//!     }
+//! }
+//!
+//! impl Acceptor for Cancels {
+//!     fn accept(&self, _hello: Hello) -> Verdict {
+//!         let handler = Arc::new(Self);
+//!         Verdict::Open { reply: Bytes::new(), handler, idle_timeout: IdleTimeout::Keep }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = BusRuntime::current(Arc::new(rayon::ThreadPoolBuilder::new().build()?));
+//! let ledger = Ledger::root("process", Limits::default());
+//! let options = ServerOptions::new(ConnectionOptions::user_server());
+//! let (here, user) = ("127.0.0.1:0".parse()?, Plane::User);
+//! let server =
+//!     Server::bind(here, user, runtime.clone(), options, ledger.clone(), Arc::new(Cancels)).await?;
+//!
+//! let options = ConnectionOptions::user_client();
+//! let (addr, hello) = (server.local_addr(), Bytes::new());
+//! let (connection, _reply) =
+//!     connect(addr, user, &runtime, options, ledger, hello, Arc::new(Cancels)).await?;
+//! let query = QueryId::default();
+//! let answer = connection.call::<CancelQuery>(&query, vec![], CallOptions::default()).await?;
+//! assert_eq!(answer.message.ok, Some(true));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod frame;
 pub mod fuzzing;

@@ -80,7 +80,13 @@ impl Parts {
             mailbox: Arc::clone(&self.mailbox),
         };
         let file = self.file;
-        let driver = Driver::new(self.socket, self.link, self.mailbox, self.decoder);
+        // Boxed: futures around futures would hold room for it more than once, for every idle connection.
+        let driver = Box::pin(Driver::new(
+            self.socket,
+            self.link,
+            self.mailbox,
+            self.decoder,
+        ));
         let task = async move {
             // Dropped in the opposite order: the end is told once the socket is closed.
             let _end = end;

@@ -359,6 +359,46 @@ async fn connections_above_the_limits_are_closed_and_others_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flood_of_refused_handshakes_holds_its_places_for_a_moment_only() {
+    let scene = Scene::with(|options| options.connections_max = 5).await;
+    let mut flood = Vec::new();
+    for _ in 0..50 {
+        let mut raw = scene.raw().await;
+        // Those above the limit are closed before they can say anything.
+        let _ = raw
+            .try_send_bytes(&frame(RpcMode::Request, 1, 0, b"refuse", &[]))
+            .await;
+        flood.push(raw);
+    }
+    until(|| (scene.server.connections_refused() == 45).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    scene.raw_open().await;
+    drop(flood);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_all_connections_together_are_limited_by_the_ledger() {
+    let limits = Limits {
+        calls: Some(3),
+        ..Limits::default()
+    };
+    let scene = Scene::with_ledger(Ledger::root("server", limits), |_| {}).await;
+    let (mut first, mut second) = (scene.raw_open().await, scene.raw_open().await);
+    let body = query(plan::KEEP).encode_to_vec();
+    for id in 2..5 {
+        first.send(RpcMode::Request, id, RUN_QUERY, &body).await;
+    }
+    until(|| (scene.server_ledger.used(Kind::Calls) == 3).then_some(())).await;
+    second.send(RpcMode::Request, 2, RUN_QUERY, &body).await;
+    let (header, pbody, _) = second.next().await.unwrap();
+    assert_eq!(header.mode, RpcMode::ResponseFailure);
+    let error = DrillPbError::decode(&pbody[..]).unwrap();
+    assert_eq!(error.error_type(), ErrorType::Resource);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_peer_is_closed_after_the_idle_timeout() {
     let scene = Scene::new().await;
     let mut raw = scene.raw_open().await;
