@@ -279,7 +279,7 @@ impl Connection {
     }
 
     /// A place among the requests in flight, of this connection and of all.
-    fn take_place(&mut self) -> Result<(), RpcFailure> {
+    fn take_place(&mut self) -> Result<(), Box<RpcFailure>> {
         let max = self.options.requests_in_flight_max;
         let refusal = if self.requests_in_flight >= max {
             format!("too many requests in flight on this connection, at most {max}")
@@ -289,7 +289,8 @@ impl Connection {
                 Err(exceeded) => exceeded.to_string(),
             }
         };
-        Err(RpcFailure::new(ErrorType::Resource, refusal).with_retry(Retry::SameNode))
+        let failure = RpcFailure::new(ErrorType::Resource, refusal);
+        Err(Box::new(failure.with_retry(Retry::SameNode)))
     }
 
     fn handle_response(&mut self, frame: Frame, now: Instant) {
