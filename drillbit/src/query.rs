@@ -7,6 +7,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use client::{Client, ClientError, QueryEvent};
+use tokio::task;
 
 use crate::{
     output::{Destination, Format, Place, RenderError, ResultRenderer},
@@ -124,6 +125,9 @@ pub(crate) async fn run(
                 rows += batch.num_rows() as u64;
                 output.batch(&mut renderer, &batch)?;
                 progress.show(rows, output.bytes());
+                // A fast server always has the next batch ready, and whoever waits beside us (for
+                // Ctrl-C) would not get its turn.
+                task::yield_now().await;
             }
         }
     }
