@@ -1,0 +1,117 @@
+//! A real Drillbit as a child process.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::java::{Java, Project};
+use crate::process::Process;
+
+/// Generous: it takes 3 to 6 s where nothing else runs.
+const START_WITHIN: Duration = Duration::from_secs(90);
+
+/// How large a Drillbit is.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Java heap, in MiB. Default 1024.
+    pub heap_mib: u32,
+    /// Direct memory, where Drill keeps vectors, in MiB. Default 2048.
+    pub direct_mib: u32,
+}
+
+/// A running Drill 1.22, alone in its cluster.
+#[derive(Debug)]
+pub struct RealDrillbit {
+    process: Process,
+    user: SocketAddr,
+    started_in: Duration,
+    // Deleted by the harness when its stdin ends, and here when it is killed.
+    _home: TempDir,
+}
+
+impl RealDrillbit {
+    /// Builds the harness if need be, starts it, and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// What is missing, or what the Drillbit said when it failed.
+    pub fn start(memory: &Memory) -> Result<Self> {
+        let java = Java::build(Project::Drillbit)?;
+        let home = TempDir::with_prefix("drillbit-")?;
+        let mut command = java.command(memory.heap_mib, memory.direct_mib);
+        command.env("DRILL_HOST_NAME", "127.0.0.1");
+        // System properties go before the main class, and java takes them in any order before it.
+        for (key, value) in settings(home.path())? {
+            command.arg(format!("-D{key}={value}"));
+        }
+        let begun = Instant::now();
+        let process = Process::spawn("the real Drillbit", command.arg("interop.DrillbitHarness"))?;
+        let user = process.line_after("ready user=", START_WITHIN)?.parse()?;
+        Ok(Self {
+            process,
+            user,
+            started_in: begun.elapsed(),
+            _home: home,
+        })
+    }
+
+    /// From the start of the JVM until it accepted connections.
+    #[must_use]
+    pub fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    /// Process id of the JVM.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where it accepts user connections.
+    #[must_use]
+    pub fn user(&self) -> SocketAddr {
+        self.user
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            heap_mib: 1024,
+            direct_mib: 2048,
+        }
+    }
+}
+
+fn settings(home: &Path) -> Result<Vec<(&'static str, String)>> {
+    let (user, bit) = free_ports()?;
+    let temporary: PathBuf = home.join("jvm");
+    fs::create_dir(&temporary)?;
+    let path = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .context("a path that is not UTF-8")
+    };
+    Ok(vec![
+        ("interop.home", path(home)?),
+        ("java.io.tmpdir", path(&temporary)?),
+        ("drill.exec.rpc.user.server.port", user.to_string()),
+        ("drill.exec.rpc.bit.server.port", bit.to_string()),
+    ])
+}
+
+/// Two ports that were free a moment ago. Drill takes the next ones where they are taken meanwhile,
+/// and says which.
+fn free_ports() -> Result<(u16, u16)> {
+    let user = TcpListener::bind("127.0.0.1:0")?;
+    let bit = TcpListener::bind("127.0.0.1:0")?;
+    Ok((user.local_addr()?.port(), bit.local_addr()?.port()))
+}
