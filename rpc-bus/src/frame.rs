@@ -28,7 +28,8 @@ pub use walk::{Walk, WalkedFrame};
 use varint::{put_varint, varint_len};
 
 /// A frame whose body is longer than this is received piece by piece, its bodies in buffers of their own.
-pub const STAGED_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Up to here copying them out of the caller's buffer costs less than reading each on its own.
+pub const STAGED_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// Longest header that is accepted. Three fields need at most 33 bytes; the rest is room for fields of later versions.
 pub const HEADER_BYTES_MAX: usize = 1024;
 /// Longest frame that Drill can take: it reads lengths as a Java `int`.

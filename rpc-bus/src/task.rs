@@ -28,7 +28,10 @@ struct Group {
 #[derive(Debug, Default)]
 struct Running {
     next: u64,
-    aborts: HashMap<u64, AbortHandle>,
+    /// `None`: about to start.
+    aborts: HashMap<u64, Option<AbortHandle>>,
+    /// What starts from now on is aborted at once.
+    aborted: bool,
 }
 
 impl Tasks {
@@ -44,10 +47,7 @@ impl Tasks {
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), BudgetExceeded> {
         let charge = ledger.charge(Kind::Tasks, 1)?;
-        // The lock is held until the task is listed, so that it cannot end before.
-        let mut running = self.group.lock();
-        let key = running.next;
-        running.next += 1;
+        let key = self.group.announce();
         let entry = Entry {
             key,
             group: Arc::downgrade(&self.group),
@@ -57,7 +57,7 @@ impl Tasks {
             task.await;
         };
         let handle = self.group.tracker.spawn_on(owned, runtime);
-        running.aborts.insert(key, handle.abort_handle());
+        self.group.list(key, handle.abort_handle());
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Tasks {
         }
     }
 
-    /// Aborts all that run now.
+    /// Aborts all that run, and all that would start later.
     pub fn abort(&self) {
         self.group.abort();
     }
@@ -92,8 +92,34 @@ impl Drop for Tasks {
 }
 
 impl Group {
+    fn announce(&self) -> u64 {
+        let mut running = self.lock();
+        let key = running.next;
+        running.next += 1;
+        running.aborts.insert(key, None);
+        key
+    }
+
+    // The task may have ended already; a runtime that is shut down drops it before it has begun.
+    fn list(&self, key: u64, handle: AbortHandle) {
+        let mut running = self.lock();
+        let aborted = running.aborted;
+        if let Some(place) = running.aborts.get_mut(&key) {
+            *place = Some(handle.clone());
+        }
+        drop(running);
+        if aborted {
+            handle.abort();
+        }
+    }
+
     fn abort(&self) {
-        self.lock().aborts.values().for_each(AbortHandle::abort);
+        let mut running = self.lock();
+        running.aborted = true;
+        let handles: Vec<_> = running.aborts.values().flatten().cloned().collect();
+        // What is aborted may be dropped here and now, and would want the lock.
+        drop(running);
+        handles.iter().for_each(AbortHandle::abort);
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
@@ -147,6 +173,30 @@ mod tests {
         tasks.spawn(&Handle::current(), &ledger, pending()).unwrap();
         tasks.spawn(&Handle::current(), &ledger, async {}).unwrap();
         tasks.join(Duration::from_secs(3)).await;
+        assert!(ledger.is_zero());
+    }
+
+    #[test]
+    fn a_runtime_that_is_shut_down_takes_no_task_and_nothing_is_left() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let ledger = Ledger::root("test", Limits::default());
+        let tasks = Tasks::default();
+        tasks.spawn(&handle, &ledger, pending()).unwrap();
+        assert_eq!(tasks.running(), 0);
+        assert!(ledger.is_zero());
+    }
+
+    #[tokio::test]
+    async fn what_starts_after_an_abort_is_aborted() {
+        let ledger = Ledger::root("test", Limits::default());
+        let tasks = Tasks::default();
+        tasks.abort();
+        tasks.spawn(&Handle::current(), &ledger, pending()).unwrap();
+        tasks.join(Duration::from_mins(1)).await;
         assert!(ledger.is_zero());
     }
 

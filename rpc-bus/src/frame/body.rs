@@ -18,7 +18,7 @@ const FIRST_BYTES: usize = 1024 * 1024;
 /// By how much a buffer grows once it is full.
 const GROWTH: usize = 4;
 /// Allocations are rounded up to this, so that bodies of nearly equal length share buffers.
-const GRAIN_BYTES: usize = 64 * 1024;
+const GRAIN_BYTES: usize = 16 * 1024;
 
 const _: () = assert!(super::STAGED_FRAME_BYTES_MAX <= FIRST_BYTES);
 
