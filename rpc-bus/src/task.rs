@@ -57,7 +57,7 @@ impl Tasks {
             task.await;
         };
         let handle = self.group.tracker.spawn_on(owned, runtime);
-        self.group.list(key, handle.abort_handle());
+        self.group.list(key, &handle.abort_handle());
         Ok(())
     }
 
@@ -101,7 +101,7 @@ impl Group {
     }
 
     // The task may have ended already; a runtime that is shut down drops it before it has begun.
-    fn list(&self, key: u64, handle: AbortHandle) {
+    fn list(&self, key: u64, handle: &AbortHandle) {
         let mut running = self.lock();
         let aborted = running.aborted;
         if let Some(place) = running.aborts.get_mut(&key) {
