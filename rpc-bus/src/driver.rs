@@ -29,11 +29,11 @@ use crate::{
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
 const STAGING_BYTES: usize = 64 * 1024;
-/// What is read at once after a large body: rest of it would only have to be copied.
+/// What is read at once after a large body: if another one follows, most of what is read here is copied in vain.
 const STAGING_BYTES_MIN: usize = 4 * 1024;
 /// How often a write is put off while the queue still grows.
 const SETTLE_ROUNDS_MAX: u32 = 8;
-/// A queue of this many bytes is written at once.
+/// A queue of this many frames is written at once.
 const SETTLE_FRAMES_MAX: usize = 256;
 
 const _: () = assert!(STAGING_BYTES_MIN <= STAGING_BYTES);
