@@ -10,6 +10,10 @@ use bytes::Bytes;
 use protos::{calls::user::QueryData as QueryDataCall, rpc::Ack, shared::RecordBatchDef};
 use rpc_bus::{RemoteConnection, Reply};
 
+/// What a batch holds beside its body, roughly: its message, and this much for every column.
+const MESSAGE_BYTES: usize = 1024;
+const COLUMN_BYTES: usize = 512;
+
 /// The gate of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -110,11 +114,12 @@ impl Undelivered {
         reply: Reply<QueryDataCall>,
         gate: &Arc<Gate>,
     ) -> Self {
-        let bytes = dbody.len();
+        let def = data.def.unwrap_or_default();
+        let bytes = dbody.len() + MESSAGE_BYTES + def.field.len() * COLUMN_BYTES;
         gate.add(bytes);
         Self {
             affected_rows: data.affected_rows_count,
-            def: data.def.unwrap_or_default(),
+            def,
             dbody,
             bytes,
             gate: Arc::clone(gate),

@@ -28,8 +28,8 @@ pub struct ClientOptions {
     pub properties: Vec<(String, String)>,
     /// Most rows of each result. Default `None`: all.
     pub autolimit_rows: Option<u32>,
-    /// Whether maps and lists come as such; otherwise a real Drill turns them into JSON text, which
-    /// any consumer can read. Default false.
+    /// Whether maps and lists come as Arrow structs and lists, the default; otherwise a real Drill
+    /// turns them into JSON text.
     pub complex_types: bool,
     /// Bytes of one connection to a real Drill that may wait for their consumer; above, it is not
     /// read. Default 64 MiB.
@@ -56,7 +56,7 @@ impl ClientOptions {
             schema: None,
             properties: Vec::new(),
             autolimit_rows: None,
-            complex_types: false,
+            complex_types: true,
             undelivered_bytes_max: 64 << 20,
             connections_max: 64,
             cancel_timeout: Duration::from_secs(10),

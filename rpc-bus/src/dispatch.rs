@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -93,23 +93,65 @@ pub(crate) enum Item {
     },
 }
 
-#[derive(Default)]
-pub(crate) struct Mailbox(Mutex<Inner>);
+impl Item {
+    /// What it holds, roughly.
+    fn bytes(&self) -> usize {
+        let bodies = match self {
+            Self::Hello { pbody } => pbody.len(),
+            Self::Request { pbody, dbody, .. } => pbody.len() + dbody.len(),
+        };
+        size_of::<Self>() + bodies
+    }
+}
+
+pub(crate) struct Mailbox {
+    /// What may wait while reading goes on.
+    bytes_max: Option<usize>,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Default)]
 struct Inner {
     items: VecDeque<Item>,
+    /// Bytes of `items`.
+    bytes: usize,
     /// The task's waker, while it sleeps.
     drainer: Option<Waker>,
+    /// The driver's waker, while it waits for room.
+    reader: Option<Waker>,
     ended: Option<CloseReason>,
 }
 
 impl Mailbox {
+    pub(crate) fn new(bytes_max: Option<usize>) -> Self {
+        Self {
+            bytes_max,
+            inner: Mutex::default(),
+        }
+    }
+
     /// Appends a read batch.
     pub(crate) fn deliver(&self, batch: impl Iterator<Item = Item>) {
         let mut inner = self.lock();
-        inner.items.extend(batch);
+        for item in batch {
+            inner.bytes += item.bytes();
+            inner.items.push_back(item);
+        }
         wake(inner);
+    }
+
+    /// Ready if more may be read. The task that empties the mailbox never waits for anything, so neither does this for
+    /// long.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(bytes_max) = self.bytes_max else {
+            return Poll::Ready(());
+        };
+        let mut inner = self.lock();
+        if inner.bytes <= bytes_max {
+            return Poll::Ready(());
+        }
+        inner.reader = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Nothing comes any more.
@@ -124,7 +166,11 @@ impl Mailbox {
         std::future::poll_fn(|cx| {
             let mut inner = self.lock();
             if !inner.items.is_empty() {
-                return Poll::Ready(Ok(std::mem::take(&mut inner.items)));
+                inner.bytes = 0;
+                let (batch, reader) = (std::mem::take(&mut inner.items), inner.reader.take());
+                drop(inner);
+                reader.into_iter().for_each(Waker::wake);
+                return Poll::Ready(Ok(batch));
             }
             if let Some(reason) = &inner.ended {
                 return Poll::Ready(Err(reason.clone()));
@@ -136,7 +182,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -258,5 +304,44 @@ impl RpcFailure {
             ErrorType::UnsupportedOperation,
             format!("unknown rpc type {rpc_type}"),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin};
+
+    use super::*;
+
+    fn request(bytes: usize) -> Item {
+        Item::Request {
+            rpc_type: 6,
+            id: CoordinationId(1),
+            pbody: Bytes::new(),
+            dbody: Bytes::from(vec![0; bytes]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_mailbox_stops_the_reader_until_it_is_emptied() {
+        let mailbox = Mailbox::new(Some(1000));
+        let mut room = pin!(poll_fn(|cx| mailbox.poll_room(cx)));
+        assert!(poll_once(room.as_mut()).await.is_ready());
+        mailbox.deliver([request(1000)].into_iter());
+        assert!(poll_once(room.as_mut()).await.is_pending());
+        let (batch, ()) = tokio::join!(mailbox.next_batch(), room);
+        assert_eq!(batch.map_or(0, |batch| batch.len()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_without_a_limit_never_stops_the_reader() {
+        let mailbox = Mailbox::new(None);
+        mailbox.deliver([request(1 << 20)].into_iter());
+        poll_fn(|cx| mailbox.poll_room(cx)).await;
+    }
+
+    /// Polls once.
+    async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
     }
 }

@@ -359,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         driver.seen.wakes = false;
         while driver.seen.stage == Stage::Running {
             let paused = driver.seen.reading_is_paused;
-            let read = if paused {
+            let read = if paused || driver.mailbox.poll_room(cx).is_pending() {
                 Poll::Pending
             } else {
                 driver.poll_read(cx)

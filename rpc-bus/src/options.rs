@@ -30,8 +30,13 @@ pub struct ConnectionOptions {
     pub beats: Option<Beats>,
     /// How often PING is sent while reading is paused, without asking for its PONG. Default 10 s.
     pub paused_ping_interval: Duration,
-    /// Requests of the peer that may wait for their answer; one more fails at once with a RESOURCE error. Default 1024.
+    /// Requests of the peer that may wait for their answer; one more fails at once with a RESOURCE error. Default 1024;
+    /// 65,536 for the client of the user plane.
     pub requests_in_flight_max: usize,
+    /// Bytes of requests that may wait for their start before reading pauses until the handler has caught up. `None`,
+    /// the default: reading never pauses for it. 4 MiB for the client of the user plane, so that what a real Drill
+    /// sends without limit is counted by the handler before more of it is read.
+    pub mailbox_bytes_max: Option<usize>,
     /// Calls of this side that may wait for their answer, given up ones included; one more fails. Default 65,536.
     pub calls_in_flight_max: usize,
     /// Bytes of requests that may wait to be written; senders wait for room. Default 1 MiB. One frame may overrun it.
@@ -62,7 +67,12 @@ impl ConnectionOptions {
     /// Client side of the user plane.
     #[must_use]
     pub fn user_client() -> Self {
-        Self::with_idle_timeout(Duration::from_secs(30))
+        Self {
+            // A real Drill sends batches whether they are acknowledged or not, and a refused one fails its query.
+            requests_in_flight_max: 65_536,
+            mailbox_bytes_max: Some(4 * MIB),
+            ..Self::with_idle_timeout(Duration::from_secs(30))
+        }
     }
 
     /// The side of the control or data plane that connects.
@@ -92,6 +102,7 @@ impl ConnectionOptions {
             beats: None,
             paused_ping_interval: Duration::from_secs(10),
             requests_in_flight_max: 1024,
+            mailbox_bytes_max: None,
             calls_in_flight_max: 65_536,
             write_queue_bytes_max: MIB,
             reply_queue_bytes_max: 16 * MIB,

@@ -57,7 +57,7 @@ impl Parts {
         let link = Link::new(ends, connection, options.write_queue_bytes_max);
         Ok(Self {
             link,
-            mailbox: Arc::default(),
+            mailbox: Arc::new(Mailbox::new(options.mailbox_bytes_max)),
             socket,
             decoder,
             file,
