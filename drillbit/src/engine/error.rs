@@ -154,6 +154,15 @@ pub enum ErrorClass {
 }
 
 impl EngineError {
+    /// A table that `schema` does not have.
+    pub(super) fn object_not_found(object: &str, schema: &str) -> Self {
+        Self::ObjectNotFound {
+            object: object.to_owned(),
+            schema: schema.to_owned(),
+            at: None,
+        }
+    }
+
     /// The class under which Drill would report it.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

@@ -168,26 +168,26 @@ mod tests {
     use super::*;
     use arrow::array::{Array, DurationNanosecondArray, UInt64Array};
 
-    fn converted(column: ArrayRef) -> Result<ArrayRef, ArrowError> {
+    fn converted(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         let field = shown_field(
             &Field::new("x", column.data_type().clone(), true),
             "x".into(),
             None,
         );
-        convert(&column, &Arc::new(field))
+        convert(column, &Arc::new(field))
     }
 
     #[test]
     fn unsigned_numbers_widen_and_never_wrap() {
-        let widened = converted(Arc::new(UInt64Array::from(vec![7]))).expect("fits");
+        let widened = converted(&(Arc::new(UInt64Array::from(vec![7])) as ArrayRef)).expect("fits");
         assert_eq!(*widened.data_type(), DataType::Int64);
-        assert!(converted(Arc::new(UInt64Array::from(vec![u64::MAX]))).is_err());
+        assert!(converted(&(Arc::new(UInt64Array::from(vec![u64::MAX])) as ArrayRef)).is_err());
     }
 
     #[test]
     fn durations_become_days_and_milliseconds() {
         let durations = DurationNanosecondArray::from(vec![Some(-90_000_000_000_000), None]);
-        let intervals = converted(Arc::new(durations)).expect("fits");
+        let intervals = converted(&(Arc::new(durations) as ArrayRef)).expect("fits");
         assert_eq!(
             intervals.as_primitive::<IntervalDayTimeType>().value(0),
             IntervalDayTime::new(-1, -3_600_000)

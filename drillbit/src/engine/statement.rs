@@ -60,8 +60,12 @@ pub(super) fn plan(
 ) -> Result<Planned, EngineError> {
     let tokens = tokenize(sql)?;
     limits::check(&tokens)?;
+    let mut state = session.state.clone();
+    // What the time is, for this statement.
+    state.mark_start_execution();
     let planner = Planner {
         session,
+        state,
         stop,
         runtime,
     };
@@ -125,6 +129,7 @@ impl Scope for SessionData {
 
 struct Planner<'a> {
     session: &'a SessionData,
+    state: SessionState,
     stop: &'a Stop,
     runtime: &'a Handle,
 }
@@ -140,8 +145,8 @@ impl Planner<'_> {
         let files = files_of(physical.as_ref());
         // Operators that start at once spawn tasks on the runtime.
         let _entered = self.runtime.enter();
-        let stream = execute_stream(physical, self.session.state.task_ctx())
-            .map_err(EngineError::planning)?;
+        let stream =
+            execute_stream(physical, self.state.task_ctx()).map_err(EngineError::planning)?;
         Ok(Planned::Rows {
             output,
             stream,
@@ -174,18 +179,18 @@ impl Planner<'_> {
         let statement = DfStatement::Statement(Box::new(Statement::Query(Box::new(query))));
         let placed = |error| place(EngineError::planning(error), &positions);
         let plan = self
-            .wait(self.session.state.statement_to_plan(statement))?
+            .wait(self.state.statement_to_plan(statement))?
             .map_err(placed)?;
         let plan = limited(plan, max_rows).map_err(EngineError::planning)?;
         let output = Output::of(&plan, output.as_deref(), &spellings);
         let optimized = self.optimized(plan).map_err(placed)?;
-        let planner = self.session.state.query_planner();
-        let physical = planner.create_physical_plan(&optimized, &self.session.state);
+        let planner = self.state.query_planner();
+        let physical = planner.create_physical_plan(&optimized, &self.state);
         Ok((output, self.wait(physical)?.map_err(placed)?))
     }
 
     fn optimized(&self, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-        let state = &self.session.state;
+        let state = &self.state;
         let analyzed =
             state
                 .analyzer()
@@ -241,7 +246,7 @@ fn place(error: EngineError, positions: &super::sql::position::Positions) -> Eng
 
 /// The files that a plan's scans name.
 fn files_of(plan: &dyn ExecutionPlan) -> Vec<String> {
-    use datafusion::datasource::physical_plan::FileScanConfig;
+    use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
     use datafusion::datasource::source::DataSourceExec;
     const SHOWN_MAX: usize = 8;
     let mut files = vec![];
@@ -252,7 +257,7 @@ fn files_of(plan: &dyn ExecutionPlan) -> Vec<String> {
             .downcast_ref::<DataSourceExec>()
             .and_then(|scan| scan.data_source().downcast_ref::<FileScanConfig>());
         let groups = config.iter().flat_map(|config| &config.file_groups);
-        for file in groups.flat_map(|group| group.files()) {
+        for file in groups.flat_map(FileGroup::files) {
             let path = format!("/{}", file.object_meta.location);
             if files.len() < SHOWN_MAX && !files.contains(&path) {
                 files.push(path);

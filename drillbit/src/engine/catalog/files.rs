@@ -64,12 +64,7 @@ impl Workspace {
     }
 
     fn not_found(&self, name: &str) -> EngineError {
-        let schema = self.schema.trim_end_matches(".default").to_owned();
-        EngineError::ObjectNotFound {
-            object: name.to_owned(),
-            schema,
-            at: None,
-        }
+        EngineError::object_not_found(name, self.schema.trim_end_matches(".default"))
     }
 
     /// The files of the table `name`, sorted by path.
@@ -236,7 +231,8 @@ fn file_url(file: &Path) -> Result<ListingTableUrl> {
     let unusable = || EngineError::Invalid {
         reason: format!("{} is no usable path", file.display()),
     };
-    let file = std::path::absolute(file).map_err(|_| unusable())?;
+    // The object store behind the table takes no `..`.
+    let file = file.canonicalize().map_err(|_| unusable())?;
     ListingTableUrl::try_new(Url::from_file_path(&file).map_err(|()| unusable())?, None)
 }
 

@@ -10,7 +10,7 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::{Column, Result};
 use datafusion::datasource::provider_as_source;
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast, lit};
 
 use crate::engine::sql::names::UniqueNames;
 
@@ -37,7 +37,7 @@ pub(super) fn folded(
         .fields()
         .iter()
         .zip(&lower)
-        .all(|(field, lower)| field.name() == lower);
+        .all(|(field, lower)| field.name() == lower && *field.data_type() != DataType::UInt64);
     if same && missing == Missing::Null {
         return Ok(table);
     }
@@ -66,6 +66,8 @@ fn column(field: &Field, lower: String, missing: Missing) -> Expr {
     let column = Expr::Column(Column::new_unqualified(field.name()));
     let value = match (missing, field.data_type()) {
         (Missing::EmptyText, DataType::Utf8) => coalesce(vec![column, lit("")]),
+        // Drill has no unsigned BIGINT that its clients read; as a decimal no value is lost.
+        (_, DataType::UInt64) => cast(column, DataType::Decimal128(20, 0)),
         _ => column,
     };
     let spelling = HashMap::from([(DISPLAY_NAME.to_owned(), field.name().clone())]);

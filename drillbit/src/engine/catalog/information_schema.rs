@@ -10,6 +10,7 @@ use datafusion::common::Result;
 use super::folded::DISPLAY_NAME;
 use super::system_table::{int, table, text};
 use super::{INFORMATION_SCHEMA, SYS, SharedSchemas, sys};
+use crate::engine::error::EngineError;
 use crate::engine::options::SessionOptions;
 
 const CATALOG: &str = "DRILL";
@@ -103,14 +104,15 @@ impl SchemaProvider for InformationSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let name = name.to_uppercase();
-        Ok(match name.as_str() {
-            "COLUMNS" => Some(self.columns().await?),
-            _ if TABLES.contains(&name.as_str()) => {
-                Some(self.system_table(INFORMATION_SCHEMA, &name).await?)
+        let upper = name.to_uppercase();
+        let table = match upper.as_str() {
+            "COLUMNS" => self.columns().await?,
+            _ if TABLES.contains(&upper.as_str()) => {
+                self.system_table(INFORMATION_SCHEMA, &upper).await?
             }
-            _ => None,
-        })
+            _ => return Err(EngineError::object_not_found(name, INFORMATION_SCHEMA).into()),
+        };
+        Ok(Some(table))
     }
 
     fn table_exist(&self, name: &str) -> bool {

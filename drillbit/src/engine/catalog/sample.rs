@@ -7,6 +7,7 @@ use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
 use super::employee;
+use crate::engine::error::EngineError;
 
 /// `cp.default`.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ impl SchemaProvider for SampleSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         if !self.table_exist(name) {
-            return Ok(None);
+            return Err(EngineError::object_not_found(name, "cp").into());
         }
         if let Some(table) = self.employees.get() {
             return Ok(Some(Arc::clone(table) as _));

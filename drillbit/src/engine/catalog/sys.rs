@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
+use super::SYS;
 use super::system_table::{table, text};
+use crate::engine::error::EngineError;
 use crate::engine::options::SessionOptions;
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl SchemaProvider for SysSchema {
         match name.to_lowercase().as_str() {
             "options" => options(&self.options).map(Some),
             "version" => version().map(Some),
-            _ => Ok(None),
+            _ => Err(EngineError::object_not_found(name, SYS).into()),
         }
     }
 

@@ -132,7 +132,8 @@ mod tests {
     use super::*;
     use arrow::array::{Decimal128Array, Float64Array, Int32Array, StringArray};
 
-    fn cast(values: ArrayRef) -> Vec<i32> {
+    fn cast(values: impl Array + 'static) -> Vec<i32> {
+        let values: ArrayRef = Arc::new(values);
         let cast = to_integer(&values, &DataType::Int32).expect("cast");
         cast.as_any()
             .downcast_ref::<Int32Array>()
@@ -144,11 +145,11 @@ mod tests {
     #[test]
     fn halves_are_rounded_away_from_zero() {
         assert_eq!(
-            cast(Arc::new(Float64Array::from(vec![1.7, -1.5, 2.5, -0.4]))),
+            cast(Float64Array::from(vec![1.7, -1.5, 2.5, -0.4])),
             [2, -2, 3, 0]
         );
         let decimals = Decimal128Array::from(vec![17, -15, 25, -4]).with_precision_and_scale(5, 1);
-        assert_eq!(cast(Arc::new(decimals.expect("decimal"))), [2, -2, 3, 0]);
+        assert_eq!(cast(decimals.expect("decimal")), [2, -2, 3, 0]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, TimezoneInfo,
+    Value,
 };
 
 /// A plain call.
@@ -31,8 +32,8 @@ pub(super) fn string(text: impl Into<String>) -> Expr {
     Expr::value(Value::SingleQuotedString(text.into()))
 }
 
-pub(super) fn number(text: impl ToString) -> Expr {
-    Expr::value(Value::Number(text.to_string(), false))
+pub(super) fn number(value: u64) -> Expr {
+    Expr::value(Value::Number(value.to_string(), false))
 }
 
 pub(super) fn cast(expr: Expr, data_type: DataType) -> Expr {
@@ -56,6 +57,14 @@ pub(super) fn adapt(mut function: Function) -> Expr {
             date_part(&name, function)
         }
         "mod" => remainder(function),
+        "now" | "current_timestamp" | "localtimestamp" => cast(
+            Expr::Function(function),
+            DataType::Timestamp(None, TimezoneInfo::None),
+        ),
+        "current_time" => cast(
+            Expr::Function(function),
+            DataType::Time(None, TimezoneInfo::None),
+        ),
         "length" | "char_length" | "character_length" | "octet_length" | "bit_length"
         | "strpos" | "position" | "locate" | "date_part" => {
             cast(Expr::Function(function), DataType::BigInt(None))
@@ -108,7 +117,7 @@ fn datafusion_name(name: &str) -> Option<&'static str> {
         "curdate" => "current_date",
         "char" => "chr",
         "locate" | "position" => "strpos",
-        "bool_or" => "bool_or",
+        "localtimestamp" => "now",
         "any_value" => "first_value",
         "stddev" => "stddev_samp",
         "variance" => "var_samp",

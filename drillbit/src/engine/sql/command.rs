@@ -153,17 +153,12 @@ impl Words<'_> {
     fn describe(&mut self) -> Result<Command, EngineError> {
         let name = self.dotted()?;
         let (schema, table) = name.rsplit_once('.').unwrap_or(("", &name));
-        let mut sql = format!(
+        let sql = format!(
             "SELECT COLUMN_NAME, DATA_TYPE, IS_NULLABLE FROM INFORMATION_SCHEMA.COLUMNS \
              WHERE LOWER(TABLE_NAME) = {}",
             quoted(&table.to_lowercase())
         );
-        if !schema.is_empty() {
-            sql += &format!(
-                " AND LOWER(TABLE_SCHEMA) = {}",
-                quoted(&schema.to_lowercase())
-            );
-        }
+        let sql = sql + &only_schema(schema);
         self.end(Command::Shorthand { sql })
     }
 
@@ -188,8 +183,7 @@ impl Words<'_> {
             return Ok(String::new());
         }
         self.keyword();
-        let schema = self.dotted()?.to_lowercase();
-        Ok(format!(" AND LOWER(TABLE_SCHEMA) = {}", quoted(&schema)))
+        Ok(only_schema(&self.dotted()?))
     }
 
     fn like(&mut self, column: &str) -> Result<String, EngineError> {
@@ -288,6 +282,17 @@ impl Words<'_> {
                 .map(|region| region.start),
         }
     }
+}
+
+/// A further condition; none for the empty name.
+fn only_schema(schema: &str) -> String {
+    if schema.is_empty() {
+        return String::new();
+    }
+    format!(
+        " AND LOWER(TABLE_SCHEMA) = {}",
+        quoted(&schema.to_lowercase())
+    )
 }
 
 fn quoted(text: &str) -> String {

@@ -24,7 +24,7 @@ pub const LIST_ITEMS_MAX: usize = 20_000;
 /// Most parts of one name (`a.b.c`).
 pub const NAME_PARTS_MAX: usize = 32;
 /// Most tables that a statement reads, counting each use of a WITH table as all its tables.
-pub const RELATIONS_MAX: usize = 200;
+pub const RELATIONS_MAX: usize = 128;
 
 /// Refuses what would be too deep, too long or too wide.
 ///

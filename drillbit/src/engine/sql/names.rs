@@ -1,7 +1,7 @@
 //! The names of a result's columns. Drill matches names without regard to case and shows them as
 //! the query spells them; expressions without a name are `EXPR$n`, and repeated names get a number.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr};
 
@@ -64,18 +64,23 @@ fn expr_name(expr: &Expr) -> Option<&str> {
 /// Gives out names that differ without regard to case: `a`, `a0`, `a1`.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct UniqueNames {
-    taken: HashSet<String>,
+    /// Names given out, in lower case, and the number to try next after each.
+    taken: HashMap<String, usize>,
 }
 
 impl UniqueNames {
     pub(in crate::engine) fn claim(&mut self, name: &str) -> String {
-        if self.taken.insert(name.to_lowercase()) {
+        let lower = name.to_lowercase();
+        let Some(mut number) = self.taken.get(&lower).copied() else {
+            self.taken.insert(lower, 0);
             return name.to_owned();
+        };
+        while self.taken.contains_key(&format!("{lower}{number}")) {
+            number += 1;
         }
-        let free = (0..)
-            .map(|n: usize| format!("{name}{n}"))
-            .find(|name| self.taken.insert(name.to_lowercase()));
-        free.expect("invariant: only finitely many names are taken")
+        self.taken.insert(format!("{lower}{number}"), 0);
+        self.taken.insert(lower, number + 1);
+        format!("{name}{number}")
     }
 }
 

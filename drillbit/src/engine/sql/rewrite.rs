@@ -10,9 +10,9 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Fetch,
     Function, GroupByExpr, Ident, JoinConstraint, JoinOperator, LimitClause, ObjectName,
-    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Spanned,
-    Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitMut,
-    VisitorMut, WindowFrameBound, WindowType,
+    ObjectNamePart, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Spanned, Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
+    Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
 };
 
 use super::calls;
@@ -203,7 +203,7 @@ impl Pass<'_> {
                 *expr = calls::cast(std::mem::replace(expr, null()), DataType::BigInt(None));
             }
             Expr::CompoundFieldAccess { access_chain, .. } => {
-                access_chain.iter_mut().for_each(count_from_one)
+                access_chain.iter_mut().for_each(count_from_one);
             }
             _ => {}
         }
@@ -274,41 +274,39 @@ impl Pass<'_> {
     fn fold_using(&mut self, table: &mut TableWithJoins) {
         for join in &mut table.joins {
             if let Some(JoinConstraint::Using(columns)) = constraint(&mut join.join_operator) {
-                columns.iter_mut().for_each(|column| self.fold_name(column));
+                for column in columns {
+                    self.fold_name(column);
+                }
             }
         }
     }
 
     fn fold_name(&mut self, name: &mut ObjectName) {
         for part in &mut name.0 {
-            if let datafusion::sql::sqlparser::ast::ObjectNamePart::Identifier(ident) = part {
+            if let ObjectNamePart::Identifier(ident) = part {
                 self.fold(ident);
             }
         }
     }
 
     fn enter_factor(&mut self, factor: &mut TableFactor) -> Result<(), EngineError> {
-        match factor {
+        let alias = match factor {
             TableFactor::Table {
                 alias, args: None, ..
-            } => {
-                alias.iter_mut().for_each(|alias| self.fold_alias(alias));
             }
+            | TableFactor::UNNEST { alias, .. } => alias,
             TableFactor::Derived {
                 subquery, alias, ..
             } => {
                 name_values(subquery, alias);
-                alias.iter_mut().for_each(|alias| self.fold_alias(alias));
+                alias
             }
             TableFactor::NestedJoin {
                 alias,
                 table_with_joins,
             } => {
-                alias.iter_mut().for_each(|alias| self.fold_alias(alias));
                 self.fold_using(table_with_joins);
-            }
-            TableFactor::UNNEST { alias, .. } => {
-                alias.iter_mut().for_each(|alias| self.fold_alias(alias))
+                alias
             }
             TableFactor::Table { .. }
             | TableFactor::TableFunction { .. }
@@ -324,6 +322,9 @@ impl Pass<'_> {
                     note: "",
                 });
             }
+        };
+        if let Some(alias) = alias {
+            self.fold_alias(alias);
         }
         Ok(())
     }
@@ -485,9 +486,9 @@ fn keep_row_counts(query: &mut Query) {
     match &mut query.limit_clause {
         Some(LimitClause::LimitOffset { limit, offset, .. }) => {
             limit.iter_mut().for_each(bare_number);
-            offset
-                .iter_mut()
-                .for_each(|offset| bare_number(&mut offset.value));
+            if let Some(offset) = offset {
+                bare_number(&mut offset.value);
+            }
         }
         Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
             bare_number(offset);
@@ -498,9 +499,9 @@ fn keep_row_counts(query: &mut Query) {
     if let Some(order) = &mut query.order_by
         && let OrderByKind::Expressions(exprs) = &mut order.kind
     {
-        exprs
-            .iter_mut()
-            .for_each(|order| bare_number(&mut order.expr));
+        for order in exprs {
+            bare_number(&mut order.expr);
+        }
     }
 }
 

@@ -111,11 +111,12 @@ async fn many_unions_are_refused_and_some_run() {
 
 #[tokio::test]
 async fn with_tables_that_multiply_are_refused() {
-    let mut sql = "with t0 as (select 1 a)".to_owned();
-    for table in 1..40 {
-        let before = table - 1;
-        sql += &format!(", t{table} as (select x.a from t{before} x, t{before} y)");
-    }
+    let table = |n: u32| {
+        let before = n - 1;
+        format!(", t{n} as (select x.a from t{before} x, t{before} y)")
+    };
+    let tables: String = (1..40).map(table).collect();
+    let sql = format!("with t0 as (select 1 a){tables}");
     assert!(survives(sql + " select count(*) from t39").await.is_some());
 }
 

@@ -202,3 +202,33 @@ async fn explain_shows_the_plan_as_text_and_json() {
         answer.rows()
     );
 }
+
+#[tokio::test]
+async fn tables_that_a_system_schema_lacks_are_named() {
+    for (table, within) in [
+        ("cp.`nosuch.json`", "'nosuch.json' not found within 'cp'"),
+        ("sys.nosuch", "'nosuch' not found within 'sys'"),
+        (
+            "INFORMATION_SCHEMA.nosuch",
+            "'nosuch' not found within 'information_schema'",
+        ),
+    ] {
+        let error = refusal(&format!("select * from {table}")).await;
+        assert!(error.to_string().ends_with(within), "{error}");
+        assert_eq!(error.class(), ErrorClass::Validation);
+    }
+}
+
+#[tokio::test]
+async fn the_clock_is_that_of_the_statement() {
+    let answer = answer("select now() = current_timestamp, now() x, current_date y").await;
+    assert_eq!(
+        answer.columns(),
+        ["EXPR$0 Boolean", "x Timestamp(ms)", "y Date32?"]
+    );
+    assert!(
+        answer.rows()[0].starts_with("true|20"),
+        "{:?}",
+        answer.rows()
+    );
+}
