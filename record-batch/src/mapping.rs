@@ -227,7 +227,11 @@ mod tests {
     }
 
     fn required(mut field: SerializedField) -> SerializedField {
-        field.major_type.as_mut().unwrap().set_mode(DataMode::Required);
+        field
+            .major_type
+            .as_mut()
+            .unwrap()
+            .set_mode(DataMode::Required);
         field
     }
 

@@ -323,61 +323,26 @@ fn decimals_wider_than_any_are_refused_unless_null() {
     assert_eq!(error, "column d: row 1 is a decimal of 17 bytes");
 }
 
+/// Five rows of each kind of layout.
+fn seed_columns() -> [(&'static str, ArrayRef); 6] {
+    let ints = [Some(1), None, Some(-3), None, Some(9)];
+    let bits = [Some(true), None, Some(false), None, None];
+    let texts = [Some("a"), None, Some("\u{fc}"), Some(""), None];
+    let bytes: [&[u8]; 5] = [&[1], b"xy", b"", b"\xff", b"0"];
+    let decimals = [Some(1), None, Some(-3), Some(i128::MAX / 9), None];
+    [
+        ("i", Arc::new(Int64Array::from(ints.to_vec()))),
+        ("b", Arc::new(BooleanArray::from(bits.to_vec()))),
+        ("t", Arc::new(StringArray::from(texts.to_vec()))),
+        ("y", Arc::new(BinaryArray::from(bytes.to_vec()))),
+        ("d", Arc::new(Decimal128Array::from(decimals.to_vec()))),
+        ("n", Arc::new(NullArray::new(5))),
+    ]
+}
+
 /// Batches to start from: all layouts, some empty.
 fn seeds() -> Vec<(RecordBatchDef, Vec<u8>)> {
-    let columns: [(&str, ArrayRef); 6] = [
-        (
-            "i",
-            Arc::new(Int64Array::from(vec![
-                Some(1),
-                None,
-                Some(-3),
-                None,
-                Some(9),
-            ])),
-        ),
-        (
-            "b",
-            Arc::new(BooleanArray::from(vec![
-                Some(true),
-                None,
-                Some(false),
-                None,
-                None,
-            ])),
-        ),
-        (
-            "t",
-            Arc::new(StringArray::from(vec![
-                Some("a"),
-                None,
-                Some("\u{fc}"),
-                Some(""),
-                None,
-            ])),
-        ),
-        (
-            "y",
-            Arc::new(BinaryArray::from(vec![
-                &[1_u8][..],
-                b"xy",
-                b"",
-                b"\xff",
-                b"0",
-            ])),
-        ),
-        (
-            "d",
-            Arc::new(Decimal128Array::from(vec![
-                Some(1),
-                None,
-                Some(-3),
-                Some(i128::MAX / 9),
-                None,
-            ])),
-        ),
-        ("n", Arc::new(NullArray::new(5))),
-    ];
+    let columns = seed_columns();
     let fields = columns.iter().map(|(name, array)| {
         let field = Field::new(*name, array.data_type().clone(), true);
         let untyped = *array.data_type() == DataType::Null;

@@ -187,7 +187,7 @@ fn values(
             let pairs = pairs.as_struct().clone();
             Arc::new(MapArray::new(entries.clone(), offsets, pairs, nulls, false))
         }
-        ref other => unimplemented!("{other}"),
+        ref other => panic!("no random values of {other}"),
     }
 }
 
