@@ -1,5 +1,5 @@
-//! The other side of a connection, by hand: frames put together here, byte by byte, so that they can
-//! be as wrong as a test wants, and so that nothing of the product's codec is needed to test it.
+//! The other side of a connection, by hand: frames put together here, byte by byte, so that they
+//! can be as wrong as a test wants, and so that nothing of the product's codec is needed to test it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -161,7 +161,7 @@ impl Peer {
         let left = deadline.saturating_duration_since(Instant::now());
         ensure!(!left.is_zero(), "no answer in time");
         self.stream.set_read_timeout(Some(left))?;
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(length) => {
                 self.input.extend_from_slice(&buffer[..length]);
@@ -191,7 +191,7 @@ pub fn hello(rpc_version: i32) -> protos::user::UserToBitHandshake {
     }
 }
 
-/// RUN_QUERY for SQL.
+/// `RUN_QUERY` for SQL.
 #[must_use]
 pub fn run_query(coordination_id: i32, sql: &str) -> Vec<u8> {
     let query = protos::user::RunQuery {
@@ -226,7 +226,7 @@ pub fn ack(coordination_id: i32) -> Vec<u8> {
 }
 
 /// A well-formed frame.
-// wire: golden/user/handshake: all three header fields, the body's key always, the raw body's only with one.
+// wire: golden/user/handshake: all three header fields, always a body, a raw body only if not empty.
 #[must_use]
 pub fn frame(
     mode: RpcMode,

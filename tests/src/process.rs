@@ -92,7 +92,7 @@ impl Process {
     #[must_use]
     pub fn stderr(&self) -> String {
         let tail = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.iter().map(|line| format!("{line}\n")).collect()
+        tail.iter().flat_map(|line| [line, "\n"]).collect()
     }
 
     /// The child's stdin; `None` after [`Process::end_input`].

@@ -69,7 +69,7 @@ fn outcome<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Outcome> {
     Ok(Outcome::Rows { columns, rows })
 }
 
-/// `1 x label=x type=4/INTEGER null=0 prec=0 scale=0 disp=11 signed=true class=java.lang.Integer cat=…`
+/// `1 x label=x type=4/INTEGER null=0 prec=0 scale=0 disp=11 signed=true class=Name cat=…`
 fn column(text: &str) -> Result<Column> {
     let (_, text) = text.split_once(' ').context("no number")?;
     let (name, text) = text.split_once(" label=").context("no label")?;

@@ -11,8 +11,8 @@ use protos::{data, shared};
 use record_batch::{DecodeOptions, Encoder};
 use tests::golden::{Frame, Recording};
 
-/// Recorded batches with complex types, which are refused by name for now. The list must be exact: a
-/// type that starts to work makes a test fail until its batches are taken off.
+/// Recorded batches with types that are refused by name. The list must be exact: a type that starts
+/// to work makes the test fail until its batches are taken off.
 const UNSUPPORTED: [(&str, usize); 0] = [];
 
 #[test]
@@ -22,7 +22,11 @@ fn every_recorded_batch_survives_arrow() {
         match round_trip(&def, &raw) {
             Ok((def_again, raw_again)) => {
                 let expected = with_zeros(&def);
-                assert_eq!(without_what_lacks(&def_again, &expected), expected, "{name} {index}");
+                assert_eq!(
+                    without_what_lacks(&def_again, &expected),
+                    expected,
+                    "{name} {index}"
+                );
                 let same_bytes = same_values(&def, &raw, &raw_again);
                 assert_eq!(same_bytes, Ok(()), "{name} {index}");
                 same += 1;
@@ -67,14 +71,14 @@ fn round_trip(def: &RecordBatchDef, raw: &Bytes) -> Result<(RecordBatchDef, Byte
     let batch = record_batch::decode(def, raw, &DecodeOptions::default())
         .map_err(|error| error.to_string())?;
     let encoder = Encoder::try_new(&batch.schema()).map_err(|error| error.to_string())?;
-    let encoded = encoder.encode(&batch).map_err(|error| error.to_string())?;
-    Ok((encoded.def, encoded.dbody.concat().into()))
+    let again = encoder.encode(&batch).map_err(|error| error.to_string())?;
+    Ok((again.def, again.dbody.concat().into()))
 }
 
-/// What Drill's sender of a data connection leaves out of a batch without rows, as its user server (and
-/// ours) writes it: zeros. Every other descriptor stays as it is.
+/// What Drill's sender of a data connection leaves out of a batch without rows, as its user server
+/// (and ours) writes it: zeros. Every other descriptor stays as it is.
 fn with_zeros(def: &RecordBatchDef) -> RecordBatchDef {
-    if def.record_count.is_some() {
+    if def.carries_two_byte_selection_vector.is_some() {
         return def.clone();
     }
     RecordBatchDef {
@@ -139,7 +143,9 @@ fn compare(
     for child in &field.child {
         let (mut one, mut other) = (one.split_to(length(child)), other.split_to(length(child)));
         let bits = (column_name(child) == "$bits$").then(|| one.to_vec());
-        let of_child = present.as_deref().filter(|_| column_name(child) != "$offsets$");
+        let of_child = present
+            .as_deref()
+            .filter(|_| column_name(child) != "$offsets$");
         compare(child, &mut one, &mut other, of_child)
             .map_err(|slot| format!("/{}{slot}", column_name(child)))?;
         // `$bits$` rules the vectors behind it.
@@ -171,7 +177,7 @@ fn length(field: &SerializedField) -> usize {
     usize::try_from(field.buffer_length()).unwrap()
 }
 
-/// Width of a slot, and how many of its bytes mean something; `None` where values have no fixed width.
+/// Width of a slot, and how many of its bytes mean something; `None` where the width is not fixed.
 fn slot_bytes(field: &SerializedField) -> Option<(usize, usize)> {
     Some(match minor_type(field) {
         MinorType::Tinyint | MinorType::Uint1 => (1, 1),

@@ -1,5 +1,5 @@
-//! Every recorded protobuf body decodes into our message, keeps every field, and encodes to the bytes
-//! that it was; and the table of calls names each as the recorder did.
+//! Every recorded protobuf body decodes into our message, keeps every field, and encodes to the
+//! bytes that it was; and the table of calls names each as the recorder did.
 
 use std::collections::BTreeSet;
 

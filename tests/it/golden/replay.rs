@@ -38,7 +38,7 @@ async fn our_client_reads_every_type_from_the_recorded_drill() {
                 );
             }
             (Err(error), Outcome::Error(expected)) => {
-                assert_eq!(kind(&error.to_string()), kind(&expected))
+                assert_eq!(kind(&error.to_string()), kind(&expected));
             }
             (found, expected) => panic!("{}: {found:?}, expected {expected:?}", statement.sql),
         }
@@ -97,8 +97,8 @@ fn our_node_answers_every_recorded_query_of_a_type_with_the_recorded_bytes() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
-/// A server that sends one client what Drill sent, as soon as the client has sent what Drill had got
-/// by then.
+/// A server that sends one client what Drill sent, as soon as the client has sent what Drill had
+/// got by then.
 fn recorded_server(recording: Recording) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

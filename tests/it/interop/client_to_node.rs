@@ -1,15 +1,9 @@
 //! Our client against our node.
 
-use std::net::SocketAddr;
-
 use super::client_suite::on;
 use crate::nodes::node;
 
-fn ours() -> Option<SocketAddr> {
-    Some(node().user())
-}
-
-on! { ours(),
+on! { Some(node().user()),
     every_scalar_type_arrives_with_its_nulls
     every_type_of_json_arrives_with_its_nulls
     intervals_arrive_with_their_nulls

@@ -23,7 +23,7 @@ fn the_driver_shows_what_the_transcript_of_all_types_says_about_a_real_drill() {
                 assert_eq!(read.kept, rows);
             }
             (Err(error), Outcome::Error(expected)) => {
-                assert!(expected.starts_with(error.message.split(':').next().unwrap()))
+                assert!(expected.starts_with(error.message.split(':').next().unwrap()));
             }
             (found, expected) => panic!("{found:?}, expected {expected:?}"),
         }

@@ -1,5 +1,5 @@
-//! SIGKILL for one side in the middle of a result: the other side knows within two seconds, says so in
-//! a typed error, and nothing of the query is left.
+//! SIGKILL for one side in the middle of a result: the other side knows within two seconds, says so
+//! in a typed error, and nothing of the query is left.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use drillbit::node::NodeOptions;
 use futures::StreamExt;
+use rpc_bus::ledger::Kind;
 use tests::data;
 use tests::interop::{Jdbc, Memory, RealDrillbit, available, jdbc};
 use tests::node::Node;
@@ -79,14 +80,15 @@ fn the_driver_notices_the_death_of_our_node() {
 
 #[test]
 fn our_node_notices_the_death_of_our_client() {
-    let node = node_in_process();
+    let (node, idle) = node_in_process();
     let mut reader = stalled_reader(node.user_addr());
-    assert!(
-        !node.ledger().is_zero(),
+    assert_ne!(
+        in_use(&node),
+        idle,
         "nothing is charged for a running query"
     );
     reader.kill();
-    assert_quiet(node);
+    assert_idle(node, idle);
 }
 
 #[test]
@@ -94,31 +96,44 @@ fn our_node_notices_the_death_of_the_driver() {
     let Some(jdbc) = available("the JDBC driver", Jdbc::start()) else {
         return;
     };
-    let node = node_in_process();
+    let (node, idle) = node_in_process();
     let connection = jdbc.connect(node.user_addr(), &[]).unwrap();
     let statement = connection.statement().unwrap();
     statement.execute(&long_query()).unwrap();
     statement.fetch(1, 0).unwrap();
-    assert!(
-        !node.ledger().is_zero(),
+    assert_ne!(
+        in_use(&node),
+        idle,
         "nothing is charged for a running query"
     );
     jdbc.kill();
-    assert_quiet(node);
+    assert_idle(node, idle);
 }
 
-/// A node whose ledger can be looked at.
-fn node_in_process() -> drillbit::node::Node {
+/// What a node's ledger reads, by kind.
+type InUse = [usize; Kind::ALL.len()];
+
+/// A node whose ledger can be looked at, and what that reads while nobody is connected: at most the
+/// task that accepts.
+fn node_in_process() -> (drillbit::node::Node, InUse) {
     let options = NodeOptions {
         user_addr: ([127, 0, 0, 1], 0).into(),
         ..NodeOptions::default()
     };
-    drillbit::node::Node::start(&options).unwrap()
+    let node = drillbit::node::Node::start(&options).unwrap();
+    let idle = in_use(&node);
+    let accepting = usize::from(node.ledger().used(Kind::Tasks) > 0);
+    assert_eq!(idle.iter().sum::<usize>(), accepting, "{:?}", node.ledger());
+    (node, idle)
 }
 
-fn assert_quiet(node: drillbit::node::Node) {
+fn in_use(node: &drillbit::node::Node) -> InUse {
+    Kind::ALL.map(|kind| node.ledger().used(kind))
+}
+
+fn assert_idle(node: drillbit::node::Node, idle: InUse) {
     let killed = Instant::now();
-    while !node.ledger().is_zero() {
+    while in_use(&node) != idle {
         assert!(killed.elapsed() < NOTICED_WITHIN, "{:?}", node.ledger());
         thread::sleep(Duration::from_millis(5));
     }

@@ -15,7 +15,7 @@ use tests::process::Process;
 use crate::nodes::NODE;
 
 const READER: &str = env!("CARGO_BIN_EXE_stalled-reader");
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 const REST_WITHIN: Duration = Duration::from_secs(90);
 const MIB: u64 = 1024 * 1024;
 
@@ -42,8 +42,8 @@ fn finish(reader: &mut Process) {
     assert_eq!(done, format!("rows={} sum={}", totals.rows, totals.ids));
 }
 
-/// Samples memory once a second while nothing should happen. The first seconds, in which buffers fill,
-/// do not count.
+/// Samples memory once a second while nothing should happen. The first seconds, in which buffers
+/// fill, do not count.
 fn assert_flat(what: &str, seconds: usize, limit: u64, mut resident: impl FnMut() -> u64) {
     let mut samples = Vec::new();
     for _ in 0..seconds {

@@ -1,6 +1,6 @@
 //! A client in a process of its own, so that its memory can be measured and it can be killed:
-//! `stalled-reader HOST:PORT SQL` reads one batch, prints `stalled`, waits for a line on stdin, reads
-//! the rest, and prints how many rows there were and the sum of their first column.
+//! `stalled-reader HOST:PORT SQL` reads one batch, prints `stalled`, waits for a line on stdin,
+//! reads the rest, and prints how many rows there were and the sum of their first column.
 
 use std::io;
 use std::process::ExitCode;

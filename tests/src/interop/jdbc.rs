@@ -161,17 +161,14 @@ impl Jdbc {
     }
 
     fn request(&self, verb: &str, arguments: &[&str]) -> Result<Value, JdbcError> {
-        let (send, reply) = mpsc::channel();
-        let sent = self
-            .send(verb, arguments, send)
-            .map_err(|error| JdbcError::harness(&error));
-        let number = sent?;
-        let reply = reply.recv_timeout(REPLY_WITHIN).map_err(|_| {
+        let (sender, receiver) = mpsc::channel();
+        let number = self
+            .send(verb, arguments, sender)
+            .map_err(|error| JdbcError::harness(&error))?;
+        let reply = receiver.recv_timeout(REPLY_WITHIN).map_err(|_| {
             locked(&self.waiting).remove(&number);
-            JdbcError::harness(&anyhow::anyhow!(
-                "no reply to {verb}; {}",
-                self.process.stderr()
-            ))
+            let stderr = self.process.stderr();
+            JdbcError::harness(&anyhow::anyhow!("no reply to {verb}; {stderr}"))
         })?;
         match reply.get("error") {
             Some(error) => Err(JdbcError::parse(error)),
@@ -187,12 +184,7 @@ impl Jdbc {
         let mut line = format!("{number}\t{verb}");
         for argument in arguments {
             line.push('\t');
-            line.push_str(
-                &argument
-                    .replace('\\', "\\\\")
-                    .replace('\t', "\\t")
-                    .replace('\n', "\\n"),
-            );
+            line.push_str(&escaped(argument));
         }
         line.push('\n');
         requests.stdin.write_all(line.as_bytes())?;
@@ -434,7 +426,11 @@ impl Rows {
     pub fn texts(&self) -> Vec<Vec<&str>> {
         self.kept
             .iter()
-            .map(|row| row.iter().map(JdbcValue::text_or_null).collect())
+            .map(|row| {
+                row.iter()
+                    .map(|value| JdbcValue::text_or_null(value.as_ref()))
+                    .collect()
+            })
             .collect()
     }
 }
@@ -447,9 +443,16 @@ impl JdbcValue {
         })
     }
 
-    fn text_or_null(value: &Option<Self>) -> &str {
-        value.as_ref().map_or("NULL", |value| &value.text)
+    fn text_or_null(value: Option<&Self>) -> &str {
+        value.map_or("NULL", |value| &value.text)
     }
+}
+
+fn escaped(argument: &str) -> String {
+    argument
+        .replace('\\', "\\\\")
+        .replace('\t', "\\t")
+        .replace('\n', "\\n")
 }
 
 fn text(value: &Value) -> String {
