@@ -562,6 +562,10 @@ fn offered(data_type: &DataType) -> Result<(), EngineError> {
     })
 }
 
+/// Length of a VARCHAR in a CAST that gives none.
+// wire: golden/user/types frame 122
+const VARCHAR_LENGTH_DEFAULT: u64 = 65_535;
+
 /// CAST with Drill's rounding and lengths.
 fn drill_cast(cast: Expr) -> Expr {
     let Expr::Cast {
@@ -583,7 +587,12 @@ fn drill_cast(cast: Expr) -> Expr {
         DataType::Varchar(length)
         | DataType::CharVarying(length)
         | DataType::CharacterVarying(length)
-        | DataType::Nvarchar(length) => sized("drill_varchar", *expr, text, characters(length)),
+        | DataType::Nvarchar(length) => sized(
+            "drill_varchar",
+            *expr,
+            text,
+            Some(characters(length).unwrap_or(VARCHAR_LENGTH_DEFAULT)),
+        ),
         DataType::Char(length) | DataType::Character(length) => sized(
             "drill_char",
             *expr,
