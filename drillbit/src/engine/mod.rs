@@ -12,6 +12,7 @@ mod error;
 mod functions;
 mod options;
 mod output;
+mod physical;
 mod planning;
 mod session;
 mod settings;

@@ -20,6 +20,7 @@ use super::catalog::SharedSchemas;
 use super::error::EngineError;
 use super::options::SessionOptions;
 use super::output::Output;
+use super::physical;
 use super::planning::Stop;
 use super::sql::command::{self, Command};
 use super::sql::rewrite::{Rewritten, Scope, rewrite};
@@ -142,7 +143,7 @@ impl Planner<'_> {
         max_rows: Option<u64>,
     ) -> Result<Planned, EngineError> {
         let (output, physical) = self.physical(tokens, sql, max_rows)?;
-        let files = files_of(physical.as_ref());
+        let files = physical::files(physical.as_ref());
         // Operators that start at once spawn tasks on the runtime.
         let _entered = self.runtime.enter();
         let stream =
@@ -186,7 +187,9 @@ impl Planner<'_> {
         let optimized = self.optimized(plan).map_err(placed)?;
         let planner = self.state.query_planner();
         let physical = planner.create_physical_plan(&optimized, &self.state);
-        Ok((output, self.wait(physical)?.map_err(placed)?))
+        let physical = self.wait(physical)?.map_err(placed)?;
+        physical::check_depth(physical.as_ref())?;
+        Ok((output, physical))
     }
 
     fn optimized(&self, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
@@ -242,29 +245,6 @@ fn place(error: EngineError, positions: &super::sql::position::Positions) -> Eng
         }
         other => other,
     }
-}
-
-/// The files that a plan's scans name.
-fn files_of(plan: &dyn ExecutionPlan) -> Vec<String> {
-    use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
-    use datafusion::datasource::source::DataSourceExec;
-    const SHOWN_MAX: usize = 8;
-    let mut files = vec![];
-    let mut open: Vec<&dyn ExecutionPlan> = vec![plan];
-    while let Some(node) = open.pop() {
-        open.extend(node.children().into_iter().map(AsRef::as_ref));
-        let config = node
-            .downcast_ref::<DataSourceExec>()
-            .and_then(|scan| scan.data_source().downcast_ref::<FileScanConfig>());
-        let groups = config.iter().flat_map(|config| &config.file_groups);
-        for file in groups.flat_map(FileGroup::files) {
-            let path = format!("/{}", file.object_meta.location);
-            if files.len() < SHOWN_MAX && !files.contains(&path) {
-                files.push(path);
-            }
-        }
-    }
-    files
 }
 
 /// The answer of statements that return no rows of their own.

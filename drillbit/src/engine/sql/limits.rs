@@ -25,6 +25,8 @@ pub const LIST_ITEMS_MAX: usize = 20_000;
 pub const NAME_PARTS_MAX: usize = 32;
 /// Most tables that a statement reads, counting each use of a WITH table as all its tables.
 pub const RELATIONS_MAX: usize = 128;
+/// Deepest plan, in operators: polling one recurses over it, on threads with small stacks.
+pub const PLAN_DEPTH_MAX: usize = 800;
 
 /// Refuses what would be too deep, too long or too wide.
 ///

@@ -201,3 +201,31 @@ async fn files_join_the_sample() {
     .await;
     assert_eq!(answer.rows(), ["A|true", "B|true"]);
 }
+
+#[tokio::test]
+async fn a_file_that_changed_is_read_again() {
+    let folder = Folder::new();
+    let session = super::engine().session();
+    let sql = format!("select count(*), max(id) from {}", folder.table("all"));
+    fs::create_dir(folder.path("all")).expect("folder");
+    for (rows, expected) in [(10, "10|9"), (7, "7|6")] {
+        parquet(&folder.path("all/a.parquet"), rows);
+        let answer = super::run_in(&session, &sql).await.expect("rows");
+        assert_eq!(answer.rows(), [expected]);
+    }
+}
+
+#[tokio::test]
+async fn unsigned_columns_keep_their_largest_values() {
+    let folder = Folder::new();
+    let schema = Schema::new(vec![Field::new("u", DataType::UInt64, true)]);
+    let values = arrow::array::UInt64Array::from(vec![u64::MAX]);
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values)]).expect("batch");
+    let file = fs::File::create(folder.path("u.parquet")).expect("file");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("writer");
+    writer.write(&batch).expect("written");
+    writer.close().expect("closed");
+    let answer = folder.rows("u.parquet", "select *").await;
+    assert_eq!(answer.columns(), ["u Decimal128(20, 0)?"]);
+    assert_eq!(answer.rows(), ["18446744073709551615"]);
+}

@@ -154,3 +154,11 @@ async fn a_session_goes_on_after_a_refusal() {
         ["1"]
     );
 }
+
+#[tokio::test]
+async fn windows_in_a_row_run() {
+    let window = |n: u32| format!("sum(salary) over (partition by store_id + {n} order by salary)");
+    let list = |count| (0..count).map(window).collect::<Vec<_>>().join(", ");
+    let sql = |count| format!("select {} from cp.`employee.json` limit 1", list(count));
+    assert_eq!(answer(&sql(20)).await.row_count(), 1);
+}

@@ -82,7 +82,7 @@ async fn intervals_have_drills_two_kinds() {
 async fn nulls_are_optional_and_have_the_casts_type() {
     for (expr, column) in [
         ("cast(null as int)", "x Int32?"),
-        ("cast(null as varchar)", "x Utf8?"),
+        ("cast(null as varchar)", "x Utf8(65535)?"),
         ("cast(null as decimal(9,2))", "x Decimal128(9, 2)?"),
         ("cast(null as boolean)", "x Boolean?"),
         ("null", "x Int32?"),
