@@ -35,7 +35,9 @@ impl Checksum {
         for column in batch.columns() {
             mix_column(&mut hashes, column)?;
         }
-        hashes.into_iter().for_each(|hash| self.add_hash(hash));
+        for hash in hashes {
+            self.add_hash(hash);
+        }
         Ok(())
     }
 
