@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use drillbit::node::NodeOptions;
 use prost::Message;
 use protos::rpc::RpcMode;
 use protos::shared::{DrillPbError, QueryId};
@@ -369,6 +370,34 @@ fn memory_stays_bounded_whatever_peers_announce_and_hold_back() {
     still_serves(&node);
     let grown = node.resident_bytes().unwrap().saturating_sub(before);
     assert!(grown < 100 * MIB as u64, "grown by {grown} bytes");
+}
+
+#[test]
+fn silence_before_the_handshake_ends_the_connection() {
+    let mut options = NodeOptions {
+        user_addr: ([127, 0, 0, 1], 0).into(),
+        ..NodeOptions::default()
+    };
+    options.user_server.connections.connection.handshake_timeout = Duration::from_millis(200);
+    let node = drillbit::node::Node::start(&options).unwrap();
+    let hello = request(1, 0, &peer::hello(5).encode_to_vec());
+    for said in [
+        &[][..],
+        &hello[..1],
+        &hello[..hello.len() / 2],
+        &hello[..hello.len() - 1],
+    ] {
+        let mut peer = Peer::connect(node.user_addr()).unwrap();
+        peer.send(said).unwrap();
+        peer.closed_within(CLOSED_WITHIN).unwrap();
+    }
+    // Whoever shakes hands in time stays.
+    let mut peer = Peer::open(node.user_addr()).unwrap();
+    assert!(
+        peer.closed_within(Duration::from_millis(400)).is_err(),
+        "closed"
+    );
+    node.shutdown(Duration::ZERO);
 }
 
 const SELECT: &str = "select 1 from (values(1))";

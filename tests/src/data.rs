@@ -99,8 +99,8 @@ pub fn five_million_totals() -> Totals {
     }
 }
 
-/// Every scalar type that a Parquet file can bring to Drill, nullable: a row of ordinary values, one
-/// of nulls, one of smallest and one of largest values. `id` is required.
+/// Every scalar type that a Parquet file can bring to Drill, nullable: a row of ordinary values,
+/// one of nulls, one of smallest and one of largest values. `id` is required.
 ///
 /// # Errors
 /// The cache cannot be written.
@@ -154,6 +154,36 @@ pub fn csv_with_header() -> Result<PathBuf> {
         &format!("people-{VERSION}.csvh"),
         "id,name,city\n1,Ada,London\n2,Grace,New York\n3,Barbara,\"Boston, MA\"\n",
     )
+}
+
+/// Files whose content is not what their names say.
+///
+/// # Errors
+/// The cache cannot be written.
+pub fn unreadable() -> Result<[PathBuf; 3]> {
+    Ok([
+        text_file(
+            &format!("garbage-{VERSION}.parquet"),
+            "PAR1, says the file, and no more",
+        )?,
+        text_file(&format!("truncated-{VERSION}.json"), "{\"id\":1}\n{\"id\":")?,
+        text_file(&format!("garbage-{VERSION}.json"), "id,name\n1,Ada\n")?,
+    ])
+}
+
+/// A directory of two JSON files with different columns.
+///
+/// # Errors
+/// The cache cannot be written.
+pub fn changing_columns() -> Result<PathBuf> {
+    cache::entry(&format!("changing-columns-{VERSION}"), |directory| {
+        fs::create_dir(directory)?;
+        fs::write(directory.join("0.json"), "{\"a\":1,\"b\":\"x\"}\n")?;
+        Ok(fs::write(
+            directory.join("1.json"),
+            "{\"a\":2,\"c\":1.5}\n",
+        )?)
+    })
 }
 
 fn write_million(path: &Path) -> Result<()> {

@@ -1,5 +1,5 @@
 //! The other side of a connection, by hand: frames put together here, byte by byte, so that they
-//! can be as wrong as a test wants, and so that nothing of the product's codec is needed to test it.
+//! can be as wrong as a test wants, and so that no product codec is needed to test it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -226,7 +226,7 @@ pub fn ack(coordination_id: i32) -> Vec<u8> {
 }
 
 /// A well-formed frame.
-// wire: golden/user/handshake: all three header fields, always a body, a raw body only if not empty.
+// wire: golden/user/handshake: all three header fields, always a body, a raw body if not empty.
 #[must_use]
 pub fn frame(
     mode: RpcMode,

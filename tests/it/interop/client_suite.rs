@@ -158,6 +158,29 @@ pub(super) async fn wrong_sql_is_an_error_of_its_kind_and_the_connection_goes_on
     connected.close().await;
 }
 
+pub(super) async fn unreadable_files_are_errors_and_the_connection_goes_on(node: SocketAddr) {
+    let connected = Connected::to(node).await;
+    for file in data::unreadable().unwrap() {
+        let error = all(
+            &connected.client,
+            &format!("select * from {}", table(&file)),
+        )
+        .await;
+        let error = error.expect_err("rows");
+        assert!(
+            matches!(error, ClientError::Remote(_)),
+            "{}: {error:?}",
+            file.display()
+        );
+        assert_eq!(error.error_id().map(str::len), Some(36), "{error:?}");
+    }
+    assert_eq!(
+        one_value(&connected.client, "select 7 from (values(1))").await,
+        "7"
+    );
+    connected.close().await;
+}
+
 pub(super) async fn a_cancel_ends_a_result(node: SocketAddr) {
     let connected = Connected::to(node).await;
     let sql = format!("select * from {}", table(&data::five_million().unwrap()));

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
+use client::QueryEvent;
+use tests::data;
 use tests::interop::real_drillbit;
 
-use super::client_suite::on;
+use super::client_suite::{on, table};
+use crate::nodes::Connected;
 
 fn drill() -> Option<SocketAddr> {
     real_drillbit().map(tests::interop::RealDrillbit::user)
@@ -19,6 +22,7 @@ on! { drill(),
     a_million_rows_arrive_once_each
     an_error_has_drills_kind_id_and_node
     wrong_sql_is_an_error_of_its_kind_and_the_connection_goes_on
+    unreadable_files_are_errors_and_the_connection_goes_on
     a_cancel_ends_a_result
     a_result_dropped_early_leaves_the_client_usable
     a_query_dropped_before_its_first_batch_leaves_the_client_usable
@@ -29,4 +33,27 @@ on! { drill(),
     a_session_keeps_what_was_set
     an_idle_client_stays_connected
     a_client_closed_with_a_running_query_leaves_nothing
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_columns_between_files_is_told() {
+    let Some(drill) = drill() else { return };
+    let connected = Connected::to(drill).await;
+    let sql = format!(
+        "select * from {}",
+        table(&data::changing_columns().unwrap())
+    );
+    let mut stream = connected.client.query(&sql).await.unwrap();
+    let mut columns = Vec::new();
+    while let Some(event) = stream.next_event().await.unwrap() {
+        if let QueryEvent::Schema(schema) = event {
+            let names = schema.fields().iter().map(|field| field.name().clone());
+            columns.push(names.collect::<Vec<_>>());
+        }
+    }
+    // Drill reads the files in an order of its own.
+    columns.sort();
+    assert_eq!(columns, [["a", "b"], ["a", "c"]]);
+    drop(stream);
+    connected.close().await;
 }

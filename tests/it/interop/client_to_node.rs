@@ -12,6 +12,7 @@ on! { Some(node().user()),
     a_million_rows_arrive_once_each
     an_error_has_drills_kind_id_and_node
     wrong_sql_is_an_error_of_its_kind_and_the_connection_goes_on
+    unreadable_files_are_errors_and_the_connection_goes_on
     a_cancel_ends_a_result
     a_result_dropped_early_leaves_the_client_usable
     a_query_dropped_before_its_first_batch_leaves_the_client_usable

@@ -22,8 +22,10 @@ fn names_of_columns() {
 #[test]
 fn casts_to_integers_round() {
     agree(&[
-        "select cast(1.7 as int), cast(-1.5 as int), cast(2.5 as int), cast(0.4 as bigint) from (values(1))",
-        "select cast(cast(1.7 as double) as int), cast(cast(-2.5 as double) as bigint) from (values(1))",
+        "select cast(1.7 as int), cast(-1.5 as int), cast(2.5 as int), \
+         cast(0.4 as bigint) from (values(1))",
+        "select cast(cast(1.7 as double) as int), \
+         cast(cast(-2.5 as double) as bigint) from (values(1))",
         "select cast('12' as int), cast('-9' as bigint) from (values(1))",
     ]);
 }
@@ -31,8 +33,10 @@ fn casts_to_integers_round() {
 #[test]
 fn casts_of_texts() {
     agree(&[
-        "select cast(i as int), cast(d as float), cast(s as varbinary(10)), cast(s as varchar(2)) from JSON",
-        "select cast(dt as date), cast(tm as time), cast(ts as timestamp), cast(dc as decimal(12,3)) from JSON",
+        "select cast(i as int), cast(d as float), cast(s as varbinary(10)), \
+         cast(s as varchar(2)) from JSON",
+        "select cast(dt as date), cast(tm as time), cast(ts as timestamp), \
+         cast(dc as decimal(12,3)) from JSON",
         "select cast(i as varchar), cast(d as varchar(10)), cast(b as varchar(5)) from JSON",
     ]);
 }
@@ -51,7 +55,8 @@ fn dates_and_intervals() {
     agree(&[
         "select date '2024-03-01' - date '2024-02-28' from (values(1))",
         "select date '2024-01-31' + interval '1' month from (values(1))",
-        "select extract(year from date '2024-03-01'), extract(month from date '2024-03-01') from (values(1))",
+        "select extract(year from date '2024-03-01'), \
+         extract(month from date '2024-03-01') from (values(1))",
     ]);
 }
 
@@ -59,7 +64,8 @@ fn dates_and_intervals() {
 fn functions_of_texts() {
     agree(&[
         "select upper(s), lower(s), char_length(s) from JSON",
-        "select substr('hello', 2, 3), 'a' || 'b', trim('  x '), position('l' in 'hello') from (values(1))",
+        "select substr('hello', 2, 3), 'a' || 'b', trim('  x '), \
+         position('l' in 'hello') from (values(1))",
     ]);
 }
 
@@ -88,7 +94,8 @@ fn aggregates_and_order() {
 fn joins_and_unions() {
     agree(&[
         "select a.id, b.name from JSON a join CSV b on a.id = cast(b.id as bigint) order by a.id",
-        "select a.id, b.name from JSON a left join CSV b on a.i = cast(b.id as bigint) order by a.id",
+        "select a.id, \
+         b.name from JSON a left join CSV b on a.i = cast(b.id as bigint) order by a.id",
         "select id from (select id from JSON union all select 4 id from (values(1))) x order by id",
         "with x as (select id from JSON where id > 1) select count(*) from x",
     ]);

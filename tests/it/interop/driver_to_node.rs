@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tests::data;
-use tests::interop::{Jdbc, JdbcConnection, JdbcError, JdbcStatement, Rows, jdbc};
+use tests::interop::{ALL_ROWS, Jdbc, JdbcConnection, JdbcError, JdbcStatement, Rows, jdbc};
 use tests::transcript::{self, Outcome, Statement};
 
 use crate::nodes::node;
@@ -101,10 +101,84 @@ fn every_scalar_type_of_parquet_arrives_with_its_nulls() {
             .iter()
             .map(|column| column.type_name.as_str())
             .collect::<Vec<_>>(),
-        super::SCALAR_TYPES
+        SCALAR_TYPES
     );
-    assert_eq!(read.texts(), super::SCALAR_ROWS);
+    assert_eq!(read.texts(), SCALAR_ROWS);
 }
+
+/// Types of [`data::scalars`], as JDBC names them.
+const SCALAR_TYPES: [&str; 14] = [
+    "INTEGER",
+    "BOOLEAN",
+    "INTEGER",
+    "BIGINT",
+    "FLOAT",
+    "DOUBLE",
+    "CHARACTER VARYING",
+    "BINARY VARYING",
+    "DECIMAL",
+    "DECIMAL",
+    "DECIMAL",
+    "DATE",
+    "TIME",
+    "TIMESTAMP",
+];
+
+/// Rows of [`data::scalars`], as JDBC shows them.
+const SCALAR_ROWS: [[&str; 14]; 4] = [
+    [
+        "1",
+        "true",
+        "42",
+        "42",
+        "1.5",
+        "-2.25",
+        "h\u{e9}llo",
+        "616263",
+        "123.45",
+        "-12345678901234.5678",
+        "1234567890.1234567890",
+        "2024-02-29",
+        "12:34:56.789",
+        "2024-02-29 12:34:56.789",
+    ],
+    [
+        "2", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL", "NULL",
+        "NULL", "NULL", "NULL",
+    ],
+    [
+        "3",
+        "false",
+        "-2147483648",
+        "-9223372036854775808",
+        "-3.4028235E38",
+        "-1.7976931348623157E308",
+        "",
+        "",
+        "-9999999.99",
+        "-99999999999999.9999",
+        "-9999999999999999999999999999.9999999999",
+        "1900-01-01",
+        "00:00:00",
+        "1900-01-01 00:00:00.0",
+    ],
+    [
+        "4",
+        "true",
+        "2147483647",
+        "9223372036854775807",
+        "3.4028235E38",
+        "1.7976931348623157E308",
+        "\u{1f980} crab",
+        "00ff",
+        "9999999.99",
+        "99999999999999.9999",
+        "9999999999999999999999999999.9999999999",
+        "2099-12-31",
+        "23:59:59.999",
+        "2099-12-31 23:59:59.999",
+    ],
+];
 
 #[test]
 fn every_type_of_json_arrives_with_its_nulls() {
@@ -140,8 +214,8 @@ fn casts_of_nulls_are_nulls_of_the_other_type() {
     let path = data::json_nulls().unwrap();
     let sql = format!(
         "select cast(i as int), cast(i as bigint), cast(d as float), cast(s as varbinary(10)), \
-         cast(dt as date), cast(tm as time), cast(ts as timestamp), cast(dc as decimal(12,3)), cast(s as varchar(2)) \
-         from dfs.`{}`",
+         cast(dt as date), cast(tm as time), cast(ts as timestamp), \
+         cast(dc as decimal(12,3)), cast(s as varchar(2)) from dfs.`{}`",
         path.display()
     );
     let (columns, read) = connect(jdbc).query(&sql).unwrap();
@@ -302,7 +376,7 @@ fn a_cancel_in_the_middle_of_a_result_ends_it_and_leaves_the_connection() {
         .unwrap();
     assert_eq!(statement.fetch(10, 0).unwrap().count, 10);
     statement.cancel().unwrap();
-    let canceled = statement.fetch(u64::MAX >> 1, 0).unwrap_err();
+    let canceled = statement.fetch(ALL_ROWS, 0).unwrap_err();
     assert_eq!(canceled.message, "Statement canceled");
     assert_eq!(
         connection
@@ -341,7 +415,7 @@ fn a_cancel_from_another_thread_ends_a_running_query() {
 
 fn run(statement: &JdbcStatement<'_>, sql: &str) -> Result<Rows, JdbcError> {
     statement.execute(sql)?;
-    statement.fetch(u64::MAX >> 1, 1)
+    statement.fetch(ALL_ROWS, 1)
 }
 
 #[test]
@@ -380,7 +454,7 @@ fn a_result_set_closed_early_leaves_the_statement_usable() {
     statement
         .execute("select employee_id from cp.`employee.json`")
         .unwrap();
-    assert_eq!(statement.fetch(u64::MAX >> 1, 0).unwrap().count, 1155);
+    assert_eq!(statement.fetch(ALL_ROWS, 0).unwrap().count, 1155);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use drillbit::node::NodeOptions;
 use futures::StreamExt;
 use rpc_bus::ledger::Kind;
 use tests::data;
-use tests::interop::{Jdbc, Memory, RealDrillbit, available, jdbc};
+use tests::interop::{ALL_ROWS, Jdbc, Memory, RealDrillbit, available, jdbc};
 use tests::node::Node;
 
 use super::stalled::stalled_reader;
@@ -73,7 +73,7 @@ fn the_driver_notices_the_death_of_our_node() {
     statement.fetch(1, 0).unwrap();
     node.process().kill();
     let killed = Instant::now();
-    let error = statement.fetch(u64::MAX >> 1, 0).unwrap_err();
+    let error = statement.fetch(ALL_ROWS, 0).unwrap_err();
     assert!(killed.elapsed() < NOTICED_WITHIN, "{:?}", killed.elapsed());
     assert!(error.message.starts_with("CONNECTION ERROR"), "{error}");
 }

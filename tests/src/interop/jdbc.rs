@@ -21,6 +21,9 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 /// No request of a test takes longer; a driver that hangs fails the test.
 const REPLY_WITHIN: Duration = Duration::from_secs(90);
 
+/// As many rows as a result has: the largest number that Java knows.
+pub const ALL_ROWS: u64 = i64::MAX.unsigned_abs();
+
 /// A JVM with the JDBC driver. Requests of different threads run at the same time.
 #[derive(Debug)]
 pub struct Jdbc {
@@ -231,7 +234,7 @@ impl<'a> JdbcConnection<'a> {
     pub fn query(&self, sql: &str) -> Result<(Vec<Column>, Rows), JdbcError> {
         let statement = self.statement()?;
         let columns = statement.execute(sql)?;
-        Ok((columns, statement.fetch(u64::MAX >> 1, 100)?))
+        Ok((columns, statement.fetch(ALL_ROWS, 100)?))
     }
 
     /// `DatabaseMetaData.getTables`, of all schemas.

@@ -14,7 +14,7 @@ use anyhow::Result;
 
 pub use drill::{Memory, RealDrillbit};
 pub use java::{Java, Project};
-pub use jdbc::{Column, Jdbc, JdbcConnection, JdbcError, JdbcStatement, JdbcValue, Rows};
+pub use jdbc::{ALL_ROWS, Column, Jdbc, JdbcConnection, JdbcError, JdbcStatement, JdbcValue, Rows};
 
 /// Set to `1` where a skipped interop test is a failure.
 const REQUIRED_VARIABLE: &str = "REQUIRE_INTEROP";
