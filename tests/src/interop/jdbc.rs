@@ -320,8 +320,8 @@ impl JdbcStatement<'_> {
         Ok(Rows::parse(&read))
     }
 
-    /// Runs a query and reads all its rows by typed getters: `rows`, their `sum`, and the time until the
-    /// first and the last (`first_row_nanos`, `nanos`), as `Scan.java` says.
+    /// Runs a query and reads all its rows by typed getters: `rows`, their `sum`, and the time until
+    /// the first and the last (`first_row_nanos`, `nanos`), as `Scan.java` says.
     ///
     /// # Errors
     /// What the driver threw.
