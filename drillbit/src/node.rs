@@ -120,7 +120,7 @@ impl Node {
         self.threads.bus()
     }
 
-    /// What is in use at the moment; all zero when nobody is connected.
+    /// What the node holds for its connections. With nobody connected, all that is left is the one task that accepts.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger

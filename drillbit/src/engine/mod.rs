@@ -1,9 +1,9 @@
 //! SQL as Drill's users write it, on DataFusion.
 //!
-//! A statement goes one way: [`session`] takes it, a thread of [`planning`] tokenizes it and checks
+//! A statement goes one way: `session` takes it, a thread of `planning` tokenizes it and checks
 //! its [`sql::limits`], reads Drill's own statements ([`sql::command`]), rewrites queries
-//! (`sql/rewrite.rs`), lets DataFusion plan them over the [`catalog`], and starts the plan; the rows
-//! get Drill's shape in [`output`] on their way out.
+//! (`sql/rewrite.rs`), lets DataFusion plan them over the `catalog`, and starts the plan; the rows
+//! get Drill's shape in `output` on their way out.
 
 mod adapter;
 mod catalog;
