@@ -157,6 +157,7 @@ impl From<DrillPbError> for RemoteError {
         let error_type = error_type
             .and_then(Result::ok)
             .unwrap_or(ErrorType::UnspecifiedError);
+        let retry = error.retry_advice().unwrap_or_else(|| retry(error_type));
         Self {
             error_type,
             message: error
@@ -164,7 +165,7 @@ impl From<DrillPbError> for RemoteError {
                 .unwrap_or_else(|| "an error without a message".to_owned()),
             error_id: error.error_id,
             node: error.endpoint.as_ref().and_then(node),
-            retry: retry(error_type),
+            retry,
         }
     }
 }

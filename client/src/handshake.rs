@@ -73,6 +73,8 @@ pub(crate) fn hello(options: &ClientOptions) -> Bytes {
         support_timeout: Some(true),
         client_infos: Some(client_infos()),
         sasl_support: Some(SaslSupport::SaslAuth.into()),
+        // The bus adds its own.
+        capabilities: None,
     };
     hello.encode_to_vec().into()
 }

@@ -1,8 +1,8 @@
 //! How to connect, and as whom.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use rpc_bus::{BusRuntime, ConnectionOptions, Ledger};
+use rpc_bus::{BusRuntime, Capabilities, ConnectionOptions, Ledger};
 
 /// Options of a client.
 ///
@@ -60,7 +60,12 @@ impl ClientOptions {
             undelivered_bytes_max: 64 << 20,
             connections_max: 64,
             cancel_timeout: Duration::from_secs(10),
-            connection: ConnectionOptions::user_client(),
+            connection: ConnectionOptions {
+                capabilities: Some(Arc::new(Capabilities::of_software(env!(
+                    "CARGO_PKG_VERSION"
+                )))),
+                ..ConnectionOptions::user_client()
+            },
             runtime,
             ledger,
         }

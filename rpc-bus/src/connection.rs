@@ -9,6 +9,7 @@ mod heartbeat;
 
 use std::{
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,7 @@ pub(crate) use calls::{Completion, Deadline};
 pub(crate) use heartbeat::PingCompletion;
 
 use crate::{
+    capabilities::{Capabilities, Feature},
     error::{CallError, CloseReason, ProtocolError, RpcFailure},
     frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
     lanes::{Lanes, Pbody, StreamKey, Transmit},
@@ -137,6 +139,8 @@ pub(crate) struct Connection {
     charge: Charge,
     stats: ConnectionStats,
     round_trips: RoundTrips,
+    /// What the peer and this side can both do beside Drill's protocol.
+    agreed: Option<Arc<Capabilities>>,
 }
 
 impl Connection {
@@ -158,6 +162,10 @@ impl Connection {
         let phase = Phase::AwaitingReply {
             deadline,
             completion,
+        };
+        let hello = match &options.capabilities {
+            Some(ours) => ours.append_to(&hello),
+            None => hello,
         };
         let mut connection = Self::new(options, phase, ledger, now);
         let coordination_id = connection.calls.next_id();
@@ -182,6 +190,7 @@ impl Connection {
             charge: ledger.nothing(Kind::Calls),
             stats: ConnectionStats::default(),
             round_trips: RoundTrips::default(),
+            agreed: None,
         }
     }
 
@@ -218,6 +227,7 @@ impl Connection {
             id: frame.header.coordination_id,
             deadline,
         };
+        self.agree(&frame.pbody);
         self.events.push(Event::Hello { pbody: frame.pbody });
     }
 
@@ -228,6 +238,7 @@ impl Connection {
         if let Err(error) = expect_handshake(&frame) {
             return self.close(error.into(), now);
         }
+        self.agree(&frame.pbody);
         if let Phase::AwaitingReply { completion, .. } = mem::replace(&mut self.phase, Phase::Open)
         {
             let response = Response {
@@ -237,6 +248,11 @@ impl Connection {
             };
             self.events.push(Event::Outcome(completion, Ok(response)));
         }
+    }
+
+    fn agree(&mut self, handshake: &Bytes) {
+        let ours = self.options.capabilities.as_ref();
+        self.agreed = ours.and_then(|ours| ours.agree(handshake.clone()));
     }
 
     fn handle_open_frame(&mut self, frame: Frame, now: Instant) {
@@ -312,7 +328,7 @@ impl Connection {
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java: an unknown id is ignored here, unlike in a RESPONSE
     fn handle_failure(&mut self, frame: Frame) {
         let failure = match DrillPbError::decode(frame.pbody) {
-            Ok(error) => CallError::Remote(Box::new(RpcFailure::from_wire(error))),
+            Ok(error) => CallError::Remote(Box::new(error.into())),
             Err(error) => CallError::MalformedAnswer(error),
         };
         if self.finish_call(frame.header.coordination_id, Err(failure)) {
@@ -369,10 +385,18 @@ impl Connection {
         let Phase::Judging { id, .. } = self.phase else {
             return;
         };
-        self.push_hello_reply(id, reply);
+        self.push_hello_reply(id, self.with_capabilities(reply));
         self.phase = Phase::Open;
         if idle_timeout == IdleTimeout::Off {
             self.heartbeat.never_idle();
+        }
+    }
+
+    // Only a peer that has offered something is told what was agreed.
+    fn with_capabilities(&self, reply: Bytes) -> Bytes {
+        match (&self.options.capabilities, &self.agreed) {
+            (Some(ours), Some(agreed)) => ours.answer(agreed).append_to(&reply),
+            _ => reply,
         }
     }
 
@@ -450,7 +474,23 @@ impl Connection {
             coordination_id,
             rpc_type: 0,
         };
-        self.lanes.push_control(&header, &failure.error, Vec::new());
+        if self.has(Feature::ErrorAdvice) || failure.error.advice.is_none() {
+            self.lanes.push_control(&header, &failure.error, Vec::new());
+        } else {
+            let plain = failure.error.clone().without_advice();
+            self.lanes.push_control(&header, &plain, Vec::new());
+        }
+    }
+
+    /// What was agreed on in the handshake.
+    pub(crate) fn agreed(&self) -> Option<&Arc<Capabilities>> {
+        self.agreed.as_ref()
+    }
+
+    fn has(&self, feature: Feature) -> bool {
+        self.agreed
+            .as_ref()
+            .is_some_and(|agreed| agreed.features.contains(feature))
     }
 
     // ---- from callers ----

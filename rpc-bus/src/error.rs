@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// A request that was run, or looked at, and refused: what `RESPONSE_FAILURE` carries. The connection is still good.
+///
+/// The advice on another try is part of the error; towards a peer that does not know it, it is left out.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[error("{}", .error.message())]
 pub struct RpcFailure {
     /// Drill's form of it.
     pub error: DrillPbError,
-    /// Whether another try can help.
-    pub retry: Retry,
 }
 
 impl RpcFailure {
@@ -32,25 +32,35 @@ impl RpcFailure {
             message: Some(message.into()),
             ..DrillPbError::default()
         };
-        Self {
-            error,
-            retry: Retry::Never,
-        }
+        Self { error }
     }
 
-    /// Drill's own failures do not say whether to try again.
-    pub(crate) fn from_wire(error: DrillPbError) -> Self {
-        Self {
-            error,
-            retry: Retry::Never,
-        }
+    /// Whether another try can help. Drill's own failures do not say so, which means never.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        self.error.retry()
     }
 
     /// The same failure with another advice.
     #[must_use]
-    pub fn with_retry(mut self, retry: Retry) -> Self {
-        self.retry = retry;
-        self
+    pub fn with_retry(self, retry: Retry) -> Self {
+        Self {
+            error: self.error.with_retry(retry),
+        }
+    }
+
+    /// The same failure with advice on when to try again.
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        Self {
+            error: self.error.with_retry_after(wait),
+        }
+    }
+}
+
+impl From<DrillPbError> for RpcFailure {
+    fn from(error: DrillPbError) -> Self {
+        Self { error }
     }
 }
 
@@ -228,7 +238,7 @@ impl CallError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Remote(failure) => failure.retry.is_worthwhile(),
+            Self::Remote(failure) => failure.retry().is_worthwhile(),
             Self::Lost(reason) => reason.is_retryable(),
             Self::Connect(error) => error.is_retryable(),
             Self::TooManyCalls { .. } | Self::Budget(_) => true,
@@ -236,6 +246,15 @@ impl CallError {
             | Self::RequestTooLong { .. }
             | Self::UnexpectedAnswer { .. }
             | Self::MalformedAnswer(_) => false,
+        }
+    }
+
+    /// How long the peer asks to wait before another try.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Remote(failure) => failure.error.retry_after(),
+            _ => None,
         }
     }
 }

@@ -63,6 +63,7 @@ pub mod fuzzing;
 pub mod ledger;
 pub mod task;
 
+mod capabilities;
 mod client;
 mod connection;
 mod dispatch;
@@ -84,6 +85,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use capabilities::{Capabilities, Feature, Features};
 pub use client::connect;
 pub use connection::IdleTimeout;
 pub use dispatch::{Acceptor, Handler, Hello, Verdict};

@@ -1,16 +1,16 @@
 //! What a connection may take, and how long it waits.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use crate::frame::FRAME_BYTES_LIMIT;
+use crate::{capabilities::Capabilities, frame::FRAME_BYTES_LIMIT};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// Limits and times of one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionOptions {
     /// Largest inbound frame before the handshake is done, in bytes, length prefix excluded. Default 64 KiB.
     pub handshake_frame_bytes_max: usize,
@@ -50,6 +50,8 @@ pub struct ConnectionOptions {
     pub send_buffer_bytes: Option<usize>,
     /// How long a closing connection may take to write what is queued. Default 1 s.
     pub linger_timeout: Duration,
+    /// What this side offers to peers of our own kind in its handshakes; `None`, the default: nothing, as Drill.
+    pub capabilities: Option<Arc<Capabilities>>,
 }
 
 impl ConnectionOptions {
@@ -108,6 +110,7 @@ impl ConnectionOptions {
             reply_queue_bytes_max: 16 * MIB,
             send_buffer_bytes: Some(512 * KIB),
             linger_timeout: Duration::from_secs(1),
+            capabilities: None,
         }
     }
 

@@ -16,6 +16,7 @@ use protos::Call;
 use tokio::sync::oneshot;
 
 use crate::{
+    capabilities::{Capabilities, Feature},
     connection::{Deadline, Outcome, Outgoing, Response},
     error::{CallError, CloseReason},
     frame::CoordinationId,
@@ -211,6 +212,20 @@ impl RemoteConnection {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.0.link.ends.local
+    }
+
+    /// What the peer can do beside Drill's protocol, as far as this side can too; `None` before the handshake, and for
+    /// a real Drill.
+    #[must_use]
+    pub fn peer_capabilities(&self) -> Option<Arc<Capabilities>> {
+        self.0.link.lock().connection.agreed().cloned()
+    }
+
+    /// Whether `feature` was agreed on.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        let peer = self.peer_capabilities();
+        peer.is_some_and(|peer| peer.features.contains(feature))
     }
 
     /// A copy of the counters.

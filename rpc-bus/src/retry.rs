@@ -141,6 +141,8 @@ impl RetryPolicy {
                 return Err(error);
             }
             let wait = self.options.wait(failures, &mut rand::rng());
+            let asked_for = retry_after(&error).unwrap_or_default();
+            let wait = wait.max(asked_for.min(self.options.backoff_max));
             tokio::time::sleep(wait).await;
         }
     }
@@ -182,14 +184,20 @@ impl Default for Budget {
 /// Whether another try may succeed, whatever has been wrapped around the bus's own error.
 #[must_use]
 pub fn is_retryable(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(verdict) = verdict(error) {
-            return verdict;
-        }
-        next = error.source();
-    }
-    false
+    chain(error).find_map(verdict).unwrap_or(false)
+}
+
+/// How long the peer asks to wait, whatever has been wrapped around what it said.
+fn retry_after(error: &(dyn Error + 'static)) -> Option<Duration> {
+    chain(error).find_map(|error| {
+        let call = error.downcast_ref().and_then(CallError::retry_after);
+        let failure = || error.downcast_ref::<RpcFailure>()?.error.retry_after();
+        call.or_else(failure)
+    })
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 fn verdict(error: &(dyn Error + 'static)) -> Option<bool> {
@@ -199,7 +207,7 @@ fn verdict(error: &(dyn Error + 'static)) -> Option<bool> {
     let failure = || {
         error
             .downcast_ref()
-            .map(|f: &RpcFailure| f.retry.is_worthwhile())
+            .map(|f: &RpcFailure| f.retry().is_worthwhile())
     };
     call.or_else(connect).or_else(close).or_else(failure)
 }
@@ -282,6 +290,20 @@ mod tests {
         }
         // 100 first tries, 10 retries to start with, and one for every ten calls.
         assert_eq!(total, 120);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_may_ask_for_a_longer_wait_up_to_the_longest() {
+        let busy = |wait| {
+            let failure = RpcFailure::new(ErrorType::Resource, "busy");
+            let failure = failure.with_retry(Retry::SameNode).with_retry_after(wait);
+            CallError::Remote(Box::new(failure))
+        };
+        for (asked_for, waited) in [(2, 4 * 2), (3600, 4 * 5)] {
+            let begun = tokio::time::Instant::now();
+            attempts(&policy(), busy(Duration::from_secs(asked_for))).await;
+            assert_eq!(begun.elapsed().as_secs(), waited);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,16 +77,13 @@ impl UserError {
             error_id: Some(error_id),
             endpoint: Some(node.clone()),
             error_type: Some(self.error_type.into()),
-            exception: None,
-            parsing_error: Vec::new(),
+            ..DrillPbError::default()
         }
+        .with_retry(self.retry)
     }
 
     pub(crate) fn into_failure(self, node: &DrillbitEndpoint) -> RpcFailure {
-        RpcFailure {
-            error: self.to_wire(node),
-            retry: self.retry,
-        }
+        self.to_wire(node).into()
     }
 
     /// Drill's text: message, empty line, context if any, empty line, id and node.

@@ -1,6 +1,8 @@
 //! Limits of the server.
 
-use rpc_bus::{ConnectionOptions, ServerOptions};
+use std::sync::Arc;
+
+use rpc_bus::{Capabilities, ConnectionOptions, ServerOptions};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -31,8 +33,14 @@ pub struct UserServerOptions {
 
 impl Default for UserServerOptions {
     fn default() -> Self {
+        let connection = ConnectionOptions {
+            capabilities: Some(Arc::new(Capabilities::of_software(env!(
+                "CARGO_PKG_VERSION"
+            )))),
+            ..ConnectionOptions::user_server()
+        };
         Self {
-            connections: ServerOptions::new(ConnectionOptions::user_server()),
+            connections: ServerOptions::new(connection),
             advertised_host: None,
             unacked_batches_max: 8,
             unacked_bytes_max: 16 * MIB,

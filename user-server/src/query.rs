@@ -8,7 +8,7 @@ use protos::{
     coord::DrillbitEndpoint,
     shared::{QueryResult, query_result::QueryState},
 };
-use rpc_bus::{CallError, CallOptions, RemoteConnection, StreamKey, ledger::Charge};
+use rpc_bus::{CallError, CallOptions, Feature, RemoteConnection, StreamKey, ledger::Charge};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -101,7 +101,11 @@ impl Query {
         } else {
             tracing::debug!(%query, error_id, %error, "query failed");
         }
-        wire
+        if self.connection.has(Feature::ErrorAdvice) {
+            wire
+        } else {
+            wire.without_advice()
+        }
     }
 
     /// In order with the other frames of this query, and as slow as the client wants.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protos::rpc::RpcMode;
 
-use super::pair::{Pair, REQUEST, outcome};
+use super::pair::{HELLO, Pair, REQUEST, outcome};
 use crate::{
     connection::{IdleTimeout, Stage},
     error::{CallError, CloseReason, ProtocolError},
@@ -15,7 +15,7 @@ use crate::{
 fn both_sides_are_open_after_one_round_trip() {
     let mut pair = Pair::before_handshake();
     pair.drive();
-    assert_eq!(pair.server.hellos, [Bytes::from_static(b"hello")]);
+    assert_eq!(pair.server.hellos, [HELLO]);
     pair.server
         .connection
         .open(Bytes::from_static(b"welcome"), IdleTimeout::Keep);

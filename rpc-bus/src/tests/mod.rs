@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests say what they expect")]
 
 mod calls;
+mod capabilities;
 mod handshake;
 mod heartbeat;
 mod limits;

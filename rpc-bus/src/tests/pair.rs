@@ -23,6 +23,9 @@ pub(super) const REQUEST: i32 = 6;
 /// `rpc_type` of their answers.
 pub(super) const RESPONSE: i32 = 1;
 
+/// Body of the client's handshake: field 3 is 5, as in the user plane's.
+pub(super) const HELLO: Bytes = Bytes::from_static(b"\x18\x05");
+
 /// One end: a connection, and what its driver and its handler would keep.
 pub(super) struct End {
     pub(super) connection: Connection,
@@ -174,8 +177,7 @@ impl Pair {
         let ledgers = ["client", "server"].map(|name| Ledger::root(name, Limits::default()));
         let [client_ledger, server_ledger] = ledgers;
         let (completion, hello) = oneshot::channel();
-        let body = Bytes::from_static(b"hello");
-        let client = Connection::client(client, body, completion, &client_ledger, now);
+        let client = Connection::client(client, HELLO, completion, &client_ledger, now);
         let server = Connection::server(server, &server_ledger, now);
         Self {
             client: End::new(client, client_ledger),
