@@ -5,25 +5,28 @@
 //! figures belong to the machine. Minimum and maximum far apart mean that something else ran meanwhile. A variant
 //! that cannot run here is left out, and stderr says so. The modules of the benchmarks say what each number is.
 
+#[cfg(feature = "node")]
 mod checksum;
+#[cfg(feature = "node")]
 mod client_process;
+#[cfg(feature = "node")]
 mod data;
+#[cfg(feature = "node")]
 mod node;
 mod process;
 mod progress;
+#[cfg(feature = "node")]
 mod reading;
+#[cfg(feature = "node")]
 mod replay;
 mod report;
 mod rpc;
 mod settings;
 mod target;
+#[cfg(feature = "node")]
 mod user;
 
-use std::ffi::OsString;
-use std::io::{self, Read};
-use std::net::SocketAddr;
-use std::process::{ExitCode, exit};
-use std::thread;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,7 +38,7 @@ use target::Target;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const BENCHES: &str = "\
+const HELP: &str = "\
 Cases (units) and variants:
   user  1M-rows (rows_s, cpu_s of the client process), first-row (ms)
         jdbc-ours, jdbc-drill, jdbc-replay (recorded frames: the driver's ceiling), client-ours, client-drill
@@ -49,7 +52,7 @@ medians. Trust ratios within one table, and CPU time; other work on the machine 
 
 /// The bus beside its peers on the same data.
 #[derive(Debug, Parser)]
-#[command(name = "benches", version, after_help = BENCHES)]
+#[command(name = "benches", version, after_help = HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,54 +60,63 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// 1 M rows x 5 columns from a node to a program
+    #[command(about = of_node("1 M rows x 5 columns from a node to a program"))]
     User(Settings),
-    /// Start-up time and idle memory of a node
+    #[command(about = of_node("Start-up time and idle memory of a node"))]
     Node(Settings),
     /// Small calls over one connection
-    Rpc(Settings),
+    Rpc(rpc::Options),
     /// Our node, for the benchmarks.
+    #[cfg(feature = "node")]
     #[command(hide = true, disable_help_flag = true)]
     Serve {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
+        arguments: Vec<std::ffi::OsString>,
     },
     /// Our client, for the benchmarks.
+    #[cfg(feature = "node")]
     #[command(hide = true)]
-    Read { server: SocketAddr },
+    Read { server: std::net::SocketAddr },
 }
 
-/// A benchmark: what it is called with, and what it runs.
+/// What `--help` says of a benchmark of the whole node.
+fn of_node(about: &str) -> String {
+    if cfg!(feature = "node") {
+        about.to_owned()
+    } else {
+        format!("{about}; built without feature `node`")
+    }
+}
+
+/// What a benchmark can be asked for, and what its numbers are judged by.
 struct Bench {
     cases: &'static [&'static str],
     base: &'static str,
     targets: &'static [Target],
-    run: fn(&Settings) -> Result<Report>,
 }
 
+#[cfg(feature = "node")]
 const USER: Bench = Bench {
     cases: user::CASES,
     base: user::BASE,
     targets: user::TARGETS,
-    run: user::run,
 };
+#[cfg(feature = "node")]
 const NODE: Bench = Bench {
     cases: node::CASES,
     base: node::BASE,
     targets: node::TARGETS,
-    run: node::run,
 };
 const RPC: Bench = Bench {
     cases: rpc::CASES,
     base: rpc::BASE,
     targets: rpc::TARGETS,
-    run: rpc::run,
 };
 
 impl Bench {
-    fn run(&self, settings: &Settings) -> Result<()> {
+    fn run(&self, settings: &Settings, measure: impl FnOnce() -> Result<Report>) -> Result<()> {
         settings.check(self.cases)?;
-        let report = (self.run)(settings)?;
+        let report = measure()?;
         if settings.json {
             report.print_json();
         } else {
@@ -117,10 +129,16 @@ impl Bench {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::User(settings) => USER.run(&settings),
-        Command::Node(settings) => NODE.run(&settings),
-        Command::Rpc(settings) => RPC.run(&settings),
+        #[cfg(feature = "node")]
+        Command::User(settings) => USER.run(&settings, || user::run(&settings)),
+        #[cfg(feature = "node")]
+        Command::Node(settings) => NODE.run(&settings, || node::run(&settings)),
+        #[cfg(not(feature = "node"))]
+        Command::User(_) | Command::Node(_) => Err(anyhow::anyhow!("built without feature `node`")),
+        Command::Rpc(options) => RPC.run(&options.settings, || rpc::run(&options)),
+        #[cfg(feature = "node")]
         Command::Read { server } => client_process::run(server),
+        #[cfg(feature = "node")]
         Command::Serve { arguments } => return serve(arguments),
     };
     match outcome {
@@ -133,12 +151,13 @@ fn main() -> ExitCode {
 }
 
 /// Runs a node that ends with its stdin, so that none outlives the benchmark however that ends.
-fn serve(arguments: Vec<OsString>) -> ExitCode {
-    thread::spawn(|| {
+#[cfg(feature = "node")]
+fn serve(arguments: Vec<std::ffi::OsString>) -> ExitCode {
+    std::thread::spawn(|| {
         // An error is an end as well.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        exit(0);
+        let _ = std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new());
+        std::process::exit(0);
     });
-    let program = ["drillbit", "serve"].map(OsString::from);
+    let program = ["drillbit", "serve"].map(std::ffi::OsString::from);
     drillbit::cli::run(program.into_iter().chain(arguments))
 }

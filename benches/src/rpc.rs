@@ -10,6 +10,7 @@
 
 mod bus;
 mod raw;
+mod threads;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::progress::Progress;
 use crate::report::{Key, Report};
 use crate::settings::Settings;
 use crate::target::Target;
+use threads::ThreadOptions;
 
 /// Its cases.
 pub(crate) const CASES: &[&str] = &["latency-1", "inflight-64", "inflight-1024"];
@@ -44,10 +46,20 @@ struct Window {
     until: Instant,
 }
 
+/// Arguments of the benchmark.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    threads: ThreadOptions,
+}
+
 /// Runs the benchmark.
-pub(crate) fn run(settings: &Settings) -> Result<Report> {
+pub(crate) fn run(options: &Options) -> Result<Report> {
+    let settings = &options.settings;
     let progress = Progress::new();
-    let bus = bus::Pair::start()?;
+    let bus = bus::Pair::start(options.threads)?;
     let mut raw = raw::Pair::start()?;
     let mut report = Report::new("rpc");
     for round in 1..=settings.rounds {

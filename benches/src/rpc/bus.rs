@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use drillbit::{ThreadOptions, Threads};
 use protos::calls::control::Custom;
 use protos::control::CustomMessage;
 use protos::{Call, Plane};
@@ -17,6 +16,7 @@ use rpc_bus::{
 };
 use tokio::task::JoinSet;
 
+use super::threads::{ThreadOptions, Threads};
 use super::{Latencies, MESSAGE_BYTES, Window};
 
 /// One connection between two sets of threads.
@@ -54,11 +54,13 @@ impl Handler for Echo {
 }
 
 impl Pair {
-    pub(super) fn start() -> Result<Self> {
-        let server_threads = Threads::start(&ThreadOptions::default())?;
-        let server = server_threads.block_on(serve(&server_threads))?;
-        let client_threads = Threads::start(&ThreadOptions::default())?;
-        let connection = client_threads.block_on(open(&client_threads, server.local_addr()))?;
+    pub(super) fn start(options: ThreadOptions) -> Result<Self> {
+        let server_threads = Threads::start(options)?;
+        let server = server_threads.app().block_on(serve(&server_threads))?;
+        let client_threads = Threads::start(options)?;
+        let connection = client_threads
+            .app()
+            .block_on(open(&client_threads, server.local_addr()))?;
         Ok(Self {
             connection,
             _server: server,
@@ -68,7 +70,7 @@ impl Pair {
     }
 
     pub(super) fn run(&self, in_flight: usize) -> Result<Latencies> {
-        self.client_threads.block_on(async {
+        self.client_threads.app().block_on(async {
             let window = Window::now();
             let mut callers = JoinSet::new();
             for _ in 0..in_flight {
