@@ -221,6 +221,9 @@ pub enum EncodeError {
         /// Rows or bytes.
         size: usize,
     },
+    /// Arrow's format cannot express the batch.
+    #[error("no Arrow body: {0}")]
+    ArrowBody(#[from] ArrowError),
 }
 
 /// Why a column cannot be encoded.

@@ -1,4 +1,4 @@
-//! The body of the fuzz target, also run as a plain test.
+//! The bodies of the fuzz targets, also run as plain tests.
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 use protos::shared::RecordBatchDef;
 
-use crate::{DecodeOptions, Encoder};
+use crate::{ArrowDecodeOptions, ArrowDecoder, ArrowEncoder, DecodeOptions, Encoder};
 
 /// Decodes a descriptor and body from anywhere. What decodes must encode, and decode to the same
 /// rows again; from then on nothing changes any more.
@@ -50,6 +50,38 @@ pub fn decode(def_bytes: &[u8], body: &[u8]) {
     if !unions && again.schema() == batch.schema() {
         assert_eq!(again, batch);
     }
+}
+
+/// Decodes the bodies of one stream from anywhere. What decodes must encode, and decode to the same rows again.
+///
+/// # Panics
+///
+/// When an accepted batch does not survive the way there and back, or costs more memory than its bytes justify.
+pub fn arrow_bodies(bodies: &[Bytes]) {
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions::default());
+    let bytes: usize = bodies.iter().map(Bytes::len).sum();
+    for body in bodies {
+        let Ok(batch) = decoder.decode(body) else {
+            return;
+        };
+        let Some(batch) = batch else { continue };
+        let columns = batch.columns().iter();
+        let memory: usize = columns.map(Array::get_buffer_memory_size).sum();
+        // A body may list one buffer, or one dictionary, for any number of columns, and each counts it.
+        let justified = (8 * bytes + 1024) * (1 + bytes / 16);
+        assert!(memory <= justified, "{memory} bytes from {bytes}");
+        assert_eq!(arrow_there_and_back(&batch), batch);
+    }
+}
+
+fn arrow_there_and_back(batch: &RecordBatch) -> RecordBatch {
+    let mut encoder = ArrowEncoder::try_new(&batch.schema()).expect("decoded types encode");
+    let pieces = encoder.encode(batch).expect("decoded values encode");
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions::default());
+    let again = decoder.decode(&Bytes::from(pieces.concat()));
+    again
+        .expect("our own encoding decodes")
+        .expect("there is a batch")
 }
 
 fn there_and_back(batch: &RecordBatch) -> RecordBatch {

@@ -25,6 +25,10 @@
 //! # }
 //! ```
 //!
+//! Between our own nodes bodies are Arrow's: an [`ArrowEncoder`] and an [`ArrowDecoder`] keep every Arrow type, for the
+//! batches of one stream. A body of either kind may be compressed with a [`Codec`], cut into [`chunks`] and secured by
+//! a [`Checksum`].
+//!
 //! Null rows keep whatever stands in their slots, on both sides and both ways: it travels as it is,
 //! is never looked at, and text behind a null row need not even be UTF-8. Who must not show it to a
 //! peer clears it before encoding.
@@ -38,7 +42,11 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("record-batch shares buffers between wire and memory, which are little-endian");
 
+mod arrow_body;
 mod body;
+mod checksum;
+mod chunks;
+mod codec;
 mod decimal;
 mod decode;
 mod drill_type;
@@ -52,6 +60,10 @@ mod split;
 mod time;
 mod validity;
 
+pub use arrow_body::{ArrowBodyError, ArrowDecodeOptions, ArrowDecoder, ArrowEncoder};
+pub use checksum::Checksum;
+pub use chunks::{ChunkError, Reassembly, chunks};
+pub use codec::{Codec, CodecError};
 pub use decode::{DecodeOptions, Decoder, decode, schema_of};
 pub use drill_type::DrillType;
 pub use encode::{EncodedBatch, Encoder};

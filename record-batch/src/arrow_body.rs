@@ -1,0 +1,256 @@
+//! Arrow record batches as bodies, between our own nodes: every Arrow type is kept.
+//!
+//! The bodies of a stream, one after the other, are a stream in Arrow's IPC format: the schema in the first of them,
+//! dictionaries before the batch that needs them, every buffer at a multiple of 64 bytes. Encoding references large
+//! buffers instead of copying them. Decoding wraps every buffer on its own: columns that share one would each count all
+//! of it as their memory.
+//!
+//! Arrow's own reader trusts what it reads; this one is for bytes from a peer. Lengths are compared with the bytes that
+//! came before anything is cut or allocated, and every array is validated.
+
+mod arrays;
+mod error;
+mod message;
+mod schema;
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, RecordBatchOptions},
+    compute::concat,
+    datatypes::SchemaRef,
+    ipc::{
+        DictionaryBatch, MessageHeader, RecordBatch as BatchHeader,
+        writer::{DictionaryHandling, IpcWriteOptions, StreamEncoder},
+    },
+};
+use bytes::Bytes;
+
+pub use error::ArrowBodyError;
+
+use crate::{body::Body, error::EncodeError};
+use arrays::Columns;
+use message::Message;
+use schema::StreamSchema;
+
+/// Limits of decoding.
+#[derive(Clone, Debug)]
+pub struct ArrowDecodeOptions {
+    /// Most rows of a batch. Default 16 Mi: a batch of nulls or runs has any number of rows in no bytes.
+    pub rows_max: usize,
+    /// Deepest nesting of columns, a top-level column counting as 1. Default 32.
+    pub depth_max: usize,
+    /// Most bytes that the dictionaries of a stream may hold together. Default 64 MiB.
+    pub dictionary_bytes_max: usize,
+}
+
+impl Default for ArrowDecodeOptions {
+    fn default() -> Self {
+        Self {
+            rows_max: 1 << 24,
+            depth_max: 32,
+            dictionary_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Encodes the batches of one stream.
+pub struct ArrowEncoder {
+    stream: StreamEncoder,
+    schema: SchemaRef,
+}
+
+impl ArrowEncoder {
+    /// An encoder for batches of `schema`.
+    ///
+    /// # Errors
+    ///
+    /// A dictionary of dictionaries, which the format cannot express.
+    pub fn try_new(schema: &SchemaRef) -> Result<Self, EncodeError> {
+        let options =
+            IpcWriteOptions::default().with_dictionary_handling(DictionaryHandling::Delta);
+        Ok(Self {
+            stream: StreamEncoder::try_new_with_options(schema, options)?,
+            schema: Arc::clone(schema),
+        })
+    }
+
+    /// Encodes one batch: the pieces of a body in wire order. Large pieces reference the batch's buffers and keep those
+    /// alive. The first body brings the schema.
+    ///
+    /// # Errors
+    ///
+    /// Columns of other types than the encoder's.
+    pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Bytes>, EncodeError> {
+        let (expected, actual) = (self.schema.fields().len(), batch.num_columns());
+        if expected != actual {
+            return Err(EncodeError::ColumnCount { expected, actual });
+        }
+        let batch = batch.clone().with_schema(Arc::clone(&self.schema))?;
+        let mut body = Body::default();
+        for buffer in self.stream.encode(&batch)? {
+            body.push(buffer);
+        }
+        Ok(body.finish())
+    }
+
+    /// The body of a stream that ends without a batch: the schema alone.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn schema_only(schema: &SchemaRef) -> Result<Vec<Bytes>, EncodeError> {
+        let mut body = Body::default();
+        for buffer in StreamEncoder::try_new(schema)?.finish()? {
+            body.push(buffer);
+        }
+        Ok(body.finish())
+    }
+}
+
+impl std::fmt::Debug for ArrowEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArrowEncoder")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decodes the bodies of one stream, in their order.
+#[derive(Debug, Default)]
+pub struct ArrowDecoder {
+    options: ArrowDecodeOptions,
+    stream: Option<StreamSchema>,
+    /// By their id in the stream.
+    dictionaries: HashMap<i64, ArrayRef>,
+}
+
+impl ArrowDecoder {
+    /// A decoder that has seen no body.
+    #[must_use]
+    pub fn new(options: ArrowDecodeOptions) -> Self {
+        Self {
+            options,
+            ..Self::default()
+        }
+    }
+
+    /// The stream's schema, once a body has brought it.
+    #[must_use]
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        self.stream.as_ref().map(|stream| &stream.schema)
+    }
+
+    /// Decodes one body: its batch, or nothing if it brought no more than the schema.
+    ///
+    /// Buffers are slices of `dbody` where they are aligned, and copies where they are not; a slice keeps the whole body
+    /// alive.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are not what an [`ArrowEncoder`] makes; see [`ArrowBodyError`]. The stream is of no use afterwards.
+    pub fn decode(&mut self, dbody: &Bytes) -> Result<Option<RecordBatch>, ArrowBodyError> {
+        let mut rest = dbody.clone();
+        let mut batch = None;
+        while let Some(message) = Message::cut(&mut rest)? {
+            if batch.is_some() {
+                return Err(ArrowBodyError::BehindTheBatch);
+            }
+            batch = self.message(&message)?;
+        }
+        Ok(batch)
+    }
+
+    fn message(&mut self, message: &Message) -> Result<Option<RecordBatch>, ArrowBodyError> {
+        let header = message.header()?;
+        match header.header_type() {
+            MessageHeader::Schema => {
+                let schema = header.header_as_schema();
+                let schema = schema.ok_or(ArrowBodyError::Malformed("no schema in its message"))?;
+                self.begin(StreamSchema::read(schema, self.options.depth_max)?)?;
+                Ok(None)
+            }
+            MessageHeader::DictionaryBatch => {
+                let dictionary = header.header_as_dictionary_batch();
+                let dictionary = dictionary.ok_or(ArrowBodyError::Malformed("no dictionary"))?;
+                self.dictionary(dictionary, &message.body)?;
+                Ok(None)
+            }
+            MessageHeader::RecordBatch => {
+                let batch = header.header_as_record_batch();
+                let batch = batch.ok_or(ArrowBodyError::Malformed("no batch in its message"))?;
+                self.batch(batch, &message.body).map(Some)
+            }
+            _ => Err(ArrowBodyError::Malformed("a message of another kind")),
+        }
+    }
+
+    fn begin(&mut self, stream: StreamSchema) -> Result<(), ArrowBodyError> {
+        if self.stream.is_some() {
+            return Err(ArrowBodyError::SecondSchema);
+        }
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    fn batch(&self, header: BatchHeader<'_>, body: &Bytes) -> Result<RecordBatch, ArrowBodyError> {
+        let stream = self.stream.as_ref().ok_or(ArrowBodyError::NoSchema)?;
+        let rows = self.rows(header.length())?;
+        let mut columns = Columns::new(header, body, &stream.ids, &self.dictionaries)?;
+        let fields = stream.schema.fields().iter();
+        let arrays = fields
+            .map(|field| columns.of_rows(field, rows))
+            .collect::<Result<Vec<_>, _>>()?;
+        columns.expect_end()?;
+        let counted = RecordBatchOptions::new().with_row_count(Some(rows));
+        let schema = Arc::clone(&stream.schema);
+        RecordBatch::try_new_with_options(schema, arrays, &counted).map_err(ArrowBodyError::Batch)
+    }
+
+    fn dictionary(
+        &mut self,
+        header: DictionaryBatch<'_>,
+        body: &Bytes,
+    ) -> Result<(), ArrowBodyError> {
+        let id = header.id();
+        let unknown = ArrowBodyError::UnknownDictionary { id };
+        let stream = self.stream.as_ref().ok_or(ArrowBodyError::NoSchema)?;
+        let Some(dictionary) = stream.dictionaries.get(&id) else {
+            return Err(unknown);
+        };
+        let batch = header
+            .data()
+            .ok_or(ArrowBodyError::Malformed("an empty dictionary"))?;
+        let rows = self.rows(batch.length())?;
+        let mut columns = Columns::new(batch, body, &dictionary.ids, &self.dictionaries)?;
+        let values = columns.of_rows(&dictionary.values, rows)?;
+        columns.expect_end()?;
+        let values = match self.dictionaries.get(&id).filter(|_| header.isDelta()) {
+            Some(before) => concat(&[before, &values]).map_err(ArrowBodyError::Batch)?,
+            None => values,
+        };
+        self.dictionaries.insert(id, values);
+        self.expect_dictionaries_fit()
+    }
+
+    fn expect_dictionaries_fit(&self) -> Result<(), ArrowBodyError> {
+        let bytes = self
+            .dictionaries
+            .values()
+            .map(|values| values.get_buffer_memory_size())
+            .sum();
+        let bytes_max = self.options.dictionary_bytes_max;
+        if bytes > bytes_max {
+            return Err(ArrowBodyError::DictionaryBytes { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    fn rows(&self, rows: i64) -> Result<usize, ArrowBodyError> {
+        let rows_max = self.options.rows_max;
+        usize::try_from(rows)
+            .ok()
+            .filter(|&rows| rows <= rows_max)
+            .ok_or(ArrowBodyError::RowCount { rows, rows_max })
+    }
+}

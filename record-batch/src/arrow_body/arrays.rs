@@ -1,0 +1,260 @@
+//! The arrays of one batch, from the nodes and buffers that its header lists depth first.
+// wire: https://github.com/apache/arrow/blob/main/format/Message.fbs
+
+use std::collections::HashMap;
+
+use arrow::{
+    array::{
+        ArrayData, ArrayDataBuilder, ArrayRef, BufferSpec, layout, make_array, new_empty_array,
+    },
+    buffer::{BooleanBuffer, Buffer, NullBuffer},
+    datatypes::{DataType, Field},
+    ipc::{self, FieldNode, RecordBatch},
+};
+use bytes::Bytes;
+
+use super::error::{ArrowBodyError, ColumnProblem};
+
+/// Most values of a column or of its elements: Java's int, as in Drill's vectors. Arrow's arithmetic stays in range.
+const LEN_MAX: usize = i32::MAX as usize;
+
+/// What is left of a header's lists.
+pub(super) struct Columns<'a> {
+    nodes: Vec<FieldNode>,
+    buffers: Vec<ipc::Buffer>,
+    variadic: Vec<i64>,
+    next: Next,
+    ids: std::slice::Iter<'a, i64>,
+    dictionaries: &'a HashMap<i64, ArrayRef>,
+    body: &'a Bytes,
+    /// Names down to the column that is being read.
+    path: Vec<&'a str>,
+}
+
+/// How far the lists are read.
+#[derive(Default)]
+struct Next {
+    node: usize,
+    buffer: usize,
+    variadic: usize,
+}
+
+type Decoded<T> = Result<T, ColumnProblem>;
+
+impl<'a> Columns<'a> {
+    pub(super) fn new(
+        header: RecordBatch<'_>,
+        body: &'a Bytes,
+        ids: &'a [i64],
+        dictionaries: &'a HashMap<i64, ArrayRef>,
+    ) -> Result<Self, ArrowBodyError> {
+        if header.compression().is_some() {
+            return Err(ArrowBodyError::Malformed("buffers compressed one by one"));
+        }
+        Ok(Self {
+            nodes: header.nodes().into_iter().flatten().copied().collect(),
+            buffers: header.buffers().into_iter().flatten().copied().collect(),
+            variadic: header
+                .variadicBufferCounts()
+                .into_iter()
+                .flatten()
+                .collect(),
+            next: Next::default(),
+            ids: ids.iter(),
+            dictionaries,
+            body,
+            path: Vec::new(),
+        })
+    }
+
+    /// The next top-level column, which has a value for each of `rows`.
+    pub(super) fn of_rows(
+        &mut self,
+        field: &'a Field,
+        rows: usize,
+    ) -> Result<ArrayRef, ArrowBodyError> {
+        let column = self.array(field).and_then(|data| match data.len() {
+            actual if actual == rows => Ok(make_array(data)),
+            actual => Err(ColumnProblem::ValueCount {
+                expected: rows,
+                actual,
+            }),
+        });
+        column.map_err(|problem| ArrowBodyError::Column {
+            column: self.path.join("."),
+            problem,
+        })
+    }
+
+    /// Every node and buffer must belong to a column.
+    pub(super) fn expect_end(&self) -> Result<(), ArrowBodyError> {
+        let nodes = self.nodes.len() - self.next.node;
+        let buffers = self.buffers.len() - self.next.buffer;
+        if nodes + buffers > 0 {
+            return Err(ArrowBodyError::LeftOver { nodes, buffers });
+        }
+        Ok(())
+    }
+
+    // The path is left as it is where something is wrong.
+    fn array(&mut self, field: &'a Field) -> Decoded<ArrayData> {
+        self.path.push(field.name());
+        let (len, has_nulls) = self.node()?;
+        let data = match field.data_type() {
+            DataType::Null => ArrayData::new_null(&DataType::Null, len),
+            DataType::Union(..) | DataType::RunEndEncoded(..) => {
+                self.without_validity(field.data_type(), len)?
+            }
+            data_type => self.with_validity(data_type, len, has_nulls)?,
+        };
+        self.path.pop();
+        Ok(data)
+    }
+
+    fn with_validity(
+        &mut self,
+        data_type: &'a DataType,
+        len: usize,
+        has_nulls: bool,
+    ) -> Decoded<ArrayData> {
+        let validity = self.buffer()?;
+        let nulls = has_nulls.then(|| nulls(validity, len)).transpose()?;
+        let buffers = self.buffers(data_type)?;
+        let children = self.children(data_type)?;
+        let builder = ArrayDataBuilder::new(data_type.clone())
+            .len(len)
+            .nulls(nulls)
+            .buffers(buffers)
+            .child_data(children);
+        validated(builder)
+    }
+
+    fn without_validity(&mut self, data_type: &'a DataType, len: usize) -> Decoded<ArrayData> {
+        let buffers = self.buffers(data_type)?;
+        let children = self.children(data_type)?;
+        let builder = ArrayDataBuilder::new(data_type.clone())
+            .len(len)
+            .buffers(buffers)
+            .child_data(children);
+        validated(builder)
+    }
+
+    /// The buffers of a layout, behind its validity.
+    fn buffers(&mut self, data_type: &DataType) -> Decoded<Vec<Buffer>> {
+        let layout = layout(data_type);
+        let mut buffers = Vec::with_capacity(layout.buffers.len());
+        for spec in &layout.buffers {
+            let buffer = self.buffer()?;
+            expect_whole_values(spec, buffer.len())?;
+            buffers.push(buffer);
+        }
+        if layout.variadic {
+            for _ in 0..self.variadic_count()? {
+                buffers.push(self.buffer()?);
+            }
+        }
+        Ok(buffers)
+    }
+
+    fn children(&mut self, data_type: &'a DataType) -> Decoded<Vec<ArrayData>> {
+        match data_type {
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
+            | DataType::FixedSizeList(item, _)
+            | DataType::Map(item, _) => Ok(vec![self.array(item)?]),
+            DataType::Struct(members) => members.iter().map(|member| self.array(member)).collect(),
+            DataType::RunEndEncoded(ends, values) => [ends, values]
+                .map(|child| self.array(child))
+                .into_iter()
+                .collect(),
+            DataType::Union(members, _) => members
+                .iter()
+                .map(|(_, member)| self.array(member))
+                .collect(),
+            DataType::Dictionary(_, values) => Ok(vec![self.dictionary(values)?]),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A dictionary that never came has no values: then every row is null.
+    fn dictionary(&mut self, values: &DataType) -> Decoded<ArrayData> {
+        let id = self
+            .ids
+            .next()
+            .ok_or(ColumnProblem::Missing("dictionary"))?;
+        let dictionary = self.dictionaries.get(id).cloned();
+        Ok(dictionary
+            .unwrap_or_else(|| new_empty_array(values))
+            .to_data())
+    }
+
+    /// Length of the next column, and whether it has nulls.
+    fn node(&mut self) -> Decoded<(usize, bool)> {
+        let node = self.nodes.get(self.next.node);
+        let node = node.ok_or(ColumnProblem::Missing("node"))?;
+        self.next.node += 1;
+        let (values, nulls) = (node.length(), node.null_count());
+        match usize::try_from(values) {
+            Ok(len) if len <= LEN_MAX && (0..=values).contains(&nulls) => Ok((len, nulls > 0)),
+            _ => Err(ColumnProblem::Node { values, nulls }),
+        }
+    }
+
+    fn variadic_count(&mut self) -> Decoded<usize> {
+        let count = self.variadic.get(self.next.variadic).copied();
+        self.next.variadic += 1;
+        let left = self.buffers.len() - self.next.buffer;
+        count
+            .and_then(|count| usize::try_from(count).ok())
+            .filter(|&count| count <= left)
+            .ok_or(ColumnProblem::Missing("count of data buffers"))
+    }
+
+    /// The next buffer, wrapped on its own.
+    fn buffer(&mut self) -> Decoded<Buffer> {
+        let buffer = self.buffers.get(self.next.buffer);
+        let buffer = buffer.ok_or(ColumnProblem::Missing("buffer"))?;
+        self.next.buffer += 1;
+        let (offset, length) = (buffer.offset(), buffer.length());
+        let available = self.body.len();
+        let range = || {
+            let start = usize::try_from(offset).ok()?;
+            let end = start.checked_add(usize::try_from(length).ok()?)?;
+            (end <= available).then_some(start..end)
+        };
+        let range = range().ok_or(ColumnProblem::Buffer {
+            offset,
+            length,
+            available,
+        })?;
+        Ok(Buffer::from(self.body.slice(range)))
+    }
+}
+
+/// The validity of `len` rows; how many of them are null is counted here, not believed.
+fn nulls(validity: Buffer, len: usize) -> Decoded<NullBuffer> {
+    let (expected, actual) = (len.div_ceil(8), validity.len());
+    if actual < expected {
+        return Err(ColumnProblem::Validity { expected, actual });
+    }
+    Ok(NullBuffer::new(BooleanBuffer::new(validity, 0, len)))
+}
+
+/// Arrow takes it for granted that no value is cut in two.
+fn expect_whole_values(spec: &BufferSpec, actual: usize) -> Decoded<()> {
+    match *spec {
+        BufferSpec::FixedWidth { byte_width, .. }
+            if byte_width > 0 && !actual.is_multiple_of(byte_width) =>
+        {
+            Err(ColumnProblem::Width { byte_width, actual })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks lengths, offsets, keys and text; what is not aligned is copied.
+fn validated(builder: ArrayDataBuilder) -> Decoded<ArrayData> {
+    Ok(builder.align_buffers(true).build()?)
+}

@@ -1,0 +1,484 @@
+//! Arrow bodies: every type there and back, Arrow's own reader and writer as judges, and bodies that lie.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod random;
+
+use std::{io::Cursor, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, DictionaryArray, Int8Array, Int32Array, Int64Array, NullArray,
+        RecordBatch, RunArray, StringArray, StringViewArray, StructArray, UnionArray,
+        new_empty_array, new_null_array,
+    },
+    compute::cast,
+    datatypes::{
+        DataType, Field, Fields, Int8Type, Int32Type, IntervalUnit, Schema, SchemaRef, TimeUnit,
+        UnionFields, UnionMode,
+    },
+    ipc::{reader::StreamReader, writer::StreamWriter},
+};
+use bytes::Bytes;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use record_batch::{ArrowBodyError, ArrowDecodeOptions, ArrowDecoder, ArrowEncoder};
+
+fn joined(pieces: &[Bytes]) -> Bytes {
+    Bytes::from(pieces.concat())
+}
+
+fn decoder() -> ArrowDecoder {
+    ArrowDecoder::new(ArrowDecodeOptions::default())
+}
+
+/// The bodies of a stream of `batches`.
+fn bodies(batches: &[RecordBatch]) -> Vec<Bytes> {
+    let mut encoder = ArrowEncoder::try_new(&batches[0].schema()).unwrap();
+    let pieces = batches.iter().map(|batch| encoder.encode(batch).unwrap());
+    pieces.map(|pieces| joined(&pieces)).collect()
+}
+
+fn expect_round_trip(batches: &[RecordBatch]) {
+    let bodies = bodies(batches);
+    let mut decoder = decoder();
+    for (body, batch) in bodies.iter().zip(batches) {
+        let received = decoder.decode(body).unwrap().unwrap();
+        assert_eq!(&received, batch);
+        for column in received.columns() {
+            column.to_data().validate_full().unwrap();
+        }
+    }
+    // One after the other, they are an Arrow stream.
+    let stream = StreamReader::try_new(Cursor::new(bodies.concat()), None).unwrap();
+    let read: Vec<_> = stream.map(Result::unwrap).collect();
+    assert_eq!(read, batches);
+}
+
+fn list(item: DataType) -> Arc<Field> {
+    Arc::new(Field::new_list_field(item, true))
+}
+
+/// All of Arrow's types that stand by themselves.
+fn scalar_types() -> Vec<DataType> {
+    use DataType::{
+        Binary, BinaryView, Boolean, Date32, Date64, Decimal32, Decimal64, Decimal128, Decimal256,
+        Duration, FixedSizeBinary, Float16, Float32, Float64, Int8, Int16, Int32, Int64, Interval,
+        LargeBinary, LargeUtf8, Null, Time32, Time64, Timestamp, UInt8, UInt16, UInt32, UInt64,
+        Utf8, Utf8View,
+    };
+    use TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
+    let mut types = vec![
+        Null,
+        Boolean,
+        Int8,
+        Int16,
+        Int32,
+        Int64,
+        UInt8,
+        UInt16,
+        UInt32,
+        UInt64,
+        Float16,
+        Float32,
+        Float64,
+        Utf8,
+        LargeUtf8,
+        Utf8View,
+        Binary,
+        LargeBinary,
+        BinaryView,
+        Date32,
+        Date64,
+        FixedSizeBinary(3),
+        FixedSizeBinary(0),
+        Decimal32(7, 2),
+        Decimal64(18, -3),
+        Decimal128(38, 10),
+        Decimal256(76, 76),
+        Time32(Second),
+        Time32(Millisecond),
+        Time64(Microsecond),
+        Time64(Nanosecond),
+        Interval(IntervalUnit::YearMonth),
+        Interval(IntervalUnit::DayTime),
+        Interval(IntervalUnit::MonthDayNano),
+    ];
+    for unit in [Second, Millisecond, Microsecond, Nanosecond] {
+        types.extend([
+            Duration(unit),
+            Timestamp(unit, None),
+            Timestamp(unit, Some("+02:00".into())),
+        ]);
+    }
+    types
+}
+
+fn nested_types() -> Vec<DataType> {
+    let members: Fields = vec![
+        Field::new("n", DataType::Int32, true),
+        Field::new("t", DataType::Utf8View, true),
+    ]
+    .into();
+    let entries: Fields = vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::Int64, true),
+    ]
+    .into();
+    let entries = Arc::new(Field::new("entries", DataType::Struct(entries), false));
+    let ends = Arc::new(Field::new("run_ends", DataType::Int32, false));
+    let union: UnionFields = [
+        (3, Arc::new(Field::new("n", DataType::Int32, true))),
+        (5, Arc::new(Field::new("t", DataType::Utf8, true))),
+    ]
+    .into_iter()
+    .collect();
+    let dictionary = |keys| DataType::Dictionary(Box::new(keys), Box::new(DataType::Utf8));
+    vec![
+        DataType::List(list(DataType::Utf8)),
+        DataType::LargeList(list(DataType::Struct(members.clone()))),
+        DataType::ListView(list(DataType::Int64)),
+        DataType::LargeListView(list(DataType::Boolean)),
+        DataType::FixedSizeList(list(DataType::Int16), 3),
+        DataType::FixedSizeList(list(DataType::Null), 0),
+        DataType::Struct(members),
+        DataType::Struct(Fields::empty()),
+        DataType::Map(entries, true),
+        DataType::RunEndEncoded(ends, Arc::new(Field::new("values", DataType::Utf8, true))),
+        DataType::Union(union.clone(), UnionMode::Sparse),
+        DataType::Union(union, UnionMode::Dense),
+        dictionary(DataType::Int8),
+        dictionary(DataType::UInt64),
+    ]
+}
+
+fn one_column(column: ArrayRef) -> RecordBatch {
+    let field = Field::new("c", column.data_type().clone(), true);
+    RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column]).unwrap()
+}
+
+#[test]
+fn every_type_comes_back_empty_and_all_null() {
+    for data_type in scalar_types().into_iter().chain(nested_types()) {
+        let nulls = one_column(new_null_array(&data_type, 11));
+        let empty = one_column(new_empty_array(&data_type));
+        expect_round_trip(&[empty, nulls.clone(), nulls.slice(3, 5)]);
+    }
+}
+
+#[test]
+fn random_values_of_nested_schemas_come_back_also_cut() {
+    for seed in 0..150 {
+        let random = &mut StdRng::seed_from_u64(seed);
+        let rows = random.random_range(1..200);
+        let names = ["a", "b", "c"];
+        let fields: Vec<_> = names
+            .iter()
+            .map(|name| random::field(name, 3, random))
+            .collect();
+        let columns = fields
+            .iter()
+            .map(|field| random::array(field, rows, random))
+            .collect();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let from = random.random_range(0..rows);
+        let cut = batch.slice(from, random.random_range(0..=rows - from));
+        expect_round_trip(&[batch, cut]);
+    }
+}
+
+#[test]
+fn numbers_text_and_lists_keep_their_values_in_every_width() {
+    let numbers: Int64Array = (0..100).map(|n| (n % 7 != 0).then_some(n)).collect();
+    let numbers: ArrayRef = Arc::new(numbers);
+    for data_type in scalar_types() {
+        if let Ok(column) = cast(&numbers, &data_type) {
+            let batch = one_column(column);
+            expect_round_trip(&[batch.clone(), batch.slice(9, 77), batch.slice(99, 1)]);
+        }
+    }
+    let texts: StringArray = (0..50)
+        .map(|n| (n % 5 != 1).then(|| "\u{fc}-".repeat(n)))
+        .collect();
+    let texts: ArrayRef = Arc::new(texts);
+    for data_type in [
+        DataType::LargeUtf8,
+        DataType::Utf8View,
+        DataType::BinaryView,
+    ] {
+        let batch = one_column(cast(&texts, &data_type).unwrap());
+        expect_round_trip(&[batch.slice(20, 30), batch]);
+    }
+}
+
+#[test]
+fn unions_and_runs_keep_their_values() {
+    let children: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from(vec![1, 2, 3])),
+        Arc::new(StringArray::from(vec![Some("a"), None, Some("c")])),
+    ];
+    let fields = |offset: i8| -> UnionFields {
+        [
+            (offset, Arc::new(Field::new("n", DataType::Int32, true))),
+            (offset + 2, Arc::new(Field::new("t", DataType::Utf8, true))),
+        ]
+        .into_iter()
+        .collect()
+    };
+    let sparse = UnionArray::try_new(fields(0), vec![0, 2, 0].into(), None, children.clone());
+    let (ids, offsets) = (vec![4, 6, 6, 4, 4, 6], vec![0, 0, 1, 1, 2, 2]);
+    let dense = UnionArray::try_new(fields(4), ids.into(), Some(offsets.into()), children);
+    expect_round_trip(&[one_column(Arc::new(sparse.unwrap()))]);
+    expect_round_trip(&[one_column(Arc::new(dense.unwrap()))]);
+    let runs: RunArray<Int32Type> = ["a", "a", "b", "c", "c", "c"].into_iter().collect();
+    expect_round_trip(&[one_column(Arc::new(runs))]);
+}
+
+fn dictionary(values: &[&str], keys: &[Option<i8>]) -> RecordBatch {
+    let values = Arc::new(StringArray::from(values.to_vec()));
+    let keys = Int8Array::from(keys.to_vec());
+    one_column(Arc::new(DictionaryArray::<Int8Type>::new(keys, values)))
+}
+
+#[test]
+fn dictionaries_travel_once_grow_and_are_replaced() {
+    let batches = [
+        dictionary(&["a", "b"], &[Some(0), None, Some(1)]),
+        dictionary(&["a", "b"], &[Some(1)]),
+        dictionary(&["a", "b", "c"], &[Some(2), Some(0)]),
+        dictionary(&["x"], &[Some(0)]),
+    ];
+    expect_round_trip(&batches);
+    let sizes: Vec<_> = bodies(&batches).iter().map(Bytes::len).collect();
+    assert!(sizes[1] < sizes[2] && sizes[1] < sizes[3], "{sizes:?}");
+}
+
+#[test]
+fn dictionaries_inside_of_dictionaries_of_structs() {
+    let inner = dictionary(&["p", "q"], &[Some(0), Some(1)])
+        .column(0)
+        .clone();
+    let member = Field::new("m", inner.data_type().clone(), true);
+    let values = StructArray::new(vec![member].into(), vec![inner], None);
+    let keys = Int8Array::from(vec![1, 0, 1]);
+    let outer = DictionaryArray::<Int8Type>::new(keys, Arc::new(values));
+    let beside = dictionary(&["z"], &[Some(0), None, Some(0)])
+        .column(0)
+        .clone();
+    let columns: [(_, ArrayRef); 2] = [("o", Arc::new(outer)), ("b", beside)];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let decoded = decoder()
+        .decode(&bodies(std::slice::from_ref(&batch))[0])
+        .unwrap()
+        .unwrap();
+    assert_eq!(decoded.columns(), batch.columns());
+}
+
+#[test]
+fn what_arrow_writes_is_read() {
+    let columns: [(_, ArrayRef); 3] = [
+        (
+            "n",
+            Arc::new(Int32Array::from(vec![Some(1), None, Some(3)])),
+        ),
+        (
+            "t",
+            Arc::new(StringViewArray::from(vec![
+                "a",
+                "much longer than twelve",
+                "",
+            ])),
+        ),
+        ("u", Arc::new(NullArray::new(3))),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.map(|(name, column)| (name, column, true)),
+    )
+    .unwrap();
+    let mut stream = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut stream, &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(decoder().decode(&stream.into()).unwrap(), Some(batch));
+}
+
+#[test]
+fn a_stream_without_batches_has_a_schema() {
+    let metadata = [("origin".to_owned(), "test".to_owned())].into();
+    let field = Field::new("c", DataType::Int32, false).with_metadata(metadata);
+    let schema: SchemaRef = Arc::new(Schema::new(vec![field]));
+    let mut decoder = decoder();
+    let body = joined(&ArrowEncoder::schema_only(&schema).unwrap());
+    assert_eq!(decoder.decode(&body).unwrap(), None);
+    assert_eq!(decoder.schema(), Some(&schema));
+}
+
+#[test]
+fn large_buffers_are_referenced_and_every_buffer_counts_only_itself() {
+    let column = || -> ArrayRef { Arc::new(Int64Array::from_iter_values(0..100_000)) };
+    let batch = RecordBatch::try_from_iter([("a", column()), ("b", column())]).unwrap();
+    let mut encoder = ArrowEncoder::try_new(&batch.schema()).unwrap();
+    let pieces = encoder.encode(&batch).unwrap();
+    let values = batch.column(0).to_data().buffers()[0].as_ptr();
+    assert!(pieces.iter().any(|piece| piece.as_ptr() == values));
+    let decoded = decoder().decode(&joined(&pieces)).unwrap().unwrap();
+    let memory = decoded.get_array_memory_size();
+    assert!((1_600_000..1_700_000).contains(&memory), "{memory}");
+}
+
+// ---- bodies that lie ----
+
+fn sample() -> Bytes {
+    let columns: [(_, ArrayRef); 2] = [
+        (
+            "n",
+            Arc::new(Int32Array::from(vec![Some(1), None, Some(3)])),
+        ),
+        ("t", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+    ];
+    bodies(&[RecordBatch::try_from_iter(columns).unwrap()]).remove(0)
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let body = sample();
+    let schema_bytes = joined(&ArrowEncoder::schema_only(&one_schema()).unwrap()).len() - 8;
+    for len in 1..body.len() {
+        let decoded = decoder().decode(&body.slice(..len));
+        // Without its batch, a body still brings the schema.
+        assert!(
+            len == schema_bytes || decoded.is_err(),
+            "{len}: {decoded:?}"
+        );
+    }
+}
+
+fn one_schema() -> SchemaRef {
+    let mut decoder = decoder();
+    decoder.decode(&sample()).unwrap();
+    Arc::clone(decoder.schema().unwrap())
+}
+
+#[test]
+fn messages_out_of_order_are_refused() {
+    let body = sample();
+    let schema = joined(&ArrowEncoder::schema_only(&one_schema()).unwrap());
+    let schema = schema.slice(..schema.len() - 8);
+    let batch = body.slice(schema.len()..);
+    let no_schema = decoder().decode(&batch).unwrap_err();
+    assert!(matches!(no_schema, ArrowBodyError::NoSchema), "{no_schema}");
+    let twice = Bytes::from([&*schema, &*schema].concat());
+    let twice = decoder().decode(&twice).unwrap_err();
+    assert!(matches!(twice, ArrowBodyError::SecondSchema), "{twice}");
+    let behind = Bytes::from([&*body, &*batch].concat());
+    let behind = decoder().decode(&behind).unwrap_err();
+    assert!(matches!(behind, ArrowBodyError::BehindTheBatch), "{behind}");
+    let marker = decoder()
+        .decode(&Bytes::from_static(b"ARROW1\0\0"))
+        .unwrap_err();
+    assert!(matches!(marker, ArrowBodyError::Marker { .. }), "{marker}");
+}
+
+#[test]
+fn rows_and_dictionaries_have_a_limit() {
+    let few = ArrowDecodeOptions {
+        rows_max: 10,
+        dictionary_bytes_max: 50,
+        ..ArrowDecodeOptions::default()
+    };
+    let nulls = bodies(&[one_column(Arc::new(NullArray::new(11)))]).remove(0);
+    let rows = ArrowDecoder::new(few.clone()).decode(&nulls).unwrap_err();
+    assert!(
+        matches!(
+            rows,
+            ArrowBodyError::RowCount {
+                rows: 11,
+                rows_max: 10
+            }
+        ),
+        "{rows}"
+    );
+    let long = "x".repeat(100);
+    let dictionary = bodies(&[dictionary(&[&*long], &[Some(0)])]).remove(0);
+    let bytes = ArrowDecoder::new(few).decode(&dictionary).unwrap_err();
+    assert!(
+        matches!(bytes, ArrowBodyError::DictionaryBytes { .. }),
+        "{bytes}"
+    );
+}
+
+#[test]
+fn a_schema_nested_too_deep_is_refused_by_name() {
+    let deep = (0..40).fold(DataType::Int32, |inner, _| DataType::List(list(inner)));
+    let body = bodies(&[one_column(new_empty_array(&deep))]).remove(0);
+    let error = decoder().decode(&body).unwrap_err();
+    assert!(error.to_string().ends_with("nested too deep"), "{error}");
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_by_column() {
+    let body = sample();
+    let at = body.windows(3).position(|bytes| bytes == b"abc").unwrap();
+    let mut broken = body.to_vec();
+    broken[at + 1] = 0xff;
+    let error = decoder().decode(&broken.into()).unwrap_err();
+    assert!(error.to_string().starts_with("column t: "), "{error}");
+}
+
+/// Streams to start from: every type, nested ones with values, dictionaries.
+fn seeds() -> Vec<Vec<Bytes>> {
+    let nulls = scalar_types().into_iter().chain(nested_types());
+    let mut seeds: Vec<_> = nulls
+        .map(|data_type| bodies(&[one_column(new_null_array(&data_type, 4))]))
+        .collect();
+    let random = &mut StdRng::seed_from_u64(5);
+    for _ in 0..40 {
+        let fields: Vec<_> = (0..2).map(|_| random::field("c", 3, random)).collect();
+        let columns = fields
+            .iter()
+            .map(|field| random::array(field, 5, random))
+            .collect();
+        seeds.push(bodies(&[RecordBatch::try_new(
+            Arc::new(Schema::new(fields)),
+            columns,
+        )
+        .unwrap()]));
+    }
+    seeds.push(bodies(&[
+        dictionary(&["a", "b"], &[Some(0)]),
+        dictionary(&["a", "b", "c"], &[Some(2)]),
+    ]));
+    seeds
+}
+
+/// Mutations of one seed; the seed number makes a finding repeatable.
+fn mutate(seed: u64, seeds: &[Vec<Bytes>]) {
+    let random = &mut StdRng::seed_from_u64(seed);
+    let mut stream = seeds.choose(random).unwrap().clone();
+    let body = random.random_range(0..stream.len());
+    let mut bytes = stream[body].to_vec();
+    for _ in 0..random.random_range(1..4) {
+        let at = random.random_range(0..bytes.len());
+        match random.random_range(0..4) {
+            0 => bytes[at] ^= 1 << random.random_range(0..8),
+            1 => bytes[at] = *[0, 1, 0x7f, 0x80, 0xff].choose(random).unwrap(),
+            2 => {
+                let word = *[0, 1, -1, i32::MAX, i32::MIN, 64].choose(random).unwrap();
+                let at = at / 4 * 4;
+                let end = bytes.len().min(at + 4);
+                bytes[at..end].copy_from_slice(&word.to_le_bytes()[..end - at]);
+            }
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    stream[body] = bytes.into();
+    record_batch::fuzzing::arrow_bodies(&stream);
+}
+
+#[test]
+fn mutated_streams_never_panic_and_survive_when_accepted() {
+    let seeds = seeds();
+    // RECORD_BATCH_MUTATIONS=10000000 cargo test --release -p record-batch --test arrow_bodies mutated
+    let count = std::env::var("RECORD_BATCH_MUTATIONS").map_or(20_000, |n| n.parse().unwrap());
+    for seed in 0..count {
+        mutate(seed, &seeds);
+    }
+}
