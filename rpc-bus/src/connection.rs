@@ -41,6 +41,8 @@ use heartbeat::{Beat, Heartbeat};
 pub(crate) const HANDSHAKE: i32 = 0;
 /// `rpc_type` of a peer that takes its leave, on every plane. Drill never sends it.
 const GOODBYE: i32 = 2;
+/// Requests in flight of a peer that is not let in yet.
+const UNPROVEN_REQUESTS_MAX: usize = 16;
 
 /// What answers a call.
 #[derive(Debug, PartialEq)]
@@ -80,7 +82,8 @@ pub enum IdleTimeout {
     Off,
 }
 
-/// Server: `AwaitingHello` -> `Judging` -> `Open` -> `Closed`; client: `AwaitingReply` -> `Open` -> `Closed`.
+/// Server: `AwaitingHello` -> `Judging` -> (`Authenticating` ->) `Open` -> `Closed`; client: `AwaitingReply` -> `Open` ->
+/// `Closed`.
 #[derive(Debug)]
 enum Phase {
     AwaitingHello {
@@ -88,6 +91,10 @@ enum Phase {
     },
     Judging {
         id: CoordinationId,
+        deadline: Instant,
+    },
+    /// The handshake is answered, but nobody knows yet who the peer is.
+    Authenticating {
         deadline: Instant,
     },
     AwaitingReply {
@@ -213,7 +220,9 @@ impl Connection {
             Phase::Judging { .. } if is_heartbeat(&frame) => {
                 self.close(ProtocolError::HeartbeatBeforeHandshake.into(), now);
             }
-            Phase::Judging { .. } | Phase::Open => self.handle_open_frame(frame, now),
+            Phase::Judging { .. } | Phase::Authenticating { .. } | Phase::Open => {
+                self.handle_open_frame(frame, now);
+            }
             Phase::Closed(_) => {}
         }
     }
@@ -296,7 +305,7 @@ impl Connection {
 
     /// A place among the requests in flight, of this connection and of all.
     fn take_place(&mut self) -> Result<(), Box<RpcFailure>> {
-        let max = self.options.requests_in_flight_max;
+        let max = self.requests_in_flight_max();
         let refusal = if self.requests_in_flight >= max {
             format!("too many requests in flight on this connection, at most {max}")
         } else {
@@ -307,6 +316,13 @@ impl Connection {
         };
         let failure = RpcFailure::new(ErrorType::Resource, refusal);
         Err(Box::new(failure.with_retry(Retry::SameNode)))
+    }
+
+    fn requests_in_flight_max(&self) -> usize {
+        match self.phase {
+            Phase::Open => self.options.requests_in_flight_max,
+            _ => UNPROVEN_REQUESTS_MAX.min(self.options.requests_in_flight_max),
+        }
     }
 
     fn handle_response(&mut self, frame: Frame, now: Instant) {
@@ -386,9 +402,29 @@ impl Connection {
             return;
         };
         self.push_hello_reply(id, self.with_capabilities(reply));
+        self.open_as(idle_timeout);
+    }
+
+    fn open_as(&mut self, idle_timeout: IdleTimeout) {
         self.phase = Phase::Open;
         if idle_timeout == IdleTimeout::Off {
             self.heartbeat.never_idle();
+        }
+    }
+
+    /// Answers the handshake with `reply`; until [`Self::admit`] the limits before the handshake, and its deadline, stay.
+    pub(crate) fn authenticate(&mut self, reply: Bytes) {
+        let Phase::Judging { id, deadline } = self.phase else {
+            return;
+        };
+        self.push_hello_reply(id, self.with_capabilities(reply));
+        self.phase = Phase::Authenticating { deadline };
+    }
+
+    /// The peer has proved who it is.
+    pub(crate) fn admit(&mut self, idle_timeout: IdleTimeout) {
+        if let Phase::Authenticating { .. } = self.phase {
+            self.open_as(idle_timeout);
         }
     }
 
@@ -606,6 +642,7 @@ impl Connection {
         match &mut self.phase {
             Phase::AwaitingHello { deadline }
             | Phase::Judging { deadline, .. }
+            | Phase::Authenticating { deadline }
             | Phase::AwaitingReply { deadline, .. } => {
                 if *deadline <= now {
                     let reason = CloseReason::HandshakeTimeout(self.options.handshake_timeout);
@@ -649,6 +686,7 @@ impl Connection {
         match &self.phase {
             Phase::AwaitingHello { deadline }
             | Phase::Judging { deadline, .. }
+            | Phase::Authenticating { deadline }
             | Phase::AwaitingReply { deadline, .. } => Some(*deadline),
             Phase::Open => {
                 let beat = self.heartbeat.next_timeout();
@@ -661,13 +699,18 @@ impl Connection {
 
     // ---- to the socket ----
 
-    /// Moves the next frames into `out`. A server sends nothing before its answer to the handshake.
+    /// Moves the next frames into `out`. A server sends nothing before its answer to the handshake, and no requests
+    /// before it knows who the peer is.
     // wire: drill@051b164 exec/rpc/.../AbstractHandshakeHandler.java takes the first message for the handshake
     pub(crate) fn transmit(&mut self, out: &mut Transmit) {
         if let Phase::AwaitingHello { .. } | Phase::Judging { .. } = self.phase {
             return;
         }
-        self.lanes.fill(out);
+        if let Phase::Authenticating { .. } = self.phase {
+            self.lanes.fill_control(out);
+        } else {
+            self.lanes.fill(out);
+        }
         if self.lanes.control_is_empty() {
             self.heartbeat.on_leaving();
         }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -15,10 +16,12 @@ use bytes::Bytes;
 use protos::error::ErrorType;
 
 use crate::{
+    auth::{AuthError, Authenticator, Credentials, Identity},
     connection::IdleTimeout,
+    entrance::{Entrance, enter},
     error::{CloseReason, RpcFailure},
     frame::CoordinationId,
-    link::{self, Link},
+    link::Link,
     remote::RemoteConnection,
     reply::{InboundRequest, Responder},
     runtime::panic_message,
@@ -52,12 +55,21 @@ pub trait Acceptor: Send + Sync + 'static {
 
 /// A handshake that came in: the first message of `rpc_type` 0, whatever its mode.
 // wire: drill@051b164 exec/rpc/.../AbstractHandshakeHandler.java
-#[derive(Debug)]
 pub struct Hello {
     /// The plane's own handshake message.
     pub pbody: Bytes,
     /// The connection that it came on. Calls on it wait in vain until the handshake is accepted.
     pub connection: RemoteConnection,
+}
+
+/// Without the message: it may hold a password.
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("pbody_bytes", &self.pbody.len())
+            .field("connection", &self.connection)
+            .finish()
+    }
 }
 
 /// What becomes of a connection.
@@ -70,6 +82,26 @@ pub enum Verdict {
         handler: Arc<dyn Handler>,
         /// Whether it must show signs of life.
         idle_timeout: IdleTimeout,
+    },
+    /// The peer has to prove who it is: only `SASL_MESSAGE` is taken until it has.
+    Authenticate {
+        /// Body of the handshake's response; it names the mechanisms that the authenticator offers.
+        reply: Bytes,
+        /// Judges the proof.
+        authenticator: Arc<Authenticator>,
+        /// Makes the handler of a peer that has proved who it is. Must not wait.
+        admit: Box<dyn FnOnce(Identity) -> Arc<dyn Handler> + Send>,
+        /// Whether it must show signs of life once it is let in.
+        idle_timeout: IdleTimeout,
+    },
+    /// The handshake holds a password, which is to be checked before there is a verdict.
+    Verify {
+        /// From the handshake.
+        credentials: Credentials,
+        /// Checks them.
+        authenticator: Arc<Authenticator>,
+        /// Judges again, knowing what came of it. Must not wait.
+        then: Box<dyn FnOnce(Result<Identity, AuthError>) -> Self + Send>,
     },
     /// It is closed, after `reply` is sent.
     Refuse {
@@ -167,7 +199,7 @@ impl Mailbox {
             let mut inner = self.lock();
             if !inner.items.is_empty() {
                 inner.bytes = 0;
-                let (batch, reader) = (std::mem::take(&mut inner.items), inner.reader.take());
+                let (batch, reader) = (mem::take(&mut inner.items), inner.reader.take());
                 drop(inner);
                 reader.into_iter().for_each(Waker::wake);
                 return Poll::Ready(Ok(batch));
@@ -198,8 +230,10 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 pub(crate) enum Service {
     /// A server's, before the handshake is accepted.
     Acceptor(Arc<dyn Acceptor>),
+    /// A server's, while the peer proves who it is.
+    Entrance(Box<Entrance>),
     Handler(Arc<dyn Handler>),
-    /// A server's, after the handshake was refused.
+    /// A server's, after the peer was refused.
     Nobody,
 }
 
@@ -220,7 +254,12 @@ async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Serv
     let mut started = Instant::now();
     let mut requests = 0;
     for item in batch {
-        start(item, link, service);
+        if let Service::Handler(handler) = service {
+            start(item, link, &**handler);
+        } else {
+            let before = mem::replace(service, Service::Nobody);
+            *service = enter(item, link, before).await;
+        }
         requests += 1;
         let late = || requests % TURN_TIME_CHECK_REQUESTS == 0 && started.elapsed() >= TURN_TIME;
         if requests == TURN_REQUESTS || late() {
@@ -230,63 +269,29 @@ async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Serv
     }
 }
 
-fn start(item: Item, link: &Arc<Link>, service: &mut Service) {
-    match (item, &*service) {
-        (Item::Hello { pbody }, Service::Acceptor(acceptor)) => {
-            let hello = Hello {
-                pbody,
-                connection: RemoteConnection::of_server(Arc::clone(link)),
-            };
-            let verdict = survive("accept", || acceptor.accept(hello));
-            *service = apply(verdict, link);
-        }
-        (
-            Item::Request {
-                rpc_type,
-                id,
-                pbody,
-                dbody,
-            },
-            Service::Handler(handler),
-        ) => {
-            let responder = Responder::new(Arc::clone(link), id);
-            let request = InboundRequest {
-                rpc_type,
-                coordination_id: id,
-                pbody,
-                dbody,
-                responder,
-            };
-            survive("handle", || handler.handle(request));
-        }
-        // The connection is closing.
-        (Item::Hello { .. } | Item::Request { .. }, _) => {}
-    }
-}
-
-fn apply(verdict: Option<Verdict>, link: &Link) -> Service {
-    match verdict {
-        Some(Verdict::Open {
-            reply,
-            handler,
-            idle_timeout,
-        }) => {
-            link.with(|connection| connection.open(reply, idle_timeout));
-            Service::Handler(handler)
-        }
-        Some(Verdict::Refuse { reply, reason }) => refuse(link, reply, reason),
-        None => refuse(link, None, "the acceptor panicked".to_owned()),
-    }
-}
-
-fn refuse(link: &Link, reply: Option<Bytes>, reason: String) -> Service {
-    let now = link::now();
-    link.with(|connection| connection.refuse(reply, reason, now));
-    Service::Nobody
+fn start(item: Item, link: &Arc<Link>, handler: &dyn Handler) {
+    // A handshake comes only once.
+    let Item::Request {
+        rpc_type,
+        id,
+        pbody,
+        dbody,
+    } = item
+    else {
+        return;
+    };
+    let request = InboundRequest {
+        rpc_type,
+        coordination_id: id,
+        pbody,
+        dbody,
+        responder: Responder::new(Arc::clone(link), id),
+    };
+    survive("handle", || handler.handle(request));
 }
 
 /// Runs foreign code; a panic ends neither the task nor the connection. A request that it held has answered by itself.
-fn survive<R>(name: &'static str, foreign: impl FnOnce() -> R) -> Option<R> {
+pub(crate) fn survive<R>(name: &'static str, foreign: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(foreign)) {
         Ok(result) => Some(result),
         Err(panic) => {

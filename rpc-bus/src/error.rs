@@ -9,6 +9,7 @@ use protos::{
 use thiserror::Error;
 
 use crate::{
+    auth::AuthError,
     frame::{CoordinationId, DecodeError},
     ledger::BudgetExceeded,
 };
@@ -77,6 +78,12 @@ pub enum ProtocolError {
         /// The `rpc_type` found.
         actual: i32,
     },
+    /// A request of a peer that has not yet proved who it is.
+    #[error("rpc type {actual} before authentication")]
+    NotAuthenticated {
+        /// The `rpc_type` found.
+        actual: i32,
+    },
     /// A second handshake.
     #[error("a second handshake")]
     DuplicateHandshake,
@@ -119,6 +126,9 @@ pub enum CloseReason {
         /// For the log; the peer may have been told something else.
         reason: String,
     },
+    /// The peer could not prove who it is.
+    #[error("authentication failed: {0}")]
+    Authentication(AuthError),
     /// No byte from the peer within the time limit.
     #[error("nothing received for {0:?}")]
     IdleTimeout(Duration),
@@ -157,6 +167,7 @@ impl CloseReason {
         match self {
             Self::ClosedHere
             | Self::HandshakeRefused { .. }
+            | Self::Authentication(_)
             | Self::Decode(_)
             | Self::Protocol(_) => false,
             Self::ShuttingDown
@@ -176,7 +187,11 @@ impl CloseReason {
     pub(crate) fn flushes(&self) -> bool {
         matches!(
             self,
-            Self::ClosedHere | Self::ShuttingDown | Self::Goodbye | Self::HandshakeRefused { .. }
+            Self::ClosedHere
+                | Self::ShuttingDown
+                | Self::Goodbye
+                | Self::HandshakeRefused { .. }
+                | Self::Authentication(_)
         )
     }
 }

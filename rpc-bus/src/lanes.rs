@@ -238,14 +238,19 @@ impl Lanes {
 
     /// Moves about [`TRANSMIT_BYTES`] in whole frames into `out`.
     pub(crate) fn fill(&mut self, out: &mut Transmit) {
-        if !self.control.pieces.is_empty() {
-            self.control.pull(TRANSMIT_BYTES, out);
-        }
+        self.fill_control(out);
         while out.bytes < TRANSMIT_BYTES {
             let Some(stream) = self.turns.pop_front() else {
                 break;
             };
             self.take_turn(stream, out);
+        }
+    }
+
+    /// The same of the control lane only.
+    pub(crate) fn fill_control(&mut self, out: &mut Transmit) {
+        if !self.control.pieces.is_empty() {
+            self.control.pull(TRANSMIT_BYTES, out);
         }
     }
 

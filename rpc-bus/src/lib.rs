@@ -58,6 +58,7 @@
 //! # }
 //! ```
 
+pub mod auth;
 pub mod frame;
 pub mod fuzzing;
 pub mod ledger;
@@ -68,6 +69,7 @@ mod client;
 mod connection;
 mod dispatch;
 mod driver;
+mod entrance;
 mod error;
 mod id_hash;
 mod lanes;

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message;
-use protos::Call;
+use protos::{Call, Plane};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -200,6 +200,12 @@ impl RemoteConnection {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.link.ends.id
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn plane(&self) -> Plane {
+        self.0.link.ends.plane
     }
 
     /// Address of the other end.

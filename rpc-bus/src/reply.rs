@@ -13,7 +13,6 @@ use crate::{error::RpcFailure, frame::CoordinationId, lanes::Pbody, link::Link};
 const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
 
 /// A request as it came in. Dropping it answers with `RESPONSE_FAILURE`.
-#[derive(Debug)]
 pub struct InboundRequest {
     /// Number from the plane's own `RpcType`; possibly one that does not exist.
     pub rpc_type: i32,
@@ -46,6 +45,18 @@ impl InboundRequest {
     /// Answers with `RESPONSE_FAILURE`.
     pub fn refuse(self, error: RpcFailure) {
         self.responder.fail(error);
+    }
+}
+
+/// Without the bodies: they may hold a password.
+impl fmt::Debug for InboundRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboundRequest")
+            .field("rpc_type", &self.rpc_type)
+            .field("coordination_id", &self.coordination_id)
+            .field("pbody_bytes", &self.pbody.len())
+            .field("dbody_bytes", &self.dbody.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,276 @@
+//! Checks who peers are, at a bounded cost however many try.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+use super::{Credentials, Identity, Mechanism, Users, peers::Peers, users::Table};
+use crate::{link, options::OptionsError, runtime::BusRuntime};
+
+/// Characters of a user's name that are logged.
+const LOGGED_NAME_CHARS: usize = 64;
+
+/// Limits of an [`Authenticator`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthOptions {
+    /// Mechanisms that may be used. Default: all. SCRAM-SHA-256 is only offered if every user has keys for it.
+    pub mechanisms: Vec<Mechanism>,
+    /// Passwords that are checked at a time, each on one thread of the cpu pool for up to about a second. Default 2.
+    pub verifications_max: usize,
+    /// Checks that may run or wait; one more is refused at once. Default 64.
+    pub waiting_max: usize,
+    /// The same for one peer address. Default 8.
+    pub waiting_per_peer_max: usize,
+    /// Failures of one peer address within `failure_window`; then it is refused unchecked until the window has passed.
+    /// Default 10.
+    pub failures_per_peer_max: u32,
+    /// Default 1 min.
+    pub failure_window: Duration,
+    /// Peer addresses whose failures are remembered; the oldest are forgotten. Default 4,096.
+    pub peers_max: usize,
+}
+
+impl Default for AuthOptions {
+    fn default() -> Self {
+        Self {
+            mechanisms: Mechanism::ALL.to_vec(),
+            verifications_max: 2,
+            waiting_max: 64,
+            waiting_per_peer_max: 8,
+            failures_per_peer_max: 10,
+            failure_window: Duration::from_mins(1),
+            peers_max: 4096,
+        }
+    }
+}
+
+impl AuthOptions {
+    /// Checks the values.
+    ///
+    /// # Errors
+    ///
+    /// A limit of zero: nobody could come in, or everybody could try for ever.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        let limits = [
+            ("mechanisms", self.mechanisms.len()),
+            ("verifications_max", self.verifications_max),
+            ("waiting_max", self.waiting_max),
+            ("waiting_per_peer_max", self.waiting_per_peer_max),
+            ("failures_per_peer_max", self.failures_per_peer_max as usize),
+            ("peers_max", self.peers_max),
+        ];
+        match limits.into_iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(OptionsError::Zero { name }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a peer is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The user does not exist, or the password is wrong; nobody is told which.
+    #[error("user or password are wrong")]
+    Rejected,
+    /// What the peer sent is no exchange of the mechanism.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A mechanism that is not offered.
+    #[error("the mechanism {0:?} is not offered")]
+    Mechanism(String),
+    /// The address of the peer has failed too often of late.
+    #[error("too many failed logins from this address, try again in {} s", .retry_after.as_secs() + 1)]
+    TooManyFailures {
+        /// When it may try again.
+        retry_after: Duration,
+    },
+    /// Too many checks are waiting.
+    #[error("too many logins at a time")]
+    Busy,
+    /// The check itself failed.
+    #[error("the password could not be checked")]
+    Broken,
+}
+
+impl AuthError {
+    /// That `name`, from a peer, is not offered.
+    pub(super) fn mechanism(name: &str) -> Self {
+        Self::Mechanism(name.chars().take(LOGGED_NAME_CHARS).collect())
+    }
+
+    /// Whether the same login may succeed another time.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Busy | Self::TooManyFailures { .. })
+    }
+}
+
+/// Lets users in. Shared by all connections of a server, or of several.
+#[derive(Debug)]
+pub struct Authenticator {
+    users: Arc<Users>,
+    mechanisms: Vec<Mechanism>,
+    runtime: BusRuntime,
+    /// One permit per check that may run.
+    running: Arc<Semaphore>,
+    peers: Arc<Mutex<Peers>>,
+}
+
+impl Authenticator {
+    /// Checks passwords of `users` on the cpu pool of `runtime`.
+    ///
+    /// # Errors
+    ///
+    /// The options cannot work.
+    pub fn new(
+        users: Arc<Users>,
+        options: AuthOptions,
+        runtime: BusRuntime,
+    ) -> Result<Self, OptionsError> {
+        options.validate()?;
+        Ok(Self {
+            users,
+            mechanisms: options.mechanisms.clone(),
+            runtime,
+            running: Arc::new(Semaphore::new(options.verifications_max)),
+            peers: Arc::new(Mutex::new(Peers::new(options))),
+        })
+    }
+
+    /// The users; to be read again.
+    #[must_use]
+    pub fn users(&self) -> &Arc<Users> {
+        &self.users
+    }
+
+    /// Mechanisms to be offered in a handshake, the strongest first. SCRAM-SHA-256 is one of them only if every user
+    /// has keys for it: offered, it is what a client takes, whoever its user is.
+    #[must_use]
+    pub fn mechanisms(&self) -> Vec<Mechanism> {
+        let scram = self.users.table().all_have_scram_keys();
+        let possible = |mechanism: &Mechanism| *mechanism != Mechanism::ScramSha256 || scram;
+        let all = Mechanism::ALL.into_iter().filter(possible);
+        all.filter(|mechanism| self.mechanisms.contains(mechanism))
+            .collect()
+    }
+
+    /// Checks a password that came from `peer`. Never tells whether the user exists, neither by its answer nor by the
+    /// time it takes, unless the file mixes schemes of different cost.
+    ///
+    /// # Errors
+    ///
+    /// User or password are wrong, or this is one try too many.
+    ///
+    /// # Cancel safety
+    ///
+    /// A check that runs goes on, and counts.
+    pub async fn verify(
+        &self,
+        peer: IpAddr,
+        credentials: Credentials,
+    ) -> Result<Identity, AuthError> {
+        let identity = Identity {
+            user: credentials.user.clone(),
+            mechanism: Mechanism::Plain,
+        };
+        let matches = self.check(peer, credentials).await;
+        let outcome = matches.and_then(|matches| matches.then_some(()).ok_or(AuthError::Rejected));
+        log(peer, &identity, &outcome);
+        outcome.map(|()| identity)
+    }
+
+    async fn check(&self, peer: IpAddr, credentials: Credentials) -> Result<bool, AuthError> {
+        let place = Place::take(&self.peers, peer)?;
+        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let (table, now) = (self.users.table(), link::now());
+        let check = move || {
+            let _permit = permit;
+            let matches = table.verify(&credentials.user, credentials.password.expose());
+            // Noted here, because whoever asked may have gone.
+            if !matches {
+                place.fail(now);
+            }
+            matches
+        };
+        let checked = self.runtime.compute(check).await;
+        checked.map_err(|_| AuthError::Broken)
+    }
+
+    /// Whether a peer may try a mechanism that needs no check on the cpu pool.
+    pub(super) fn admit(&self, peer: IpAddr) -> Result<(), AuthError> {
+        lock(&self.peers).check(peer, link::now())
+    }
+
+    /// Notes how such a try ended.
+    pub(super) fn settle<T>(
+        &self,
+        peer: IpAddr,
+        identity: &Identity,
+        outcome: &Result<T, AuthError>,
+    ) {
+        if outcome.as_ref().is_err_and(|error| !error.is_retryable()) {
+            note_failure(&self.peers, peer, link::now());
+        }
+        log(peer, identity, outcome);
+    }
+
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.users.table()
+    }
+}
+
+/// A place among the checks that run or wait, until dropped.
+struct Place {
+    peers: Arc<Mutex<Peers>>,
+    peer: IpAddr,
+}
+
+impl Place {
+    fn take(peers: &Arc<Mutex<Peers>>, peer: IpAddr) -> Result<Self, AuthError> {
+        lock(peers).begin(peer, link::now())?;
+        Ok(Self {
+            peers: Arc::clone(peers),
+            peer,
+        })
+    }
+
+    fn fail(&self, now: std::time::Instant) {
+        note_failure(&self.peers, self.peer, now);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.peers).end(self.peer);
+    }
+}
+
+fn note_failure(peers: &Mutex<Peers>, peer: IpAddr, now: std::time::Instant) {
+    let is_last = lock(peers).fail(peer, now);
+    if is_last {
+        tracing::warn!(%peer, "too many failed logins from this address, it is refused for a while");
+    }
+}
+
+/// A refusal without a check says nothing new about the user, and comes as often as the peer likes.
+fn log<T>(peer: IpAddr, identity: &Identity, outcome: &Result<T, AuthError>) {
+    let user: String = identity.user.chars().take(LOGGED_NAME_CHARS).collect();
+    let mechanism = identity.mechanism.name();
+    match outcome {
+        Ok(_) => tracing::info!(?user, %peer, mechanism, "login"),
+        Err(error) if error.is_retryable() => {
+            tracing::debug!(?user, %peer, mechanism, %error, "login refused");
+        }
+        Err(error) => tracing::warn!(?user, %peer, mechanism, %error, "login failed"),
+    }
+}
+
+fn lock(peers: &Mutex<Peers>) -> MutexGuard<'_, Peers> {
+    peers.lock().unwrap_or_else(PoisonError::into_inner)
+}

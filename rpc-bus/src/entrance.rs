@@ -1,0 +1,175 @@
+//! From the handshake to the handler: the verdict on a connection, and the authentication that it may ask for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use protos::{
+    Call, Plane,
+    calls::{control, data, user},
+    error::{ErrorType, Retry},
+};
+
+use crate::{
+    auth::{AuthError, Exchange, Identity, Step, failed},
+    connection::IdleTimeout,
+    dispatch::{Acceptor, Handler, Hello, Item, Service, Verdict, survive},
+    error::{CloseReason, ProtocolError, RpcFailure},
+    link::{self, Link},
+    remote::RemoteConnection,
+    reply::Responder,
+};
+
+/// A peer whose handshake is answered, and who has to prove who it is.
+pub(crate) struct Entrance {
+    exchange: Exchange,
+    admit: Box<dyn FnOnce(Identity) -> Arc<dyn Handler> + Send>,
+    idle_timeout: IdleTimeout,
+}
+
+/// Takes what comes before there is a handler; returns who takes the next.
+pub(crate) async fn enter(item: Item, link: &Arc<Link>, service: Service) -> Service {
+    match (item, service) {
+        (Item::Hello { pbody }, Service::Acceptor(acceptor)) => judge(pbody, link, &acceptor).await,
+        (
+            Item::Request {
+                rpc_type,
+                id,
+                pbody,
+                ..
+            },
+            Service::Entrance(entrance),
+        ) => {
+            let responder = Responder::new(Arc::clone(link), id);
+            entrance.step(rpc_type, pbody, responder, link).await
+        }
+        // The connection is closing.
+        (_, service) => service,
+    }
+}
+
+async fn judge(pbody: Bytes, link: &Arc<Link>, acceptor: &Arc<dyn Acceptor>) -> Service {
+    let hello = Hello {
+        pbody,
+        connection: RemoteConnection::of_server(Arc::clone(link)),
+    };
+    let mut verdict = survive("accept", || acceptor.accept(hello));
+    while let Some(Verdict::Verify {
+        credentials,
+        authenticator,
+        then,
+    }) = verdict
+    {
+        let peer = link.ends.peer.ip();
+        let verified = unless_ended(link, authenticator.verify(peer, credentials)).await;
+        let Some(verified) = verified else {
+            return Service::Nobody;
+        };
+        verdict = survive("accept", || then(verified));
+    }
+    apply(verdict, link)
+}
+
+fn apply(verdict: Option<Verdict>, link: &Link) -> Service {
+    match verdict {
+        Some(Verdict::Open {
+            reply,
+            handler,
+            idle_timeout,
+        }) => {
+            link.with(|connection| connection.open(reply, idle_timeout));
+            Service::Handler(handler)
+        }
+        Some(Verdict::Authenticate {
+            reply,
+            authenticator,
+            admit,
+            idle_timeout,
+        }) => {
+            link.with(|connection| connection.authenticate(reply));
+            Service::Entrance(Box::new(Entrance {
+                exchange: Exchange::new(authenticator, link.ends.peer.ip()),
+                admit,
+                idle_timeout,
+            }))
+        }
+        Some(Verdict::Refuse { reply, reason }) => refuse(link, reply, reason),
+        Some(Verdict::Verify { .. }) | None => {
+            refuse(link, None, "the acceptor panicked".to_owned())
+        }
+    }
+}
+
+fn refuse(link: &Link, reply: Option<Bytes>, reason: String) -> Service {
+    let now = link::now();
+    link.with(|connection| connection.refuse(reply, reason, now));
+    Service::Nobody
+}
+
+impl Entrance {
+    // wire: golden/raw: a request before authentication ends the connection without an answer
+    async fn step(
+        mut self: Box<Self>,
+        rpc_type: i32,
+        pbody: Bytes,
+        responder: Responder,
+        link: &Arc<Link>,
+    ) -> Service {
+        if rpc_type != sasl_message(link.ends.plane) {
+            let reason = ProtocolError::NotAuthenticated { actual: rpc_type };
+            link.close(reason.into());
+            return Service::Nobody;
+        }
+        match unless_ended(link, self.exchange.step(pbody)).await {
+            Some(Step::Continue(message)) => {
+                responder.send(rpc_type, message.encode_to_vec().into(), Vec::new());
+                Service::Entrance(self)
+            }
+            Some(Step::Success(message, identity)) => {
+                let Self {
+                    admit,
+                    idle_timeout,
+                    ..
+                } = *self;
+                let Some(handler) = survive("admit", move || admit(identity)) else {
+                    return deny(responder, rpc_type, AuthError::Broken, link);
+                };
+                link.with(|connection| connection.admit(idle_timeout));
+                responder.send(rpc_type, message.encode_to_vec().into(), Vec::new());
+                Service::Handler(handler)
+            }
+            Some(Step::Failure(error)) => deny(responder, rpc_type, error, link),
+            None => Service::Nobody,
+        }
+    }
+}
+
+/// One failure ends the connection, as with Drill: who wants to try again has to connect again.
+// wire: golden/auth/auth_bad
+fn deny(responder: Responder, rpc_type: i32, error: AuthError, link: &Link) -> Service {
+    if error.is_retryable() {
+        let failure = RpcFailure::new(ErrorType::Resource, error.to_string());
+        responder.fail(failure.with_retry(Retry::SameNode));
+    } else {
+        responder.send(rpc_type, failed().encode_to_vec().into(), Vec::new());
+    }
+    link.close(CloseReason::Authentication(error));
+    Service::Nobody
+}
+
+fn sasl_message(plane: Plane) -> i32 {
+    match plane {
+        Plane::User => user::SaslMessage::REQUEST,
+        Plane::Control => control::SaslMessage::REQUEST,
+        Plane::Data => data::SaslMessage::REQUEST,
+    }
+}
+
+/// Waits no longer than the connection lives.
+async fn unless_ended<T>(link: &Link, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        _ = link.ended() => None,
+    }
+}
