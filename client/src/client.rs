@@ -30,8 +30,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// No such address, nobody there, or the server refuses.
-    pub async fn connect(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
+    /// No such address, nobody there, the server shows a wrong certificate, or it refuses.
+    pub async fn connect(address: &str, mut options: ClientOptions) -> Result<Self, ClientError> {
+        let tls = options.tls.map(|tls| tls.for_host(host(address)));
+        options.tls = tls.transpose()?;
         let options = Arc::new(options);
         let (first, server) = connect_any(resolve(address).await?, &options).await?;
         Ok(Self {
@@ -110,6 +112,15 @@ impl Client {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
         self.further.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Without the port, and without the brackets of an IPv6 address.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    bare.unwrap_or(host)
 }
 
 async fn resolve(address: &str) -> Result<Vec<SocketAddr>, ClientError> {

@@ -9,7 +9,7 @@ use protos::{
     user::HandshakeStatus,
 };
 use record_batch::DecodeError;
-use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError};
+use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, tls::TlsConfigError};
 use thiserror::Error;
 
 /// Why there is no result, or no more of it.
@@ -24,6 +24,9 @@ pub enum ClientError {
         /// Why not.
         source: std::io::Error,
     },
+    /// TLS cannot be spoken with this host.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),

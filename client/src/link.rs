@@ -15,7 +15,7 @@ use protos::{
     shared::QueryType,
     user::{QueryResultsMode, RunQuery},
 };
-use rpc_bus::{CallOptions, RemoteConnection, task::Tasks};
+use rpc_bus::{CallOptions, Endpoint, RemoteConnection, task::Tasks};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -46,8 +46,11 @@ impl Link {
     ) -> Result<(Arc<Self>, ServerInfo), ClientError> {
         let router = Arc::new(Router::default());
         let (connection, reply) = rpc_bus::connect(
-            address,
-            Plane::User,
+            &Endpoint {
+                addr: address,
+                plane: Plane::User,
+                tls: options.tls.clone(),
+            },
             &options.runtime,
             options.connection.clone(),
             options.ledger.clone(),

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rpc_bus::{BusRuntime, Capabilities, ConnectionOptions, Ledger};
+use rpc_bus::{BusRuntime, Capabilities, ConnectionOptions, Ledger, tls::TlsClient};
 
 /// Options of a client.
 ///
@@ -38,6 +38,9 @@ pub struct ClientOptions {
     pub connections_max: usize,
     /// How long a cancelled query may take to end before it is given up. Default 10 s.
     pub cancel_timeout: Duration,
+    /// TLS in front of everything. The server's certificate must be for the host that is connected
+    /// to, unless these say otherwise. Default `None`.
+    pub tls: Option<TlsClient>,
     /// Limits and times of each connection.
     pub connection: ConnectionOptions,
     /// Where the work runs.
@@ -60,6 +63,7 @@ impl ClientOptions {
             undelivered_bytes_max: 64 << 20,
             connections_max: 64,
             cancel_timeout: Duration::from_secs(10),
+            tls: None,
             connection: ConnectionOptions {
                 capabilities: Some(Arc::new(Capabilities::of_software(env!(
                     "CARGO_PKG_VERSION"
@@ -81,6 +85,7 @@ impl fmt::Debug for ClientOptions {
             .field("schema", &self.schema)
             .field("properties", &keys)
             .field("autolimit_rows", &self.autolimit_rows)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

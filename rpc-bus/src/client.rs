@@ -15,24 +15,58 @@ use crate::{
     options::ConnectionOptions,
     remote::RemoteConnection,
     runtime::BusRuntime,
-    spawn::{Parts, PartsError},
+    socket::{Socket, SocketError},
+    spawn::Parts,
+    tls::{Handshake, TlsClient},
 };
 
-/// Connects to `addr` and sends `hello`, the body of the plane's handshake; returns the connection and the body of the
+/// Where to connect, and how.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Address of the peer.
+    pub addr: SocketAddr,
+    /// Its plane.
+    pub plane: Plane,
+    /// TLS, if the peer speaks it.
+    pub tls: Option<TlsClient>,
+}
+
+impl Endpoint {
+    /// Without TLS.
+    #[must_use]
+    pub fn new(addr: SocketAddr, plane: Plane) -> Self {
+        Self {
+            addr,
+            plane,
+            tls: None,
+        }
+    }
+
+    /// The same with TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsClient) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+}
+
+/// Connects to `to` and sends `hello`, the body of the plane's handshake; returns the connection and the body of the
 /// peer's answer, which the caller must judge. `handler` gets the peer's requests.
 ///
 /// The connection lives until it is closed or its last handle is dropped; a handler that holds a handle keeps it open.
 ///
 /// # Errors
 ///
-/// The socket cannot be connected, or the handshake is not answered, in time; or a limit of this side was met.
+/// The socket cannot be connected, TLS cannot be agreed on, or the handshake is not answered, in time; or a limit of
+/// this side was met.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future closes what there is.
 pub async fn connect(
-    addr: SocketAddr,
-    plane: Plane,
+    to: &Endpoint,
     runtime: &BusRuntime,
     options: ConnectionOptions,
     ledger: Ledger,
@@ -43,8 +77,7 @@ pub async fn connect(
     let (completion, reply) = oneshot::channel();
     let (opened, connection) = oneshot::channel();
     let dial = Dial {
-        addr,
-        plane,
+        to: to.clone(),
         options,
         ledger: ledger.clone(),
         runtime: runtime.clone(),
@@ -79,8 +112,7 @@ pub async fn connect(
 
 /// What is needed to connect.
 struct Dial {
-    addr: SocketAddr,
-    plane: Plane,
+    to: Endpoint,
     options: ConnectionOptions,
     ledger: Ledger,
     runtime: BusRuntime,
@@ -95,13 +127,20 @@ impl Dial {
         handler: Arc<dyn Handler>,
     ) -> Result<Parts, ConnectError> {
         let patience = self.options.connect_timeout;
-        let socket = timeout(patience, TcpStream::connect(self.addr)).await;
-        let socket = socket.map_err(|_| ConnectError::Timeout(patience))??;
+        let tcp = timeout(patience, TcpStream::connect(self.to.addr)).await;
+        let tcp = tcp.map_err(|_| ConnectError::Timeout(patience))??;
+        let since = link::now();
+        let mut socket = Socket::plain(tcp, &self.options, &self.ledger)?;
+        if let Some(tls) = &self.to.tls {
+            let handshake = Handshake::new(&self.options, since);
+            // Boxed: TLS is large until it is agreed on, and most connections have none.
+            socket = Box::pin(socket.connect_tls(handshake, tls, self.to.addr)).await?;
+        }
         let options = self.options.clone();
-        let connection = Connection::client(options, hello, completion, &self.ledger, link::now());
+        let connection = Connection::client(options, hello, completion, &self.ledger, since);
         let parts = Parts::new(
             socket,
-            self.plane,
+            self.to.plane,
             connection,
             &self.options,
             bodies,
@@ -121,11 +160,12 @@ impl From<std::io::Error> for ConnectError {
     }
 }
 
-impl From<PartsError> for ConnectError {
-    fn from(error: PartsError) -> Self {
+impl From<SocketError> for ConnectError {
+    fn from(error: SocketError) -> Self {
         match error {
-            PartsError::Io(error) => error.into(),
-            PartsError::Budget(error) => error.into(),
+            SocketError::Io(error) => error.into(),
+            SocketError::Budget(error) => error.into(),
+            SocketError::Closed(reason) => reason.into(),
         }
     }
 }

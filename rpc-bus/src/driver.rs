@@ -236,6 +236,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes what is queued; ready if the socket took something, or failed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         if self.transmit.is_empty() {
+            // TLS may hold back what it was given. Nothing else is taken until that is out, so that what is urgent does
+            // not queue behind it.
+            let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx) else {
+                self.write.blocked = true;
+                return Poll::Pending;
+            };
+            flushed?;
+            self.on_progress();
             self.fill(cx);
         }
         let mut progress = Poll::Pending;
@@ -260,6 +268,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.transmit.advance(bytes);
         self.write.sent += bytes;
         self.write.writes += 1;
+        self.on_progress();
+    }
+
+    fn on_progress(&mut self) {
         if mem::take(&mut self.write.blocked) {
             let now = link::now();
             self.link.lock().connection.handle_write_progress(now);
@@ -321,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => {}
                 }
-                if self.transmit.is_empty() {
+                if self.transmit.is_empty() && !self.write.blocked {
                     if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
                         return Poll::Ready(());
                     }

@@ -12,6 +12,7 @@ use crate::{
     auth::AuthError,
     frame::{CoordinationId, DecodeError},
     ledger::BudgetExceeded,
+    tls::TlsError,
 };
 
 /// A request that was run, or looked at, and refused: what `RESPONSE_FAILURE` carries. The connection is still good.
@@ -152,6 +153,9 @@ pub enum CloseReason {
     /// A budget of this side is spent.
     #[error(transparent)]
     Budget(#[from] BudgetExceeded),
+    /// TLS could not be agreed on, or its records made no sense.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The socket failed.
     #[error("socket: {0}")]
     Io(io::ErrorKind),
@@ -170,6 +174,7 @@ impl CloseReason {
             | Self::Authentication(_)
             | Self::Decode(_)
             | Self::Protocol(_) => false,
+            Self::Tls(error) => error.is_retryable(),
             Self::ShuttingDown
             | Self::PeerClosed { .. }
             | Self::Goodbye
@@ -198,7 +203,10 @@ impl CloseReason {
 
 impl From<io::Error> for CloseReason {
     fn from(error: io::Error) -> Self {
-        Self::Io(error.kind())
+        match TlsError::inside(&error) {
+            Some(error) => Self::Tls(error.into()),
+            None => Self::Io(error.kind()),
+        }
     }
 }
 
@@ -286,7 +294,10 @@ pub enum ConnectError {
     Timeout(Duration),
     /// The socket was connected, but the handshake did not end well.
     #[error("connection lost in the handshake: {0}")]
-    Lost(#[from] CloseReason),
+    Lost(#[source] CloseReason),
+    /// The socket was connected, but TLS was not agreed on.
+    #[error("TLS: {0}")]
+    Tls(#[source] TlsError),
     /// A budget of this side is spent.
     #[error(transparent)]
     Budget(#[from] BudgetExceeded),
@@ -305,7 +316,18 @@ impl ConnectError {
         match self {
             Self::Io(_) | Self::Timeout(_) | Self::Budget(_) => true,
             Self::Lost(reason) => reason.is_retryable(),
+            Self::Tls(error) => error.is_retryable(),
             Self::Options(_) | Self::NoEndpoint => false,
+        }
+    }
+}
+
+impl From<CloseReason> for ConnectError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            // A server that refuses the client's certificate may say so after the client's part of the handshake.
+            CloseReason::Tls(error) => Self::Tls(error),
+            reason => Self::Lost(reason),
         }
     }
 }

@@ -167,6 +167,9 @@ pub enum FrameErrorKind {
         /// The byte found; `None` if the frame ends here.
         actual: Option<u8>,
     },
+    /// The first bytes of a peer that speaks TLS, where none is expected.
+    #[error("expected a frame, found a TLS record: the peer speaks TLS, and this side does not")]
+    TlsRecord,
     /// A part that reaches beyond the frame.
     #[error("expected a {part} of at most {expected_max} bytes, found {actual}")]
     PartLength {

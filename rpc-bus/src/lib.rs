@@ -17,7 +17,7 @@
 //! use bytes::Bytes;
 //! use protos::{Plane, calls::user::CancelQuery, rpc::Ack, shared::QueryId};
 //! use rpc_bus::{
-//!     Acceptor, BusRuntime, CallOptions, ConnectionOptions, Handler, Hello, IdleTimeout,
+//!     Acceptor, BusRuntime, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
 //!     InboundRequest, Ledger, Server, ServerOptions, Verdict, connect, ledger::Limits,
 //! };
 //!
@@ -48,9 +48,9 @@
 //!     Server::bind(here, user, runtime.clone(), options, ledger.clone(), Arc::new(Cancels)).await?;
 //!
 //! let options = ConnectionOptions::user_client();
-//! let (addr, hello) = (server.local_addr(), Bytes::new());
+//! let (to, hello) = (Endpoint::new(server.local_addr(), user), Bytes::new());
 //! let (connection, _reply) =
-//!     connect(addr, user, &runtime, options, ledger, hello, Arc::new(Cancels)).await?;
+//!     connect(&to, &runtime, options, ledger, hello, Arc::new(Cancels)).await?;
 //! let query = QueryId::default();
 //! let answer = connection.call::<CancelQuery>(&query, vec![], CallOptions::default()).await?;
 //! assert_eq!(answer.message.ok, Some(true));
@@ -63,6 +63,7 @@ pub mod frame;
 pub mod fuzzing;
 pub mod ledger;
 pub mod task;
+pub mod tls;
 
 mod capabilities;
 mod client;
@@ -81,6 +82,7 @@ mod reply;
 mod retry;
 mod runtime;
 mod server;
+mod socket;
 mod spawn;
 mod stats;
 
@@ -88,7 +90,7 @@ mod stats;
 mod tests;
 
 pub use capabilities::{Capabilities, Feature, Features};
-pub use client::connect;
+pub use client::{Endpoint, connect};
 pub use connection::IdleTimeout;
 pub use dispatch::{Acceptor, Handler, Hello, Verdict};
 pub use error::{CallError, CloseReason, ConnectError, ProtocolError, RpcFailure};

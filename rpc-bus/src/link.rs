@@ -21,6 +21,7 @@ use crate::{
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::Pbody,
+    tls::TlsInfo,
 };
 
 /// Names of both ends.
@@ -31,6 +32,7 @@ pub(crate) struct Ends {
     pub(crate) plane: Plane,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    pub(crate) tls: Option<TlsInfo>,
 }
 
 #[derive(Debug)]

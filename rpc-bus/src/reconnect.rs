@@ -16,7 +16,7 @@ use protos::{Call, Plane};
 use tokio::sync::Mutex;
 
 use crate::{
-    client::connect,
+    client::{Endpoint, connect},
     dispatch::Handler,
     error::{CallError, CloseReason, ConnectError},
     ledger::Ledger,
@@ -24,6 +24,7 @@ use crate::{
     remote::{Answer, CallOptions, RemoteConnection},
     retry::RetryPolicy,
     runtime::BusRuntime,
+    tls::TlsClient,
 };
 
 /// The plane's part in connecting.
@@ -49,6 +50,8 @@ pub struct Target {
     pub endpoints: Vec<SocketAddr>,
     /// Its plane.
     pub plane: Plane,
+    /// TLS, if the peer speaks it.
+    pub tls: Option<TlsClient>,
     /// Limits of each connection.
     pub options: ConnectionOptions,
     /// Where connections are charged.
@@ -152,23 +155,20 @@ impl Inner {
         let Target {
             endpoints,
             plane,
+            tls,
             options,
             ledger,
             greeter,
         } = &self.target;
-        let endpoint = endpoints[self.next.load(Ordering::Relaxed) % endpoints.len()];
+        let endpoint = Endpoint {
+            addr: endpoints[self.next.load(Ordering::Relaxed) % endpoints.len()],
+            plane: *plane,
+            tls: tls.clone(),
+        };
         let (options, ledger) = (options.clone(), ledger.clone());
         let (hello, handler) = (greeter.hello(), greeter.handler());
-        let (connection, reply) = connect(
-            endpoint,
-            *plane,
-            &self.runtime,
-            options,
-            ledger,
-            hello,
-            handler,
-        )
-        .await?;
+        let (connection, reply) =
+            connect(&endpoint, &self.runtime, options, ledger, hello, handler).await?;
         greeter
             .judge(reply)
             .map_err(|reason| CloseReason::HandshakeRefused { reason })?;

@@ -23,6 +23,7 @@ use crate::{
     lanes::StreamKey,
     link::{self, Link},
     stats::ConnectionStats,
+    tls::TlsInfo,
 };
 
 /// Messages above this are encoded before the connection is locked.
@@ -232,6 +233,12 @@ impl RemoteConnection {
     pub fn has(&self, feature: Feature) -> bool {
         let peer = self.peer_capabilities();
         peer.is_some_and(|peer| peer.features.contains(feature))
+    }
+
+    /// What was agreed on in the TLS handshake; `None` if the bytes go over the wire as they are.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        self.0.link.ends.tls
     }
 
     /// A copy of the counters.

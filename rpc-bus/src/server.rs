@@ -5,11 +5,12 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use protos::Plane;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Connection,
@@ -20,8 +21,10 @@ use crate::{
     options::ConnectionOptions,
     remote::RemoteConnection,
     runtime::BusRuntime,
+    socket::{Socket, SocketError},
     spawn::Parts,
     task::Tasks,
+    tls::{Handshake, TlsServer},
 };
 
 /// How long to wait before accepting again, when the system refused: file handles come back in their own time.
@@ -38,6 +41,9 @@ pub struct ServerOptions {
     pub connections_per_peer_max: Option<usize>,
     /// Connections that the kernel may hold for us before they are accepted. Default 1,024.
     pub backlog: u32,
+    /// TLS in front of the frames; a peer without it is closed. Its handshake counts against the same limits and the
+    /// same time as the plane's own. Default `None`: the bytes go over the wire as they are.
+    pub tls: Option<TlsServer>,
 }
 
 impl ServerOptions {
@@ -49,6 +55,7 @@ impl ServerOptions {
             connections_max: 10_000,
             connections_per_peer_max: None,
             backlog: 1024,
+            tls: None,
         }
     }
 }
@@ -68,6 +75,8 @@ struct Shared {
     ledger: Ledger,
     acceptor: Arc<dyn Acceptor>,
     tasks: Tasks,
+    /// Ends TLS handshakes that are going on.
+    stopping: CancellationToken,
     open: Mutex<OpenConnections>,
 }
 
@@ -112,6 +121,7 @@ impl Server {
             ledger: ledger.clone(),
             acceptor,
             tasks: Tasks::default(),
+            stopping: CancellationToken::new(),
             open: Mutex::default(),
         });
         let accepting = Tasks::default();
@@ -150,6 +160,7 @@ impl Server {
     /// Stops accepting, closes every connection, and waits until they have ended, at most `grace`.
     pub async fn shutdown(self, grace: Duration) {
         self.accepting.join(Duration::ZERO).await;
+        self.shared.stopping.cancel();
         for link in self.shared.links() {
             link.close(CloseReason::ShuttingDown);
         }
@@ -203,15 +214,14 @@ impl Shared {
             return;
         };
         let shared = Arc::clone(self);
-        let io = self.runtime.next_io();
+        let (io, since) = (self.runtime.next_io(), link::now());
         let task = async move {
-            // Moves the socket to the runtime that drives it.
-            let socket = socket.into_std().and_then(TcpStream::from_std);
-            let parts = socket
-                .map_err(Into::into)
-                .and_then(|socket| shared.parts(socket));
-            match parts {
+            match shared.open(socket, since).await {
                 Ok(parts) => shared.run(parts, admitted).await,
+                Err(SocketError::Closed(reason)) => {
+                    let plane = shared.plane.name();
+                    tracing::info!(plane, %peer, %reason, "connection closed");
+                }
                 Err(error) => tracing::debug!(%peer, %error, "connection not accepted"),
             }
         };
@@ -220,18 +230,28 @@ impl Shared {
         }
     }
 
-    fn parts(&self, socket: TcpStream) -> Result<Parts, crate::spawn::PartsError> {
+    /// Makes a connection of a socket that was accepted at `since`.
+    async fn open(&self, socket: TcpStream, since: Instant) -> Result<Parts, SocketError> {
         let options = &self.options.connection;
-        let connection = Connection::server(options.clone(), &self.ledger, link::now());
+        // Moves the socket to the runtime that drives it.
+        let tcp = socket.into_std().and_then(TcpStream::from_std)?;
+        let mut socket = Socket::plain(tcp, options, &self.ledger)?;
+        if let Some(tls) = &self.options.tls {
+            let handshake = socket.accept_tls(Handshake::new(options, since), tls);
+            // Boxed: TLS is large until it is agreed on, and most connections have none.
+            let done = Box::pin(self.stopping.run_until_cancelled(handshake)).await;
+            socket = done.unwrap_or(Err(CloseReason::ShuttingDown))?;
+        }
+        let connection = Connection::server(options.clone(), &self.ledger, since);
         let bodies = self.runtime.bodies();
-        Parts::new(
+        Ok(Parts::new(
             socket,
             self.plane,
             connection,
             options,
             bodies,
             &self.ledger,
-        )
+        )?)
     }
 
     async fn run(self: Arc<Self>, parts: Parts, mut admitted: Admitted) {

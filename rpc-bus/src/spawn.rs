@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,8 +10,6 @@ use std::{
 };
 
 use protos::Plane;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tracing::Instrument;
 
 use crate::{
@@ -18,9 +17,10 @@ use crate::{
     dispatch::{self, Mailbox, Service},
     driver::Driver,
     frame::{BodyPool, FrameDecoder},
-    ledger::{BudgetExceeded, Charge, Kind, Ledger},
+    ledger::Ledger,
     link::{Ends, Link},
     options::ConnectionOptions,
+    socket::{Socket, Stream},
 };
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
@@ -29,28 +29,25 @@ static LAST_ID: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Parts {
     pub(crate) link: Arc<Link>,
     mailbox: Arc<Mailbox>,
-    socket: TcpStream,
+    socket: Socket,
     decoder: FrameDecoder,
-    file: Charge,
 }
 
 impl Parts {
-    /// `socket` must belong to the runtime that the driver will run on.
     pub(crate) fn new(
-        socket: TcpStream,
+        socket: Socket,
         plane: Plane,
         connection: Connection,
         options: &ConnectionOptions,
         bodies: &Arc<BodyPool>,
         ledger: &Ledger,
-    ) -> Result<Self, PartsError> {
-        let file = ledger.charge(Kind::Files, 1)?;
-        set_options(&socket, options)?;
+    ) -> io::Result<Self> {
         let ends = Ends {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             plane,
-            local: socket.local_addr()?,
-            peer: socket.peer_addr()?,
+            local: socket.tcp().local_addr()?,
+            peer: socket.tcp().peer_addr()?,
+            tls: socket.tls(),
         };
         let bytes_max = connection.frame_bytes_max();
         let decoder = FrameDecoder::new(bytes_max, Arc::clone(bodies), ledger.clone());
@@ -60,7 +57,6 @@ impl Parts {
             mailbox: Arc::new(Mailbox::new(options.mailbox_bytes_max)),
             socket,
             decoder,
-            file,
         })
     }
 
@@ -79,14 +75,13 @@ impl Parts {
             link: Arc::clone(&self.link),
             mailbox: Arc::clone(&self.mailbox),
         };
-        let file = self.file;
+        let (link, mailbox, decoder) = (self.link, self.mailbox, self.decoder);
+        let Socket { stream, file } = self.socket;
         // Boxed: futures around futures would hold room for it more than once, for every idle connection.
-        let driver = Box::pin(Driver::new(
-            self.socket,
-            self.link,
-            self.mailbox,
-            self.decoder,
-        ));
+        let driver: Pin<Box<dyn Future<Output = ()> + Send>> = match stream {
+            Stream::Plain(tcp) => Box::pin(Driver::new(tcp, link, mailbox, decoder)),
+            Stream::Tls(tls) => Box::pin(Driver::new(tls, link, mailbox, decoder)),
+        };
         let task = async move {
             // Dropped in the opposite order: the end is told once the socket is closed.
             let _end = end;
@@ -95,25 +90,6 @@ impl Parts {
         };
         task.instrument(span)
     }
-}
-
-// The receive buffer is left to the kernel: setting it turns its tuning off.
-fn set_options(socket: &TcpStream, options: &ConnectionOptions) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    match options.send_buffer_bytes {
-        // Linux doubles what it is told, for its own book-keeping.
-        Some(bytes) => SockRef::from(socket).set_send_buffer_size(bytes),
-        None => Ok(()),
-    }
-}
-
-/// Why a socket cannot become a connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PartsError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Budget(#[from] BudgetExceeded),
 }
 
 /// Tells everybody about the end, however the driver ended.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use common::{Raw, Scene, Unknown, plan, query, run, until};
 use protos::{Plane, calls::user::RunQuery, error::ErrorType, rpc::RpcMode, shared::QueryId};
 use rpc_bus::{
-    CallError, CallOptions, CloseReason, ConnectError, ConnectionOptions, Handler, InboundRequest,
-    PendingAnswer, StreamKey, connect, ledger::Kind,
+    CallError, CallOptions, CloseReason, ConnectError, ConnectionOptions, Endpoint, Handler,
+    InboundRequest, PendingAnswer, StreamKey, connect, ledger::Kind,
 };
 use tokio::net::TcpListener;
 
@@ -299,19 +299,11 @@ async fn a_deadline_passes_while_the_peer_reads_nothing() {
 async fn a_handshake_that_is_not_answered_ends_the_attempt() {
     let scene = Scene::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
+    let to = Endpoint::new(listener.local_addr().unwrap(), Plane::User);
     let options = ConnectionOptions::user_client();
     let handler = Arc::new(Nothing);
     let ledger = scene.client_ledger.clone();
-    let attempt = connect(
-        addr,
-        Plane::User,
-        &scene.runtime,
-        options,
-        ledger,
-        Bytes::new(),
-        handler,
-    );
+    let attempt = connect(&to, &scene.runtime, options, ledger, Bytes::new(), handler);
     let reason = CloseReason::HandshakeTimeout(Duration::from_secs(10));
     assert_eq!(attempt.await.unwrap_err(), ConnectError::Lost(reason));
     scene.finish().await;
@@ -321,20 +313,12 @@ async fn a_handshake_that_is_not_answered_ends_the_attempt() {
 async fn a_port_where_nobody_listens_is_an_io_error() {
     let scene = Scene::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
+    let to = Endpoint::new(listener.local_addr().unwrap(), Plane::User);
     drop(listener);
     let options = ConnectionOptions::user_client();
     let handler = Arc::new(Nothing);
     let ledger = scene.client_ledger.clone();
-    let attempt = connect(
-        addr,
-        Plane::User,
-        &scene.runtime,
-        options,
-        ledger,
-        Bytes::new(),
-        handler,
-    );
+    let attempt = connect(&to, &scene.runtime, options, ledger, Bytes::new(), handler);
     let error = attempt.await.unwrap_err();
     assert_eq!(
         error,
@@ -409,17 +393,9 @@ async fn connect_raw(
     listener: &TcpListener,
     options: ConnectionOptions,
 ) -> (rpc_bus::RemoteConnection, Raw) {
-    let addr = listener.local_addr().unwrap();
+    let to = Endpoint::new(listener.local_addr().unwrap(), Plane::User);
     let (ledger, handler) = (scene.client_ledger.clone(), Arc::new(Nothing));
-    let client = connect(
-        addr,
-        Plane::User,
-        &scene.runtime,
-        options,
-        ledger,
-        Bytes::new(),
-        handler,
-    );
+    let client = connect(&to, &scene.runtime, options, ledger, Bytes::new(), handler);
     let server = async {
         let mut raw = Raw::new(listener.accept().await.unwrap().0);
         let (hello, ..) = raw.next().await.unwrap();

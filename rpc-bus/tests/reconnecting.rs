@@ -46,6 +46,7 @@ fn client(scene: &Scene, hello: &'static str, endpoints: Vec<SocketAddr>) -> Rec
     let target = Target {
         endpoints,
         plane: Plane::User,
+        tls: None,
         options: ConnectionOptions::user_client(),
         ledger: scene.client_ledger.clone(),
         greeter: Arc::new(Hello(hello)),

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use protos::{Plane, calls::user::RunQuery, shared::QueryId, user as pb};
 use rpc_bus::{
-    Acceptor, BusRuntime, CallOptions, ConnectionOptions, Handler, Hello, IdleTimeout,
+    Acceptor, BusRuntime, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
     InboundRequest, Ledger, Server, ServerOptions, Verdict, connect, ledger::Limits,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -88,9 +88,9 @@ fn pings_are_answered_while_every_worker_is_busy() {
             Arc::new(stuck.clone()),
         );
         let server = server.await.unwrap();
+        let to = Endpoint::new(server.local_addr(), Plane::User);
         let connection = connect(
-            server.local_addr(),
-            Plane::User,
+            &to,
             &client_runtime,
             ConnectionOptions::user_client(),
             ledger.clone(),

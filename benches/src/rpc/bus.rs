@@ -11,8 +11,8 @@ use protos::control::CustomMessage;
 use protos::{Call, Plane};
 use rpc_bus::ledger::Limits;
 use rpc_bus::{
-    Acceptor, CallOptions, ConnectionOptions, Handler, Hello, IdleTimeout, InboundRequest, Ledger,
-    RemoteConnection, RpcFailure, Server, ServerOptions, Verdict, connect,
+    Acceptor, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
+    InboundRequest, Ledger, RemoteConnection, RpcFailure, Server, ServerOptions, Verdict, connect,
 };
 use tokio::task::JoinSet;
 
@@ -109,8 +109,7 @@ async fn open(threads: &Threads, server: SocketAddr) -> Result<RemoteConnection>
     let (options, hello) = (ConnectionOptions::bit(), Bytes::new());
     let (ledger, nobody) = (ledger("client"), Arc::new(Echo));
     let (connection, _) = connect(
-        server,
-        Plane::Control,
+        &Endpoint::new(server, Plane::Control),
         threads.bus(),
         options,
         ledger,

@@ -57,7 +57,8 @@ pub(super) fn prefix(input: &[u8], max: usize, base: u64) -> Result<Option<Prefi
 
 /// Reads the header, and key and length of the protobuf body. `input` starts behind the length prefix.
 pub(super) fn head(input: &[u8], frame_len: usize, base: u64) -> Result<Option<Head>, FrameError> {
-    let Some(first) = part_head(Part::Header, input, frame_len, base)? else {
+    let first = part_head(Part::Header, input, frame_len, base);
+    let Some(first) = first.map_err(|error| recognise_tls(error, frame_len))? else {
         return Ok(None);
     };
     if first.part_len > HEADER_BYTES_MAX {
@@ -81,6 +82,23 @@ pub(super) fn head(input: &[u8], frame_len: usize, base: u64) -> Result<Option<H
         pbody_at: header_end + second.len,
         pbody_len: second.part_len,
     }))
+}
+
+/// A stream that begins with the type of a TLS record and the first byte of its version has a name of its own.
+fn recognise_tls(error: FrameError, frame_len: usize) -> FrameError {
+    /// Alert and handshake, RFC 8446 section 5.1.
+    const RECORD_TYPES: [usize; 2] = [21, 22];
+    let is_version = matches!(
+        error.kind,
+        FrameErrorKind::Key {
+            actual: Some(3),
+            ..
+        }
+    );
+    if is_version && error.offset == 1 && RECORD_TYPES.contains(&frame_len) {
+        return FrameErrorKind::TlsRecord.at(0);
+    }
+    error
 }
 
 /// Reads key and length of the raw body, which must reach to the end of the frame; returns where it starts and its length.

@@ -5,6 +5,8 @@
     reason = "each test file uses its part"
 )]
 
+pub(crate) mod certificates;
+
 use std::{
     future::pending,
     net::{Ipv4Addr, SocketAddr},
@@ -22,11 +24,12 @@ use protos::{
     user as pb,
 };
 use rpc_bus::{
-    Acceptor, BusRuntime, CallOptions, CloseReason, ConnectionOptions, CoordinationId, Handler,
-    Hello, IdleTimeout, InboundRequest, Ledger, RemoteConnection, Responder, Server, ServerOptions,
-    Verdict, connect,
+    Acceptor, BusRuntime, CallOptions, CloseReason, ConnectionOptions, CoordinationId, Endpoint,
+    Handler, Hello, IdleTimeout, InboundRequest, Ledger, RemoteConnection, Responder, Server,
+    ServerOptions, Verdict, connect,
     frame::{Header, Walk, encode},
     ledger::Limits,
+    tls::TlsClient,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -207,19 +210,23 @@ impl Scene {
         options: ConnectionOptions,
         hello: &'static str,
     ) -> Result<(RemoteConnection, Bytes), rpc_bus::ConnectError> {
+        self.try_connect_to(&self.endpoint(), options, hello).await
+    }
+
+    pub(crate) async fn try_connect_to(
+        &self,
+        to: &Endpoint,
+        options: ConnectionOptions,
+        hello: &'static str,
+    ) -> Result<(RemoteConnection, Bytes), rpc_bus::ConnectError> {
         let handler = Arc::new(Scripted(Arc::default()));
-        let (addr, ledger) = (self.server.local_addr(), self.client_ledger.clone());
+        let ledger = self.client_ledger.clone();
         let hello = Bytes::from_static(hello.as_bytes());
-        connect(
-            addr,
-            Plane::User,
-            &self.runtime,
-            options,
-            ledger,
-            hello,
-            handler,
-        )
-        .await
+        connect(to, &self.runtime, options, ledger, hello, handler).await
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::new(self.server.local_addr(), Plane::User)
     }
 
     pub(crate) async fn raw(&self) -> Raw {
@@ -237,6 +244,21 @@ impl Scene {
     /// Why the only connection that has ended so far did.
     pub(crate) async fn close_reason(&self) -> CloseReason {
         until(|| self.script.closed.lock().unwrap().first().cloned()).await
+    }
+
+    pub(crate) fn endpoint_with(&self, tls: &TlsClient) -> Endpoint {
+        self.endpoint().with_tls(tls.clone())
+    }
+
+    /// Connects with TLS.
+    pub(crate) async fn connect_tls(
+        &self,
+        tls: &TlsClient,
+    ) -> Result<RemoteConnection, rpc_bus::ConnectError> {
+        let (to, options) = (self.endpoint_with(tls), ConnectionOptions::user_client());
+        let (connection, reply) = self.try_connect_to(&to, options, "hello").await?;
+        assert_eq!(reply, "welcome");
+        Ok(connection)
     }
 
     /// Ends everything; nothing may be left.
