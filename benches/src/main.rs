@@ -44,8 +44,9 @@ Cases (units) and variants:
         jdbc-ours, jdbc-drill, jdbc-replay (recorded frames: the driver's ceiling), client-ours, client-drill
   node  start (ms until it accepts, MiB resident when idle)
         ours, drill
-  rpc   latency-1, inflight-64, inflight-1024 (p50_us, p99_us, req_s)
-        bus, raw (bare sockets)
+  rpc   latency-1, inflight-64, inflight-1024, conns-8x64 (p50_us, p99_us, req_s, cpu_us_op of both ends),
+        under-bulk (p50_us, p99_us, req_s, bulk_GB_s)
+        bus, tonic, tonic-tuned, tarpc (these three with feature `peers`), raw (bare sockets)
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";
@@ -64,7 +65,7 @@ enum Command {
     User(Settings),
     #[command(about = of_node("Start-up time and idle memory of a node"))]
     Node(Settings),
-    /// Small calls over one connection
+    /// Small calls, beside other stacks
     Rpc(rpc::Options),
     /// Our node, for the benchmarks.
     #[cfg(feature = "node")]

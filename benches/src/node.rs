@@ -29,13 +29,7 @@ const START: &str = "start";
 const SETTLE: Duration = Duration::from_secs(1);
 
 const fn ours(unit: &'static str, most: f64) -> Target {
-    Target {
-        case: START,
-        unit,
-        variant: "ours",
-        base: None,
-        bound: Bound::AtMost(most),
-    }
+    Target::number(START, unit, "ours", Bound::AtMost(most))
 }
 
 /// Runs the benchmark.

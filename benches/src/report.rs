@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::target::Target;
+use crate::target::{Target, show};
 
 /// Which number: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,9 +64,9 @@ impl Report {
                 key.case,
                 key.unit,
                 key.variant,
-                number(summary.min),
-                number(summary.median),
-                number(summary.max),
+                show(summary.min),
+                show(summary.median),
+                show(summary.max),
                 self.ratio(key, summary.median, base)
             );
         }
@@ -91,22 +91,9 @@ impl Report {
     /// Prints which of `targets` are met; those without a number are not judged.
     pub(crate) fn print_verdicts(&self, targets: &[Target]) {
         for target in targets {
-            let verdict = match self.measured(target) {
-                None => "not measured".to_owned(),
-                Some(value) if target.bound.holds(value) => format!("met: {}", number(value)),
-                Some(value) => format!("MISSED: {}", number(value)),
-            };
+            let verdict = target.verdict(|variant| self.median(target.case, target.unit, variant));
             println!("target: {target}: {verdict}");
         }
-    }
-
-    /// The number, or the ratio, that `target` is about.
-    fn measured(&self, target: &Target) -> Option<f64> {
-        let median = |variant| self.median(target.case, target.unit, variant);
-        let value = median(target.variant)?;
-        target
-            .base
-            .map_or(Some(value), |base| Some(value / median(base)?))
     }
 
     fn median(&self, case: &str, unit: &str, variant: &str) -> Option<f64> {
@@ -138,19 +125,9 @@ impl Summary {
     }
 }
 
-/// Four significant digits or whole numbers, whichever is shorter to read.
-fn number(value: f64) -> String {
-    if value >= 1000.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.3}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Bound;
 
     #[test]
     fn the_median_of_an_even_number_is_between_the_middle_two() {
@@ -179,30 +156,5 @@ mod tests {
         report.add(key("rows_s", "other"), 3.0);
         assert_eq!(report.ratio(&key("ms", "other"), 3.0, "base"), "1.50");
         assert_eq!(report.ratio(&key("rows_s", "other"), 3.0, "base"), "-");
-    }
-
-    #[test]
-    fn a_target_is_about_a_ratio_or_about_the_number_itself() {
-        let mut report = Report::new("user");
-        for (variant, value) in [("base", 2.0), ("other", 3.0)] {
-            report.add(
-                Key {
-                    case: "c",
-                    unit: "ms",
-                    variant,
-                },
-                value,
-            );
-        }
-        let target = |base| Target {
-            case: "c",
-            unit: "ms",
-            variant: "other",
-            base,
-            bound: Bound::AtMost(1.0),
-        };
-        assert_eq!(report.measured(&target(Some("base"))), Some(1.5));
-        assert_eq!(report.measured(&target(None)), Some(3.0));
-        assert_eq!(report.measured(&target(Some("nobody"))), None);
     }
 }

@@ -1,49 +1,109 @@
-//! Bench `rpc`: small calls over one connection, and what a bare socket makes of the same bytes.
+//! Bench `rpc`: small calls through the bus, its peers, and bare sockets.
 //!
-//! A call carries 100 bytes there and the same back. Cases: `latency-1` (one call at a time), `inflight-64` and
-//! `inflight-1024` (as many callers, each with one call at a time). Units: `p50_us` and `p99_us` of a call, `req_s`.
+//! A call carries 100 bytes there and the same back; whoever called compares them, and an echo of anything else ends the
+//! benchmark.
+//!
+//! | case | callers, each with one call at a time |
+//! |---|---|
+//! | `latency-1` | 1 |
+//! | `inflight-64`, `inflight-1024` | 64 and 1,024, all over one connection |
+//! | `conns-8x64` | 64 on each of 8 connections |
+//! | `under-bulk` | 1, while 4 further connections carry as much bulk as goes through, in messages of 1 MiB |
+//!
+//! Units: `p50_us` and `p99_us` of a call, `req_s`, `cpu_us_op` (CPU time, user and system, of both ends together a call),
+//! and with bulk `bulk_GB_s` in place of the latter. With more than one call in flight a time is mostly waiting for the
+//! others' turns, so that `req_s` and `cpu_us_op` are what to look at there; on a machine whose processors are all busy,
+//! one is the inverse of the other.
 //!
 //! | variant | what |
 //! |---|---|
-//! | `bus` | a client and a server of the bus, each with threads of its own as a node has them; the handler runs off the I/O thread |
-//! | `raw` | two blocking threads, no frames; with more in flight all messages go in one write, so that it is the limit, not a peer |
+//! | `bus` | the handler runs off the I/O thread |
+//! | `tonic` | unary gRPC as it comes; hyper lets 200 calls of a connection be under way at a time |
+//! | `tonic-tuned` | 4,096 calls under way, 4 MiB and 16 MiB windows, 2 MiB frames, a longer queue of requests |
+//! | `tarpc` | bincode over TCP without delay, 4,096 calls under way |
+//! | `raw` | a blocking thread at each end of each connection; all calls of a connection in one write: a limit, not a peer |
+//!
+//! Each end of each variant but `raw` has the same number of threads, 2 unless told otherwise: of the bus one for
+//! sockets and one for handlers and callers, of the others two that share everything. Both ends are in one process, and
+//! every variant stays connected while the others are measured.
 
 mod bus;
+mod load;
+#[cfg(feature = "peers")]
+mod peers;
 mod raw;
+mod stack;
 mod threads;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::progress::Progress;
 use crate::report::{Key, Report};
 use crate::settings::Settings;
-use crate::target::Target;
+use crate::target::{Bound, Target};
+use load::{Load, Measured};
+use stack::{Ends, Pair, Stack};
 use threads::ThreadOptions;
 
 /// Its cases.
-pub(crate) const CASES: &[&str] = &["latency-1", "inflight-64", "inflight-1024"];
+pub(crate) const CASES: &[&str] = &[
+    "latency-1",
+    "inflight-64",
+    "inflight-1024",
+    "conns-8x64",
+    "under-bulk",
+];
 /// Whom ratios are to, unless another one is named.
-pub(crate) const BASE: &str = "raw";
-/// What it is expected to show: nothing is promised of a machine that is not known.
-pub(crate) const TARGETS: &[Target] = &[];
+pub(crate) const BASE: &str = "tonic";
+/// What it is expected to show.
+pub(crate) const TARGETS: &[Target] = &[
+    latency("bus", "tonic", 0.6, 0.5),
+    rate("inflight-64", "bus", "tonic", 15.0, 25.0),
+    rate("inflight-1024", "bus", "tonic", 25.0, 50.0),
+    rate("conns-8x64", "bus", "tonic", 25.0, 50.0),
+    Target::ratio(
+        "inflight-1024",
+        "req_s",
+        "bus",
+        "tarpc",
+        Bound::AtLeast(8.0),
+    ),
+    Target::ratio("conns-8x64", "req_s", "bus", "tarpc", Bound::AtLeast(8.0)),
+    Target::number("under-bulk", "p99_us", "bus", Bound::AtMost(5000.0))
+        .or_ratio("raw", Bound::AtMost(2.0))
+        .stretch(Bound::AtMost(2000.0)),
+];
 
-const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
-/// Bytes that a call carries in each direction.
-const MESSAGE_BYTES: usize = 100;
-const WARM_UP: Duration = Duration::from_millis(200);
-const MEASURED: Duration = Duration::from_secs(1);
+const LOADS: [Load; 5] = [
+    Load::calls("latency-1", 1, 1),
+    Load::calls("inflight-64", 1, 64),
+    Load::calls("inflight-1024", 1, 1024),
+    Load::calls("conns-8x64", 8, 64),
+    Load {
+        bulk: 4,
+        // Calls are few there, and the slow ones count.
+        measured: Duration::from_secs(3),
+        ..Load::calls("under-bulk", 1, 1)
+    },
+];
+const VARIANTS: [&str; 5] = ["bus", "tonic", "tonic-tuned", "tarpc", "raw"];
 
-/// Round-trip times of the calls that began and ended while it was measured.
-#[derive(Debug, Default)]
-struct Latencies(Vec<u32>);
+const fn latency(variant: &'static str, base: &'static str, most: f64, stretch: f64) -> Target {
+    Target::ratio("latency-1", "p50_us", variant, base, Bound::AtMost(most))
+        .stretch(Bound::AtMost(stretch))
+}
 
-/// When calls are measured.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    from: Instant,
-    until: Instant,
+const fn rate(
+    case: &'static str,
+    variant: &'static str,
+    base: &'static str,
+    least: f64,
+    stretch: f64,
+) -> Target {
+    Target::ratio(case, "req_s", variant, base, Bound::AtLeast(least))
+        .stretch(Bound::AtLeast(stretch))
 }
 
 /// Arguments of the benchmark.
@@ -51,135 +111,115 @@ struct Window {
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) settings: Settings,
+    /// Runs these variants only; several with commas between them.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = VARIANTS)]
+    variants: Vec<String>,
     #[command(flatten)]
     threads: ThreadOptions,
 }
 
+impl Options {
+    fn wants(&self, variant: &str) -> bool {
+        self.variants.is_empty() || self.variants.iter().any(|wanted| wanted == variant)
+    }
+}
+
+/// A variant that was started.
+struct Variant {
+    name: &'static str,
+    pair: Box<dyn Pair>,
+}
+
 /// Runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<Report> {
-    let settings = &options.settings;
     let progress = Progress::new();
-    let bus = bus::Pair::start(options.threads)?;
-    let mut raw = raw::Pair::start()?;
+    let mut variants = start(options, &progress);
     let mut report = Report::new("rpc");
-    for round in 1..=settings.rounds {
-        progress.begin(&format!("round {round} of {}", settings.rounds));
-        for (case, in_flight) in CASES
+    for round in 1..=options.settings.rounds {
+        progress.begin(&format!("round {round} of {}", options.settings.rounds));
+        for load in LOADS
             .iter()
-            .zip(IN_FLIGHT)
-            .filter(|(case, _)| settings.wants(case))
+            .filter(|load| options.settings.wants(load.case))
         {
-            add(&mut report, &progress, case, "bus", bus.run(in_flight)?)?;
-            add(&mut report, &progress, case, "raw", raw.run(in_flight)?)?;
+            for Variant { name, pair } in &mut variants {
+                let samples = samples(load, pair.run(load)?)?;
+                progress.note(&line(load.case, name, &samples));
+                for (unit, value) in samples {
+                    let key = Key {
+                        case: load.case,
+                        unit,
+                        variant: name,
+                    };
+                    report.add(key, value);
+                }
+            }
+            // Whoever follows a variant that leaves the machine busy shall not always be the same.
+            variants.rotate_left(1);
         }
     }
     Ok(report)
 }
 
-fn add(
-    report: &mut Report,
-    progress: &Progress,
-    case: &'static str,
-    variant: &'static str,
-    mut latencies: Latencies,
-) -> Result<()> {
-    let (p50, p99) = (latencies.micros(50)?, latencies.micros(99)?);
-    let rate = latencies.per_second();
-    progress.note(&format!(
-        "  {case:<14} {variant:<4} p50 {p50:>8.1} us, p99 {p99:>8.1} us, {rate:>9.0} req/s"
-    ));
-    for (unit, value) in [("p50_us", p50), ("p99_us", p99), ("req_s", rate)] {
-        report.add(
-            Key {
-                case,
-                unit,
-                variant,
-            },
-            value,
-        );
-    }
-    Ok(())
+fn start(options: &Options, progress: &Progress) -> Vec<Variant> {
+    let wanted = VARIANTS.into_iter().filter(|name| options.wants(name));
+    wanted
+        .filter_map(|name| {
+            let started = pair(name, options.threads);
+            let pair = progress.left_out_if_missing(name, started)?;
+            Some(Variant { name, pair })
+        })
+        .collect()
 }
 
-impl Window {
-    fn now() -> Self {
-        let from = Instant::now() + WARM_UP;
-        Self {
-            from,
-            until: from + MEASURED,
-        }
+fn pair(variant: &str, threads: ThreadOptions) -> Result<Box<dyn Pair>> {
+    match variant {
+        "bus" => ends(&bus::Bus, threads),
+        "raw" => Ok(Box::new(raw::Raw::start()?)),
+        #[cfg(feature = "peers")]
+        "tonic" => ends(&peers::tonic::Tonic::Default, threads),
+        #[cfg(feature = "peers")]
+        "tonic-tuned" => ends(&peers::tonic::Tonic::Tuned, threads),
+        #[cfg(feature = "peers")]
+        "tarpc" => ends(&peers::tarpc::Tarpc, threads),
+        _ => bail!("built without feature `peers`"),
     }
 }
 
-impl Latencies {
-    /// Adds `calls` that began and ended together, if that was within `window`; false when the window is over.
-    fn record(&mut self, begun: Instant, calls: usize, window: Window) -> bool {
-        let ended = Instant::now();
-        if begun >= window.from && ended < window.until {
-            let nanos = u32::try_from((ended - begun).as_nanos()).unwrap_or(u32::MAX);
-            self.0.extend(std::iter::repeat_n(nanos, calls));
-        }
-        ended < window.until
-    }
-
-    fn append(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
-    fn micros(&mut self, percent: usize) -> Result<f64> {
-        anyhow::ensure!(!self.0.is_empty(), "no call ended in {MEASURED:?}");
-        let index = (self.0.len() - 1) * percent / 100;
-        Ok(f64::from(*self.0.select_nth_unstable(index).1) / 1e3)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 calls")]
-    fn per_second(&self) -> f64 {
-        self.0.len() as f64 / MEASURED.as_secs_f64()
-    }
+fn ends<S: Stack>(stack: &S, threads: ThreadOptions) -> Result<Box<dyn Pair>> {
+    Ok(Box::new(Ends::start(stack, threads)?))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+type Sample = (&'static str, f64);
 
-    #[test]
-    fn percentiles_are_of_the_sorted_times() {
-        let mut latencies = Latencies((1..=100).rev().map(|micros| micros * 1000).collect());
-        let near = |micros: f64, expected: f64| (micros - expected).abs() < 1e-9;
-        assert!(near(latencies.micros(50).unwrap(), 50.0));
-        assert!(near(latencies.micros(99).unwrap(), 99.0));
-        assert!(Latencies::default().micros(50).is_err());
-    }
+fn samples(load: &Load, measured: Measured) -> Result<Vec<Sample>> {
+    let Measured {
+        mut latencies,
+        cpu,
+        bulk_bytes,
+    } = measured;
+    let (calls, seconds) = (latencies.calls(), load.measured.as_secs_f64());
+    let last = if load.bulk == 0 {
+        ("cpu_us_op", cpu.as_secs_f64() * 1e6 / calls)
+    } else {
+        ("bulk_GB_s", gigabytes(bulk_bytes) / seconds)
+    };
+    Ok(vec![
+        ("p50_us", latencies.micros(50)?),
+        ("p99_us", latencies.micros(99)?),
+        ("req_s", calls / seconds),
+        last,
+    ])
+}
 
-    #[test]
-    fn calls_outside_of_the_window_do_not_count() {
-        let now = Instant::now();
-        let minute = Duration::from_mins(1);
-        let mut latencies = Latencies::default();
-        assert!(latencies.record(
-            now,
-            1,
-            Window {
-                from: now + minute,
-                until: now + 2 * minute
-            }
-        ));
-        assert!(latencies.record(
-            now,
-            3,
-            Window {
-                from: now,
-                until: now + minute
-            }
-        ));
-        assert!(!latencies.record(
-            now,
-            1,
-            Window {
-                from: now,
-                until: now
-            }
-        ));
-        assert_eq!(latencies.0.len(), 3);
-    }
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+fn line(case: &str, variant: &str, samples: &[Sample]) -> String {
+    let numbers = samples
+        .iter()
+        .map(|(unit, value)| format!("{unit} {value:>10.2}"))
+        .collect::<Vec<_>>();
+    format!("  {case:<14} {variant:<12} {}", numbers.join("  "))
 }

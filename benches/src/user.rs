@@ -38,13 +38,13 @@ pub(crate) const TARGETS: &[Target] = &[
     rate("jdbc-ours", "jdbc-drill", 1.25),
     rate("jdbc-ours", "jdbc-replay", 0.8),
     rate("client-drill", "jdbc-drill", 1.5),
-    Target {
-        case: ALL_ROWS,
-        unit: "cpu_s",
-        variant: "client-drill",
-        base: Some("jdbc-drill"),
-        bound: Bound::AtMost(0.2),
-    },
+    Target::ratio(
+        ALL_ROWS,
+        "cpu_s",
+        "client-drill",
+        "jdbc-drill",
+        Bound::AtMost(0.2),
+    ),
 ];
 
 const ALL_ROWS: &str = "1M-rows";
@@ -53,13 +53,7 @@ const FIRST_ROW: &str = "first-row";
 const WARM_UP_READINGS: usize = 5;
 
 const fn rate(variant: &'static str, base: &'static str, least: f64) -> Target {
-    Target {
-        case: ALL_ROWS,
-        unit: "rows_s",
-        variant,
-        base: Some(base),
-        bound: Bound::AtLeast(least),
-    }
+    Target::ratio(ALL_ROWS, "rows_s", variant, base, Bound::AtLeast(least))
 }
 
 /// Runs the benchmark.

@@ -1,10 +1,9 @@
-//! A client and a server of the bus, as two nodes would be, in one process.
+//! The bus: a client and a server as two nodes would be, with messages of the control plane.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use bytes::Bytes;
 use protos::calls::control::Custom;
 use protos::control::CustomMessage;
@@ -14,21 +13,18 @@ use rpc_bus::{
     Acceptor, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
     InboundRequest, Ledger, RemoteConnection, RpcFailure, Server, ServerOptions, Verdict, connect,
 };
-use tokio::task::JoinSet;
+use tokio::runtime::Runtime;
 
+use super::stack::{Client, Connection, Serving, Stack};
 use super::threads::{ThreadOptions, Threads};
-use super::{Latencies, MESSAGE_BYTES, Window};
 
-/// One connection between two sets of threads.
-pub(super) struct Pair {
-    connection: RemoteConnection,
-    // What follows only has to live as long: server before its threads.
-    _server: Server,
-    client_threads: Threads,
-    _server_threads: Threads,
-}
+/// More than any case opens.
+const CONNECTIONS_MAX: usize = 1 << 20;
 
-/// Answers every custom message with itself, and nothing else.
+/// The bus.
+pub(super) struct Bus;
+
+/// Answers every custom message with itself but without its body, and nothing else.
 struct Echo;
 
 impl Acceptor for Echo {
@@ -53,95 +49,70 @@ impl Handler for Echo {
     }
 }
 
-impl Pair {
-    pub(super) fn start(options: ThreadOptions) -> Result<Self> {
-        let server_threads = Threads::start(options)?;
-        let server = server_threads.app().block_on(serve(&server_threads))?;
-        let client_threads = Threads::start(options)?;
-        let connection = client_threads
-            .app()
-            .block_on(open(&client_threads, server.local_addr()))?;
-        Ok(Self {
-            connection,
-            _server: server,
-            client_threads,
-            _server_threads: server_threads,
+impl Stack for Bus {
+    type Client = Threads;
+
+    fn serve(&self, threads: ThreadOptions) -> Result<Serving> {
+        let threads = Threads::start(threads)?;
+        let server = threads.app().block_on(bind(&threads))?;
+        Ok(Serving {
+            addr: server.local_addr(),
+            _running: Box::new((server, threads)),
         })
     }
 
-    pub(super) fn run(&self, in_flight: usize) -> Result<Latencies> {
-        self.client_threads.app().block_on(async {
-            let window = Window::now();
-            let mut callers = JoinSet::new();
-            for _ in 0..in_flight {
-                callers.spawn_on(
-                    call_until(self.connection.clone(), window),
-                    self.client_threads.bus().app(),
-                );
-            }
-            let mut latencies = Latencies::default();
-            while let Some(caller) = callers.join_next().await {
-                latencies.append(caller.context("a caller panicked")??);
-            }
-            Ok(latencies)
-        })
+    fn client(&self, threads: ThreadOptions) -> Result<Threads> {
+        Threads::start(threads)
     }
 }
 
-async fn serve(threads: &Threads) -> Result<Server> {
-    let options = ServerOptions::new(ConnectionOptions::bit_server());
-    let (any_port, bus) = (
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        threads.bus().clone(),
-    );
-    Ok(Server::bind(
-        any_port,
-        Plane::Control,
-        bus,
-        options,
-        ledger("server"),
-        Arc::new(Echo),
-    )
-    .await?)
+impl Client for Threads {
+    type Connection = RemoteConnection;
+
+    fn runtime(&self) -> &Runtime {
+        self.app()
+    }
+
+    async fn connect(&self, server: SocketAddr) -> Result<RemoteConnection> {
+        let (options, hello) = (ConnectionOptions::bit(), Bytes::new());
+        let (ledger, nobody) = (ledger("client"), Arc::new(Echo));
+        let to = Endpoint::new(server, Plane::Control);
+        let (connection, _) = connect(&to, self.bus(), options, ledger, hello, nobody).await?;
+        Ok(connection)
+    }
 }
 
-async fn open(threads: &Threads, server: SocketAddr) -> Result<RemoteConnection> {
-    let (options, hello) = (ConnectionOptions::bit(), Bytes::new());
-    let (ledger, nobody) = (ledger("client"), Arc::new(Echo));
-    let (connection, _) = connect(
-        &Endpoint::new(server, Plane::Control),
-        threads.bus(),
-        options,
-        ledger,
-        hello,
-        nobody,
-    )
-    .await?;
-    Ok(connection)
+async fn bind(threads: &Threads) -> Result<Server> {
+    let options = ServerOptions {
+        connections_max: CONNECTIONS_MAX,
+        ..ServerOptions::new(ConnectionOptions::bit_server())
+    };
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (bus, ledger) = (threads.bus().clone(), ledger("server"));
+    let control = Plane::Control;
+    Ok(Server::bind(any_port, control, bus, options, ledger, Arc::new(Echo)).await?)
 }
 
 fn ledger(name: &str) -> Ledger {
     Ledger::root(name, Limits::default())
 }
 
-async fn call_until(connection: RemoteConnection, window: Window) -> Result<Latencies> {
-    let message = Bytes::from(vec![7; MESSAGE_BYTES]);
-    let request = CustomMessage {
-        message: Some(message.clone()),
-        ..Default::default()
-    };
-    let mut latencies = Latencies::default();
-    loop {
-        let begun = Instant::now();
-        let answer = connection
+impl Connection for RemoteConnection {
+    async fn echo(&self, message: Bytes) -> Result<Bytes> {
+        let request = CustomMessage {
+            message: Some(message),
+            ..Default::default()
+        };
+        let answer = self
             .call::<Custom>(&request, Vec::new(), CallOptions::default())
             .await?;
-        ensure!(
-            answer.message.message.as_ref() == Some(&message),
-            "an echo of something else"
-        );
-        if !latencies.record(begun, 1, window) {
-            return Ok(latencies);
-        }
+        Ok(answer.message.message.unwrap_or_default())
+    }
+
+    async fn sink(&self, body: Bytes) -> Result<()> {
+        let request = CustomMessage::default();
+        self.call::<Custom>(&request, vec![body], CallOptions::default())
+            .await?;
+        Ok(())
     }
 }

@@ -31,6 +31,14 @@ pub(crate) struct ThreadOptions {
     pub(crate) io: IoKind,
 }
 
+impl ThreadOptions {
+    /// Threads of an end together.
+    #[cfg(feature = "peers")]
+    pub(super) fn all(self) -> usize {
+        self.io_threads + self.app_threads
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
