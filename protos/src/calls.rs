@@ -18,6 +18,9 @@ pub enum Plane {
 }
 
 impl Plane {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 3] = [Self::User, Self::Control, Self::Data];
+
     /// The name in lower case, as tools and metrics spell it.
     #[must_use]
     pub fn name(self) -> &'static str {

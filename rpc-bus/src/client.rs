@@ -7,7 +7,7 @@ use protos::Plane;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use crate::{
-    connection::Connection,
+    connection::{Completion, Connection, Outcome},
     dispatch::{Handler, Service},
     error::{CallError, CloseReason, ConnectError},
     ledger::Ledger,
@@ -83,6 +83,7 @@ pub async fn connect(
         runtime: runtime.clone(),
     };
     let bodies = Arc::clone(runtime.bodies());
+    let metrics = Arc::clone(runtime.metrics());
     let task = async move {
         let parts = dial.open(hello, completion, &bodies, handler).await;
         let (result, driver) = match parts {
@@ -97,10 +98,20 @@ pub async fn connect(
         // A caller that has gone away drops the handle, and so closes the connection.
         drop(opened.send(result));
         if let Some(parts) = driver {
-            parts.driver().await;
+            parts.driver(&metrics).await;
         }
     };
     runtime.clients().spawn(runtime.next_io(), &ledger, task)?;
+    opened_connection(connection, reply)
+        .await
+        .inspect_err(|error| runtime.metrics().on_not_connected(to.plane, error))
+}
+
+/// Waits for the socket and for the answer to the handshake.
+async fn opened_connection(
+    connection: oneshot::Receiver<Result<RemoteConnection, ConnectError>>,
+    reply: oneshot::Receiver<Outcome>,
+) -> Result<(RemoteConnection, Bytes), ConnectError> {
     let aborted = ConnectError::Lost(CloseReason::Aborted);
     let connection = connection.await.unwrap_or(Err(aborted))?;
     match reply.await {
@@ -122,7 +133,7 @@ impl Dial {
     async fn open(
         &self,
         hello: Bytes,
-        completion: crate::connection::Completion,
+        completion: Completion,
         bodies: &Arc<crate::frame::BodyPool>,
         handler: Arc<dyn Handler>,
     ) -> Result<Parts, ConnectError> {
@@ -137,7 +148,8 @@ impl Dial {
             socket = Box::pin(socket.connect_tls(handshake, tls, self.to.addr)).await?;
         }
         let options = self.options.clone();
-        let connection = Connection::client(options, hello, completion, &self.ledger, since);
+        let (plane, ledger) = (self.to.plane, &self.ledger);
+        let connection = Connection::client(plane, options, hello, completion, ledger, since);
         let parts = Parts::new(
             socket,
             self.to.plane,

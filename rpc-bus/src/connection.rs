@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use prost::Message;
 use protos::{
+    Plane,
     error::{ErrorType, Retry},
     rpc::{Ack, RpcMode},
     shared::DrillPbError,
@@ -30,10 +31,11 @@ use crate::{
     frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
     lanes::{Lanes, Pbody, StreamKey, Transmit},
     ledger::{Charge, Kind, Ledger},
+    metrics::{Counters, Ending, Rpcs, Started, Ticket},
     options::ConnectionOptions,
     stats::{ConnectionStats, RoundTrips},
 };
-use calls::{Answered, Calls};
+use calls::{Answered, Calls, Waiting};
 use heartbeat::{Beat, Heartbeat};
 
 /// `rpc_type` of the handshake on every plane.
@@ -52,6 +54,12 @@ pub(crate) struct Response {
     pub(crate) dbody: Bytes,
 }
 
+impl Response {
+    fn bytes_len(&self) -> usize {
+        self.pbody.len() + self.dbody.len()
+    }
+}
+
 /// How a call ended.
 pub(crate) type Outcome = Result<Response, CallError>;
 
@@ -63,7 +71,7 @@ pub(crate) enum Event {
     /// A request to be handled; it must be answered by `respond` or `fail`.
     Request {
         rpc_type: i32,
-        id: CoordinationId,
+        ticket: Ticket,
         pbody: Bytes,
         dbody: Bytes,
     },
@@ -130,11 +138,16 @@ pub(crate) struct Outgoing<P> {
     pub(crate) stream: StreamKey,
     /// Write room that it holds until it is handed to the socket.
     pub(crate) room: usize,
+    /// How long its caller had to wait for that room.
+    pub(crate) room_wait: Option<Duration>,
+    /// When its caller began.
+    pub(crate) began: Instant,
 }
 
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    plane: Plane,
     options: ConnectionOptions,
     phase: Phase,
     calls: Calls,
@@ -145,6 +158,7 @@ pub(crate) struct Connection {
     /// Calls of both directions.
     charge: Charge,
     stats: ConnectionStats,
+    rpcs: Rpcs,
     round_trips: RoundTrips,
     /// What the peer and this side can both do beside Drill's protocol.
     agreed: Option<Arc<Capabilities>>,
@@ -152,13 +166,25 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// The side that accepts.
-    pub(crate) fn server(options: ConnectionOptions, ledger: &Ledger, now: Instant) -> Self {
+    pub(crate) fn server(
+        plane: Plane,
+        options: ConnectionOptions,
+        ledger: &Ledger,
+        now: Instant,
+    ) -> Self {
         let deadline = now + options.handshake_timeout;
-        Self::new(options, Phase::AwaitingHello { deadline }, ledger, now)
+        Self::new(
+            plane,
+            options,
+            Phase::AwaitingHello { deadline },
+            ledger,
+            now,
+        )
     }
 
     /// The side that connects: sends `hello` at once; `completion` gets the answer.
     pub(crate) fn client(
+        plane: Plane,
         options: ConnectionOptions,
         hello: Bytes,
         completion: Completion,
@@ -174,7 +200,7 @@ impl Connection {
             Some(ours) => ours.append_to(&hello),
             None => hello,
         };
-        let mut connection = Self::new(options, phase, ledger, now);
+        let mut connection = Self::new(plane, options, phase, ledger, now);
         let coordination_id = connection.calls.next_id();
         let header = Header {
             mode: RpcMode::Request,
@@ -185,8 +211,15 @@ impl Connection {
         connection
     }
 
-    fn new(options: ConnectionOptions, phase: Phase, ledger: &Ledger, now: Instant) -> Self {
+    fn new(
+        plane: Plane,
+        options: ConnectionOptions,
+        phase: Phase,
+        ledger: &Ledger,
+        now: Instant,
+    ) -> Self {
         Self {
+            plane,
             heartbeat: Heartbeat::new(&options, now),
             options,
             phase,
@@ -196,6 +229,7 @@ impl Connection {
             requests_in_flight: 0,
             charge: ledger.nothing(Kind::Calls),
             stats: ConnectionStats::default(),
+            rpcs: Rpcs::default(),
             round_trips: RoundTrips::default(),
             agreed: None,
         }
@@ -268,7 +302,7 @@ impl Connection {
         match frame.header.mode {
             RpcMode::Request => self.handle_request(frame, now),
             RpcMode::Response => self.handle_response(frame, now),
-            RpcMode::ResponseFailure => self.handle_failure(frame),
+            RpcMode::ResponseFailure => self.handle_failure(frame, now),
             RpcMode::Ping => self.handle_ping(now),
             RpcMode::Pong => self.handle_pong(now),
         }
@@ -287,17 +321,20 @@ impl Connection {
             _ => {}
         }
         self.stats.requests_received += 1;
+        let bytes = frame.pbody.len() + frame.dbody.len();
+        let ticket = self.rpcs.on_request(self.plane, (rpc_type, id), bytes, now);
         if !self.may_owe_more(now) {
             return;
         }
         if let Err(refusal) = self.take_place() {
             self.stats.requests_refused += 1;
+            self.rpcs.on_refused(&ticket);
             return self.push_failure(id, &refusal);
         }
         self.requests_in_flight += 1;
         self.events.push(Event::Request {
             rpc_type,
-            id,
+            ticket,
             pbody: frame.pbody,
             dbody: frame.dbody,
         });
@@ -336,25 +373,32 @@ impl Connection {
             pbody: frame.pbody,
             dbody: frame.dbody,
         };
-        if !self.finish_call(id, Ok(response)) {
+        if !self.finish_call(id, Ok(response), now) {
             self.close(ProtocolError::UnknownResponse { id }.into(), now);
         }
     }
 
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java: an unknown id is ignored here, unlike in a RESPONSE
-    fn handle_failure(&mut self, frame: Frame) {
+    fn handle_failure(&mut self, frame: Frame, now: Instant) {
         let failure = match DrillPbError::decode(frame.pbody) {
             Ok(error) => CallError::Remote(Box::new(error.into())),
             Err(error) => CallError::MalformedAnswer(error),
         };
-        if self.finish_call(frame.header.coordination_id, Err(failure)) {
+        if self.finish_call(frame.header.coordination_id, Err(failure), now) {
             self.stats.calls_failed += 1;
         }
     }
 
-    fn finish_call(&mut self, id: CoordinationId, outcome: Outcome) -> bool {
+    fn finish_call(&mut self, id: CoordinationId, outcome: Outcome, now: Instant) -> bool {
         match self.calls.answered(id) {
-            Answered::Waiting(completion) => self.events.push(Event::Outcome(completion, outcome)),
+            Answered::Waiting(call) => {
+                let (ending, bytes) = match &outcome {
+                    Ok(response) => (Ending::Answered, response.bytes_len()),
+                    Err(error) => (error.into(), 0),
+                };
+                self.rpcs.on_answer(&call.started, ending, bytes, now);
+                self.events.push(Event::Outcome(call.completion, outcome));
+            }
             Answered::GivenUp => self.stats.late_answers += 1,
             Answered::Unknown => return false,
         }
@@ -460,20 +504,23 @@ impl Connection {
     /// Answers a request. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
     pub(crate) fn respond(
         &mut self,
-        id: CoordinationId,
+        ticket: &Ticket,
         rpc_type: i32,
-        pbody: impl Pbody,
-        dbody: Vec<Bytes>,
+        (pbody, dbody): (impl Pbody, Vec<Bytes>),
+        now: Instant,
     ) {
         if self.settle_request() {
-            self.push_reply(id, rpc_type, pbody, dbody);
+            let bytes = pbody.bytes_len() + dbody.iter().map(Bytes::len).sum::<usize>();
+            self.rpcs.on_settled(ticket, Ending::Answered, bytes, now);
+            self.push_reply(ticket.id, rpc_type, pbody, dbody);
         }
     }
 
     /// Answers a request with `RESPONSE_FAILURE`.
-    pub(crate) fn fail(&mut self, id: CoordinationId, failure: &RpcFailure) {
+    pub(crate) fn fail(&mut self, ticket: &Ticket, failure: &RpcFailure, now: Instant) {
         if self.settle_request() {
-            self.push_failure(id, failure);
+            self.rpcs.on_settled(ticket, Ending::Failed, 0, now);
+            self.push_failure(ticket.id, failure);
         }
     }
 
@@ -541,6 +588,22 @@ impl Connection {
         if let Phase::Closed(closed) = &self.phase {
             return Err(CallError::Lost(closed.reason.clone()));
         }
+        let bytes = request.pbody.bytes_len() + request.dbody.iter().map(Bytes::len).sum::<usize>();
+        let started = self
+            .rpcs
+            .on_call(self.plane, request.rpc_type, bytes, request.began);
+        self.note_room_wait(&request, &started);
+        self.queue_call(request, deadline, completion, started)
+            .inspect_err(|error| self.rpcs.on_call_ended(&started, error.into()))
+    }
+
+    fn queue_call(
+        &mut self,
+        request: Outgoing<impl Pbody>,
+        deadline: Option<Deadline>,
+        completion: Completion,
+        started: Started,
+    ) -> Result<CoordinationId, CallError> {
         let calls_max = self.options.calls_in_flight_max;
         if self.calls.len() >= calls_max {
             return Err(CallError::TooManyCalls { calls_max });
@@ -561,16 +624,36 @@ impl Connection {
         }
         self.charge.grow(1)?;
         self.stats.calls_started += 1;
-        self.calls.insert(coordination_id, completion, deadline);
+        let call = Waiting {
+            completion,
+            deadline,
+            started,
+        };
+        self.calls.insert(coordination_id, call);
         let lane = (request.stream, request.room);
         self.lanes
             .push_bulk(lane, &header, request.pbody, request.dbody);
         Ok(coordination_id)
     }
 
+    fn note_room_wait<P>(&mut self, request: &Outgoing<P>, started: &Started) {
+        if let Some(waited) = request.room_wait {
+            self.stats.room_waits += 1;
+            self.stats.room_wait_time += waited;
+            self.rpcs.on_room_wait(started, waited);
+        }
+    }
+
     /// Nobody waits for the answer any more; when it comes it is dropped.
     pub(crate) fn give_up(&mut self, id: CoordinationId) {
-        self.calls.give_up(id);
+        if let Some(call) = self.calls.give_up(id) {
+            self.rpcs.on_call_ended(&call.started, Ending::GivenUp);
+        }
+    }
+
+    /// An answer was not the message that its call expects.
+    pub(crate) fn note_unusable_answer(&mut self) {
+        self.stats.answers_unusable += 1;
     }
 
     /// Sends PING; `completion` gets the round-trip time.
@@ -624,6 +707,7 @@ impl Connection {
         if linger.is_none() {
             self.lanes.clear();
         }
+        self.rpcs.on_close();
         self.requests_in_flight = 0;
         self.charge.shrink(usize::MAX);
     }
@@ -660,10 +744,11 @@ impl Connection {
     }
 
     fn handle_open_timeout(&mut self, now: Instant) {
-        while let Some((completion, timeout)) = self.calls.expire(now) {
+        while let Some((call, timeout)) = self.calls.expire(now) {
             self.stats.calls_timed_out += 1;
-            self.events
-                .push(Event::Outcome(completion, Err(CallError::Timeout(timeout))));
+            self.rpcs.on_call_ended(&call.started, Ending::TimedOut);
+            let timeout = Err(CallError::Timeout(timeout));
+            self.events.push(Event::Outcome(call.completion, timeout));
         }
         match self.heartbeat.due(now) {
             Some(Beat::Ping) => self.handle_beat(now),
@@ -706,6 +791,7 @@ impl Connection {
         if let Phase::AwaitingHello { .. } | Phase::Judging { .. } = self.phase {
             return;
         }
+        self.note_queues();
         if let Phase::Authenticating { .. } = self.phase {
             self.lanes.fill_control(out);
         } else {
@@ -715,6 +801,13 @@ impl Connection {
             self.heartbeat.on_leaving();
         }
         self.stats.frames_sent += out.take_frames();
+    }
+
+    // Queues are longest right before they are emptied.
+    fn note_queues(&mut self) {
+        let stats = &mut self.stats;
+        stats.write_queue_bytes_peak = stats.write_queue_bytes_peak.max(self.lanes.bulk_bytes());
+        stats.reply_queue_bytes_peak = stats.reply_queue_bytes_peak.max(self.lanes.control_bytes());
     }
 
     /// The socket has taken everything that it was given: `bytes`, in so many `writes`.
@@ -783,6 +876,15 @@ impl Connection {
             reply_queue_bytes: self.lanes.control_bytes(),
             round_trips: self.round_trips.stats(),
             ..self.stats
+        }
+    }
+
+    /// All that it counts.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            stats: self.stats(),
+            pings: self.round_trips.all().clone(),
+            rpcs: self.rpcs.clone(),
         }
     }
 }

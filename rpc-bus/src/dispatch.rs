@@ -4,6 +4,7 @@
 //! in which they came. The mailbox is bounded by `requests_in_flight_max`: what waits here is in flight.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,8 +21,8 @@ use crate::{
     connection::IdleTimeout,
     entrance::{Entrance, enter},
     error::{CloseReason, RpcFailure},
-    frame::CoordinationId,
-    link::Link,
+    link::{self, Link},
+    metrics::Ticket,
     remote::RemoteConnection,
     reply::{InboundRequest, Responder},
     runtime::panic_message,
@@ -119,7 +120,7 @@ pub(crate) enum Item {
     },
     Request {
         rpc_type: i32,
-        id: CoordinationId,
+        ticket: Ticket,
         pbody: Bytes,
         dbody: Bytes,
     },
@@ -226,6 +227,24 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
     }
 }
 
+thread_local! {
+    /// When this thread last answered a request.
+    static ANSWERED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Notes that this thread answers a request at `now`.
+pub(crate) fn answering(now: Instant) -> Instant {
+    ANSWERED.set(Some(now));
+    now
+}
+
+/// When the handler was done that has just returned and had started at `start`. Reading the clock is a good part of
+/// what a small request costs, so the time of its answer serves.
+fn ended(start: Instant) -> Instant {
+    let answered = ANSWERED.take().filter(|&at| at >= start);
+    answered.unwrap_or_else(link::now)
+}
+
 /// Who serves a connection.
 pub(crate) enum Service {
     /// A server's, before the handshake is accepted.
@@ -253,27 +272,31 @@ pub(crate) async fn drain(mailbox: Arc<Mailbox>, link: Arc<Link>, mut service: S
 async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Service) {
     let mut started = Instant::now();
     let mut requests = 0;
+    let mut now = link::now();
     for item in batch {
         if let Service::Handler(handler) = service {
-            start(item, link, &**handler);
+            start(item, link, &**handler, now);
+            now = ended(now);
         } else {
             let before = mem::replace(service, Service::Nobody);
             *service = enter(item, link, before).await;
+            now = link::now();
         }
         requests += 1;
         let late = || requests % TURN_TIME_CHECK_REQUESTS == 0 && started.elapsed() >= TURN_TIME;
         if requests == TURN_REQUESTS || late() {
             tokio::task::yield_now().await;
             (started, requests) = (Instant::now(), 0);
+            now = link::now();
         }
     }
 }
 
-fn start(item: Item, link: &Arc<Link>, handler: &dyn Handler) {
+fn start(item: Item, link: &Arc<Link>, handler: &dyn Handler, now: Instant) {
     // A handshake comes only once.
     let Item::Request {
         rpc_type,
-        id,
+        ticket,
         pbody,
         dbody,
     } = item
@@ -282,10 +305,10 @@ fn start(item: Item, link: &Arc<Link>, handler: &dyn Handler) {
     };
     let request = InboundRequest {
         rpc_type,
-        coordination_id: id,
+        coordination_id: ticket.id,
         pbody,
         dbody,
-        responder: Responder::new(Arc::clone(link), id),
+        responder: Responder::new(Arc::clone(link), ticket.started(now)),
     };
     survive("handle", || handler.handle(request));
 }
@@ -316,12 +339,17 @@ impl RpcFailure {
 mod tests {
     use std::{future::poll_fn, pin::pin};
 
+    use protos::Plane;
+
     use super::*;
+    use crate::{frame::CoordinationId, metrics::Rpcs};
 
     fn request(bytes: usize) -> Item {
+        let header = (6, CoordinationId(1));
+        let ticket = Rpcs::default().on_request(Plane::User, header, bytes, Instant::now());
         Item::Request {
             rpc_type: 6,
-            id: CoordinationId(1),
+            ticket,
             pbody: Bytes::new(),
             dbody: Bytes::from(vec![0; bytes]),
         }

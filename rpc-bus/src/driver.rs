@@ -212,13 +212,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Event::Hello { pbody } => requests.push(Item::Hello { pbody }),
                 Event::Request {
                     rpc_type,
-                    id,
+                    ticket,
                     pbody,
                     dbody,
                 } => {
                     requests.push(Item::Request {
                         rpc_type,
-                        id,
+                        ticket,
                         pbody,
                         dbody,
                     });

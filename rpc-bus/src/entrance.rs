@@ -34,13 +34,13 @@ pub(crate) async fn enter(item: Item, link: &Arc<Link>, service: Service) -> Ser
         (
             Item::Request {
                 rpc_type,
-                id,
+                ticket,
                 pbody,
                 ..
             },
             Service::Entrance(entrance),
         ) => {
-            let responder = Responder::new(Arc::clone(link), id);
+            let responder = Responder::new(Arc::clone(link), ticket.started(link::now()));
             entrance.step(rpc_type, pbody, responder, link).await
         }
         // The connection is closing.

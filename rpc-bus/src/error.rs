@@ -188,6 +188,30 @@ impl CloseReason {
         }
     }
 
+    /// A stable word for logs and metrics, in lower case; there are few.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ClosedHere => "closed_here",
+            Self::ShuttingDown => "shutting_down",
+            Self::PeerClosed { mid_frame: false } => "peer_closed",
+            Self::PeerClosed { mid_frame: true } => "peer_closed_mid_frame",
+            Self::Goodbye => "goodbye",
+            Self::HandshakeTimeout(_) => "handshake_timeout",
+            Self::HandshakeRefused { .. } => "handshake_refused",
+            Self::Authentication(_) => "authentication",
+            Self::IdleTimeout(_) => "idle_timeout",
+            Self::PongTimeout(_) => "pong_timeout",
+            Self::Decode(_) => "decode",
+            Self::Protocol(_) => "protocol",
+            Self::RepliesNotRead { .. } => "replies_not_read",
+            Self::Budget(_) => "budget",
+            Self::Tls(_) => "tls",
+            Self::Io(_) => "io",
+            Self::Aborted => "aborted",
+        }
+    }
+
     /// Whether what is queued should still be sent before the socket is closed.
     pub(crate) fn flushes(&self) -> bool {
         matches!(
@@ -272,6 +296,22 @@ impl CallError {
         }
     }
 
+    /// A stable word for logs and metrics, in lower case; there are few.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Remote(_) => "failed",
+            Self::Lost(_) => "lost",
+            Self::Connect(_) => "not_connected",
+            Self::Timeout(_) => "timed_out",
+            Self::TooManyCalls { .. } => "too_many_calls",
+            Self::Budget(_) => "budget",
+            Self::RequestTooLong { .. } => "request_too_long",
+            Self::UnexpectedAnswer { .. } => "unexpected_answer",
+            Self::MalformedAnswer(_) => "malformed_answer",
+        }
+    }
+
     /// How long the peer asks to wait before another try.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -310,6 +350,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// A stable word for logs and metrics, in lower case; there are few.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "io",
+            Self::Timeout(_) => "timed_out",
+            Self::Lost(_) => "lost",
+            Self::Tls(_) => "tls",
+            Self::Budget(_) => "budget",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Options(_) => "options",
+        }
+    }
+
     /// Whether another try may succeed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use protos::Plane;
 
 use crate::{
     connection::{Connection, Event, IdleTimeout},
@@ -103,7 +104,8 @@ impl Session {
     fn new() -> Self {
         let now = Instant::now();
         let ledger = Ledger::root("fuzzing", Limits::default());
-        let connection = Connection::server(ConnectionOptions::user_server(), &ledger, now);
+        let connection =
+            Connection::server(Plane::User, ConnectionOptions::user_server(), &ledger, now);
         let decoder = FrameDecoder::new(FRAME_BYTES_MAX, pool(), ledger.clone());
         Self {
             connection,
@@ -142,13 +144,14 @@ impl Session {
             match event {
                 Event::Hello { pbody } => self.connection.open(pbody, IdleTimeout::Keep),
                 Event::Request {
-                    id,
+                    ticket,
                     rpc_type,
                     pbody,
                     dbody,
                 } => {
                     self.requests += 1;
-                    self.connection.respond(id, rpc_type, pbody, vec![dbody]);
+                    self.connection
+                        .respond(&ticket, rpc_type, (pbody, vec![dbody]), self.now);
                 }
                 other => link::finish(other),
             }

@@ -75,6 +75,7 @@ mod error;
 mod id_hash;
 mod lanes;
 mod link;
+mod metrics;
 mod options;
 mod reconnect;
 mod remote;
@@ -97,6 +98,9 @@ pub use error::{CallError, CloseReason, ConnectError, ProtocolError, RpcFailure}
 pub use frame::CoordinationId;
 pub use lanes::StreamKey;
 pub use ledger::{BudgetExceeded, Charge, Ledger};
+pub use metrics::{
+    ConnectionCounts, Histogram, InboundRpc, Metrics, OutboundRpc, PlaneSnapshot, RpcCounts,
+};
 pub use options::{Beats, ConnectionOptions, OptionsError};
 pub use reconnect::{Greeter, ReconnectingClient, Target};
 pub use remote::{Answer, CallOptions, PendingAnswer, RemoteConnection};

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use protos::Plane;
@@ -21,6 +21,7 @@ use crate::{
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::Pbody,
+    metrics::Counters,
     tls::TlsInfo,
 };
 
@@ -115,26 +116,34 @@ impl Link {
         deadline: Option<Deadline>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
-        let room = self.acquire_room(&request).await?;
-        request.room = room as usize;
+        let (room, waited) = self.acquire_room(&request).await?;
+        (request.room, request.room_wait) = (room as usize, waited);
         self.with(|connection| connection.call(request, deadline, completion))
             .inspect_err(|_| self.room.add_permits(room as usize))
     }
 
-    async fn acquire_room(&self, request: &Outgoing<impl Pbody>) -> Result<u32, CallError> {
+    /// The room taken, and how long that had to wait for others to give it back, if it did.
+    async fn acquire_room(
+        &self,
+        request: &Outgoing<impl Pbody>,
+    ) -> Result<(u32, Option<Duration>), CallError> {
         let bytes =
             request.pbody.bytes_len() + request.dbody.iter().map(bytes::Bytes::len).sum::<usize>();
         // A frame that is larger than the whole room takes all of it.
         let room = u32::try_from(bytes)
             .unwrap_or(u32::MAX)
             .clamp(1, self.room_bytes);
-        let permit = match self.room.try_acquire_many(room) {
-            Err(TryAcquireError::NoPermits) => self.room.acquire_many(room).await.ok(),
-            other => other.ok(),
+        let (permit, waited) = match self.room.try_acquire_many(room) {
+            Err(TryAcquireError::NoPermits) => {
+                let since = now();
+                let permit = self.room.acquire_many(room).await.ok();
+                (permit, Some(now().saturating_duration_since(since)))
+            }
+            other => (other.ok(), None),
         };
         let permit = permit.ok_or_else(|| CallError::Lost(self.reason()))?;
         permit.forget();
-        Ok(room)
+        Ok((room, waited))
     }
 
     /// Gives write room back.
@@ -142,6 +151,11 @@ impl Link {
         if bytes > 0 {
             self.room.add_permits(bytes);
         }
+    }
+
+    /// A copy of all that the connection counts.
+    pub(crate) fn counters(&self) -> Counters {
+        self.lock().connection.counters()
     }
 
     pub(crate) fn close(&self, reason: CloseReason) {

@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     capabilities::{Capabilities, Feature},
-    connection::{Deadline, Outcome, Outgoing, Response},
+    connection::{Connection, Deadline, Outcome, Outgoing, Response},
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::StreamKey,
     link::{self, Link},
+    metrics::{InboundRpc, OutboundRpc},
     stats::ConnectionStats,
     tls::TlsInfo,
 };
@@ -115,8 +116,9 @@ impl RemoteConnection {
     ) -> Result<PendingAnswer<C::Reply>, CallError> {
         let link = &self.0.link;
         let (completion, outcome) = oneshot::channel();
+        let began = link::now();
         let deadline = options.deadline.map(|timeout| Deadline {
-            at: link::now() + timeout,
+            at: began + timeout,
             timeout,
         });
         let (rpc_type, stream) = (C::REQUEST, options.stream);
@@ -129,6 +131,8 @@ impl RemoteConnection {
                 dbody,
                 stream,
                 room: 0,
+                room_wait: None,
+                began,
             };
             link.start(request, deadline, completion).await?
         } else {
@@ -138,6 +142,8 @@ impl RemoteConnection {
                 dbody,
                 stream,
                 room: 0,
+                room_wait: None,
+                began,
             };
             link.start(request, deadline, completion).await?
         };
@@ -246,6 +252,20 @@ impl RemoteConnection {
     pub fn stats(&self) -> ConnectionStats {
         self.0.link.lock().connection.stats()
     }
+
+    /// Requests of the peer on this connection, by type.
+    #[must_use]
+    pub fn inbound_rpcs(&self) -> Vec<InboundRpc> {
+        let plane = self.0.link.ends.plane;
+        self.0.link.counters().rpcs.inbound(plane)
+    }
+
+    /// Calls on this connection, by type.
+    #[must_use]
+    pub fn outbound_rpcs(&self) -> Vec<OutboundRpc> {
+        let plane = self.0.link.ends.plane;
+        self.0.link.counters().rpcs.outbound(plane)
+    }
 }
 
 impl fmt::Debug for RemoteConnection {
@@ -280,6 +300,10 @@ impl<M: Message + Default> PendingAnswer<M> {
             dbody: response.dbody,
         })
     }
+
+    fn note_unusable(&self, _: &CallError) {
+        self.link.with(Connection::note_unusable_answer);
+    }
 }
 
 impl<M: Message + Default> Future for PendingAnswer<M> {
@@ -290,7 +314,10 @@ impl<M: Message + Default> Future for PendingAnswer<M> {
         self.ended = true;
         // The sending half is only dropped unused when the whole connection is.
         let outcome = outcome.unwrap_or(Err(CallError::Lost(CloseReason::Aborted)));
-        Poll::Ready(outcome.and_then(|response| self.decode(response)))
+        Poll::Ready(outcome.and_then(|response| {
+            self.decode(response)
+                .inspect_err(|error| self.note_unusable(error))
+        }))
     }
 }
 

@@ -7,7 +7,14 @@ use bytes::Bytes;
 use prost::Message;
 use protos::{Call, error::ErrorType};
 
-use crate::{error::RpcFailure, frame::CoordinationId, lanes::Pbody, link::Link};
+use crate::{
+    dispatch,
+    error::RpcFailure,
+    frame::CoordinationId,
+    lanes::Pbody,
+    link::{self, Link},
+    metrics::Ticket,
+};
 
 /// Messages above this are encoded before the connection is locked.
 const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
@@ -65,14 +72,14 @@ impl fmt::Debug for InboundRequest {
 pub struct Responder {
     // `None` once answered.
     link: Option<Arc<Link>>,
-    id: CoordinationId,
+    ticket: Ticket,
 }
 
 impl Responder {
-    pub(crate) fn new(link: Arc<Link>, id: CoordinationId) -> Self {
+    pub(crate) fn new(link: Arc<Link>, ticket: Ticket) -> Self {
         Self {
             link: Some(link),
-            id,
+            ticket,
         }
     }
 
@@ -97,13 +104,16 @@ impl Responder {
 
     fn respond(mut self, rpc_type: i32, pbody: impl Pbody, dbody: Vec<Bytes>) {
         if let Some(link) = self.link.take() {
-            link.with(|connection| connection.respond(self.id, rpc_type, pbody, dbody));
+            let now = dispatch::answering(link::now());
+            let answer = (pbody, dbody);
+            link.with(|connection| connection.respond(&self.ticket, rpc_type, answer, now));
         }
     }
 
     fn send_failure(&mut self, error: &RpcFailure) {
         if let Some(link) = self.link.take() {
-            link.with(|connection| connection.fail(self.id, error));
+            let now = dispatch::answering(link::now());
+            link.with(|connection| connection.fail(&self.ticket, error, now));
         }
     }
 }
@@ -124,7 +134,7 @@ impl Drop for Responder {
 impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Responder")
-            .field("id", &self.id)
+            .field("id", &self.ticket.id)
             .finish_non_exhaustive()
     }
 }
@@ -159,7 +169,7 @@ impl<C: Call> fmt::Debug for Reply<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply")
             .field("call", &C::name())
-            .field("id", &self.responder.id)
+            .field("id", &self.responder.ticket.id)
             .finish()
     }
 }

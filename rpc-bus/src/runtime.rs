@@ -17,6 +17,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     frame::{BodyPool, BodyPoolOptions},
+    metrics::Metrics,
     task::Tasks,
 };
 
@@ -31,6 +32,7 @@ struct Shared {
     app: Handle,
     cpu: Arc<rayon::ThreadPool>,
     bodies: Arc<BodyPool>,
+    metrics: Arc<Metrics>,
     /// Tasks of client connections; a server owns those of its own.
     clients: Tasks,
 }
@@ -60,6 +62,7 @@ impl BusRuntime {
             app,
             cpu,
             bodies,
+            metrics: Arc::default(),
             clients: Tasks::default(),
         }))
     }
@@ -92,6 +95,12 @@ impl BusRuntime {
     #[must_use]
     pub fn bodies(&self) -> &Arc<BodyPool> {
         &self.0.bodies
+    }
+
+    /// Counters of all connections, of servers and clients alike.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     pub(crate) fn clients(&self) -> &Tasks {

@@ -219,8 +219,12 @@ impl Shared {
             match shared.open(socket, since).await {
                 Ok(parts) => shared.run(parts, admitted).await,
                 Err(SocketError::Closed(reason)) => {
-                    let plane = shared.plane.name();
-                    tracing::info!(plane, %peer, %reason, "connection closed");
+                    let (plane, kind) = (shared.plane.name(), reason.kind());
+                    shared
+                        .runtime
+                        .metrics()
+                        .on_not_accepted(shared.plane, &reason);
+                    tracing::info!(plane, %peer, kind, %reason, "connection closed");
                 }
                 Err(error) => tracing::debug!(%peer, %error, "connection not accepted"),
             }
@@ -242,7 +246,7 @@ impl Shared {
             let done = Box::pin(self.stopping.run_until_cancelled(handshake)).await;
             socket = done.unwrap_or(Err(CloseReason::ShuttingDown))?;
         }
-        let connection = Connection::server(options.clone(), &self.ledger, since);
+        let connection = Connection::server(self.plane, options.clone(), &self.ledger, since);
         let bodies = self.runtime.bodies();
         Ok(Parts::new(
             socket,
@@ -260,9 +264,10 @@ impl Shared {
         if let Err(error) = self.tasks.spawn(self.runtime.app(), &self.ledger, drainer) {
             parts.link.close(error.into());
         }
+        let driver = parts.driver(self.runtime.metrics());
         // Only the server itself holds on to what the server shares.
         drop(self);
-        parts.driver().await;
+        driver.await;
     }
 
     fn try_admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
@@ -274,6 +279,7 @@ impl Shared {
             .is_some_and(|max| of_peer >= max);
         if open.count >= self.options.connections_max || peer_is_full {
             open.refused += 1;
+            self.runtime.metrics().on_refused(self.plane);
             return None;
         }
         open.count += 1;

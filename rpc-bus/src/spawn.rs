@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use protos::Plane;
@@ -16,9 +17,11 @@ use crate::{
     connection::Connection,
     dispatch::{self, Mailbox, Service},
     driver::Driver,
+    error::CloseReason,
     frame::{BodyPool, FrameDecoder},
     ledger::Ledger,
-    link::{Ends, Link},
+    link::{self, Ends, Link},
+    metrics::Metrics,
     options::ConnectionOptions,
     socket::{Socket, Stream},
 };
@@ -66,15 +69,15 @@ impl Parts {
     }
 
     /// The driver's task, for the io runtime of the socket.
-    pub(crate) fn driver(self) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn driver(
+        self,
+        metrics: &Arc<Metrics>,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let ends = self.link.ends;
         let span = tracing::info_span!(
             "connection", id = ends.id, plane = ends.plane.name(), peer = %ends.peer
         );
-        let end = End {
-            link: Arc::clone(&self.link),
-            mailbox: Arc::clone(&self.mailbox),
-        };
+        let end = End::new(&self.link, &self.mailbox, metrics);
         let (link, mailbox, decoder) = (self.link, self.mailbox, self.decoder);
         let Socket { stream, file } = self.socket;
         // Boxed: futures around futures would hold room for it more than once, for every idle connection.
@@ -96,12 +99,45 @@ impl Parts {
 struct End {
     link: Arc<Link>,
     mailbox: Arc<Mailbox>,
+    metrics: Arc<Metrics>,
+    opened: Instant,
+}
+
+impl End {
+    fn new(link: &Arc<Link>, mailbox: &Arc<Mailbox>, metrics: &Arc<Metrics>) -> Self {
+        metrics.on_opened(link);
+        Self {
+            link: Arc::clone(link),
+            mailbox: Arc::clone(mailbox),
+            metrics: Arc::clone(metrics),
+            opened: link::now(),
+        }
+    }
+
+    /// The one line that an operator finds about a connection.
+    fn log(&self, reason: &CloseReason) {
+        let stats = self.link.lock().connection.stats();
+        let duration = link::now().saturating_duration_since(self.opened);
+        tracing::info!(
+            kind = reason.kind(),
+            %reason,
+            ?duration,
+            frames_received = stats.frames_received,
+            frames_sent = stats.frames_sent,
+            bytes_received = stats.bytes_received,
+            bytes_sent = stats.bytes_sent,
+            requests = stats.requests_received,
+            calls = stats.calls_started,
+            "connection closed"
+        );
+    }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         let reason = self.link.end();
-        tracing::info!(%reason, "connection closed");
+        self.metrics.on_closed(&self.link, &reason);
+        self.log(&reason);
         self.mailbox.end(reason);
     }
 }

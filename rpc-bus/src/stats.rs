@@ -1,6 +1,10 @@
 //! Plain counters of one connection, kept beside its state; the program exports them.
+//!
+//! What is counted by rpc type is in `metrics`.
 
 use std::{collections::VecDeque, time::Duration};
+
+use crate::metrics::Times;
 
 /// What a connection has done so far, and what it is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +36,14 @@ pub struct ConnectionStats {
     pub calls_failed: u64,
     /// Calls whose deadline passed.
     pub calls_timed_out: u64,
+    /// Calls answered with something that is not the message that they expect.
+    pub answers_unusable: u64,
     /// Answers that came after their call was given up.
     pub late_answers: u64,
+    /// Calls that had to wait for room to write.
+    pub room_waits: u64,
+    /// How long they did, together.
+    pub room_wait_time: Duration,
     /// PINGs received.
     pub pings_received: u64,
     /// PINGs sent.
@@ -52,6 +62,55 @@ pub struct ConnectionStats {
     pub write_queue_bytes: usize,
     /// Bytes of replies that wait to be written now.
     pub reply_queue_bytes: usize,
+    /// Most bytes of requests that ever waited to be written.
+    pub write_queue_bytes_peak: usize,
+    /// Most bytes of replies that ever waited to be written.
+    pub reply_queue_bytes_peak: usize,
+}
+
+impl ConnectionStats {
+    /// Adds counters and gauges, and takes the higher peaks.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        let sums = self.counters_mut().into_iter().zip(other.counters_mut());
+        sums.for_each(|(sum, more)| *sum += *more);
+        self.room_wait_time = self.room_wait_time.saturating_add(other.room_wait_time);
+        self.calls_in_flight += other.calls_in_flight;
+        self.requests_in_flight += other.requests_in_flight;
+        self.write_queue_bytes += other.write_queue_bytes;
+        self.reply_queue_bytes += other.reply_queue_bytes;
+        self.write_queue_bytes_peak = self
+            .write_queue_bytes_peak
+            .max(other.write_queue_bytes_peak);
+        self.reply_queue_bytes_peak = self
+            .reply_queue_bytes_peak
+            .max(other.reply_queue_bytes_peak);
+    }
+
+    fn counters_mut(&mut self) -> [&mut u64; 20] {
+        [
+            &mut self.frames_received,
+            &mut self.bytes_received,
+            &mut self.frames_sent,
+            &mut self.bytes_sent,
+            &mut self.reads,
+            &mut self.writes,
+            &mut self.requests_received,
+            &mut self.requests_refused,
+            &mut self.failures_sent,
+            &mut self.calls_started,
+            &mut self.calls_answered,
+            &mut self.calls_failed,
+            &mut self.calls_timed_out,
+            &mut self.answers_unusable,
+            &mut self.late_answers,
+            &mut self.room_waits,
+            &mut self.pings_received,
+            &mut self.pings_sent,
+            &mut self.pongs_received,
+            &mut self.beats_missed,
+        ]
+    }
 }
 
 /// Round trips from a PING's leaving to its PONG, over the last ones.
@@ -76,6 +135,8 @@ pub(crate) struct RoundTrips {
     /// Oldest first.
     window: VecDeque<Duration>,
     jitter: Duration,
+    /// All there ever were.
+    all: Times,
 }
 
 impl RoundTrips {
@@ -85,6 +146,7 @@ impl RoundTrips {
     const SMOOTHING: u32 = 16;
 
     pub(crate) fn record(&mut self, round_trip: Duration) {
+        self.all.record(round_trip);
         if let Some(&last) = self.window.back() {
             let difference = last.abs_diff(round_trip);
             let smoothed = self.jitter * (Self::SMOOTHING - 1) + difference;
@@ -94,6 +156,10 @@ impl RoundTrips {
             self.window.pop_front();
         }
         self.window.push_back(round_trip);
+    }
+
+    pub(crate) fn all(&self) -> &Times {
+        &self.all
     }
 
     pub(crate) fn stats(&self) -> Option<RoundTripStats> {

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::Outcome;
-use crate::{frame::CoordinationId, id_hash::IdHash};
+use crate::{frame::CoordinationId, id_hash::IdHash, metrics::Started};
 
 /// Where the outcome of a call goes.
 pub(crate) type Completion = oneshot::Sender<Outcome>;
@@ -24,18 +24,23 @@ pub(crate) struct Deadline {
 
 #[derive(Debug)]
 enum Slot {
-    Waiting {
-        completion: Completion,
-        deadline: Option<Deadline>,
-    },
+    Waiting(Waiting),
     /// Nobody waits, but the peer may still answer: the id stays taken.
     GivenUp,
+}
+
+/// A call that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) completion: Completion,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) started: Started,
 }
 
 /// Whom an id belongs to.
 #[derive(Debug)]
 pub(crate) enum Answered {
-    Waiting(Completion),
+    Waiting(Waiting),
     GivenUp,
     Unknown,
 }
@@ -61,19 +66,9 @@ impl Calls {
         }
     }
 
-    pub(crate) fn insert(
-        &mut self,
-        id: CoordinationId,
-        completion: Completion,
-        deadline: Option<Deadline>,
-    ) {
-        self.slots.insert(
-            id,
-            Slot::Waiting {
-                completion,
-                deadline,
-            },
-        );
+    pub(crate) fn insert(&mut self, id: CoordinationId, call: Waiting) {
+        let deadline = call.deadline;
+        self.slots.insert(id, Slot::Waiting(call));
         if let Some(deadline) = deadline {
             self.deadlines.push(Reverse((deadline.at, id)));
             self.drop_stale_deadlines();
@@ -83,33 +78,35 @@ impl Calls {
     /// Ends the call with `id`, because its answer is here.
     pub(crate) fn answered(&mut self, id: CoordinationId) -> Answered {
         match self.slots.remove(&id) {
-            Some(Slot::Waiting { completion, .. }) => Answered::Waiting(completion),
+            Some(Slot::Waiting(call)) => Answered::Waiting(call),
             Some(Slot::GivenUp) => Answered::GivenUp,
             None => Answered::Unknown,
         }
     }
 
-    /// Nobody waits for `id` any more.
-    pub(crate) fn give_up(&mut self, id: CoordinationId) {
-        if let Entry::Occupied(mut slot) = self.slots.entry(id) {
-            slot.insert(Slot::GivenUp);
+    /// Nobody waits for `id` any more; the call that was given up, unless it was already.
+    pub(crate) fn give_up(&mut self, id: CoordinationId) -> Option<Waiting> {
+        let Entry::Occupied(mut slot) = self.slots.entry(id) else {
+            return None;
+        };
+        match slot.insert(Slot::GivenUp) {
+            Slot::Waiting(call) => Some(call),
+            Slot::GivenUp => None,
         }
     }
 
     /// A call whose deadline has passed, given up.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Completion, Duration)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Waiting, Duration)> {
         while let Some(&Reverse((at, id))) = self.deadlines.peek() {
             if at > now {
                 return None;
             }
             self.deadlines.pop();
             if self.has_deadline(at, id)
-                && let Some(Slot::Waiting {
-                    completion,
-                    deadline,
-                }) = self.slots.insert(id, Slot::GivenUp)
+                && let Some(call) = self.give_up(id)
             {
-                return Some((completion, deadline.map_or(Duration::ZERO, |d| d.timeout)));
+                let timeout = call.deadline.map_or(Duration::ZERO, |d| d.timeout);
+                return Some((call, timeout));
             }
         }
         None
@@ -126,7 +123,7 @@ impl Calls {
         let slots = std::mem::take(&mut self.slots).into_values();
         slots
             .filter_map(|slot| match slot {
-                Slot::Waiting { completion, .. } => Some(completion),
+                Slot::Waiting(call) => Some(call.completion),
                 Slot::GivenUp => None,
             })
             .collect()
@@ -140,7 +137,7 @@ impl Calls {
     fn has_deadline(&self, at: Instant, id: CoordinationId) -> bool {
         matches!(
             self.slots.get(&id),
-            Some(Slot::Waiting { deadline: Some(deadline), .. }) if deadline.at == at
+            Some(Slot::Waiting(Waiting { deadline: Some(deadline), .. })) if deadline.at == at
         )
     }
 
@@ -156,12 +153,20 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
+    use protos::Plane;
+
     use super::*;
+    use crate::metrics::Rpcs;
 
     fn waiting(calls: &mut Calls, deadline: Option<Deadline>) -> CoordinationId {
         let id = calls.next_id();
         // The receiving half is of no interest here.
-        calls.insert(id, oneshot::channel().0, deadline);
+        let call = Waiting {
+            completion: oneshot::channel().0,
+            deadline,
+            started: Rpcs::default().on_call(Plane::User, 3, 0, Instant::now()),
+        };
+        calls.insert(id, call);
         id
     }
 

@@ -45,8 +45,8 @@ fn a_failure_reaches_its_call_and_the_connection_goes_on() {
     let mut call = pair.call("a");
     pair.drive();
     let failure = RpcFailure::new(ErrorType::Parse, "no such thing");
-    let (id, ..) = pair.server.requests.pop_front().unwrap();
-    pair.server.connection.fail(id, &failure);
+    let (ticket, ..) = pair.server.requests.pop_front().unwrap();
+    pair.server.connection.fail(&ticket, &failure, pair.now);
     pair.drive();
     assert_eq!(
         outcome(&mut call),

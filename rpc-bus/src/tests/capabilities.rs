@@ -30,11 +30,11 @@ fn ours(software: &str) -> Capabilities {
 fn failure(pair: &mut Pair) -> RpcFailure {
     let mut call = pair.call("x");
     pair.drive();
-    let (id, ..) = pair.server.requests.pop_front().unwrap();
+    let (ticket, ..) = pair.server.requests.pop_front().unwrap();
     let busy = RpcFailure::new(ErrorType::Resource, "busy")
         .with_retry(Retry::SameNode)
         .with_retry_after(Duration::from_millis(40));
-    pair.server.connection.fail(id, &busy);
+    pair.server.connection.fail(&ticket, &busy, pair.now);
     pair.drive();
     match outcome(&mut call) {
         Err(CallError::Remote(failure)) => *failure,

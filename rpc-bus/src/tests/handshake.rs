@@ -24,7 +24,7 @@ fn both_sides_are_open_after_one_round_trip() {
     let mut call = pair.call("first");
     pair.drive();
     // The handshake took id 1.
-    assert_eq!(pair.server.requests[0].0.0, 2);
+    assert_eq!(pair.server.requests[0].0.id.0, 2);
     pair.echo();
     pair.drive();
     assert_eq!(outcome(&mut call), Ok(Bytes::from_static(b"first")));

@@ -160,6 +160,7 @@ fn a_spent_budget_of_calls_refuses_both_ways() {
     );
     assert!(ledger.charge(Kind::Calls, 1).is_err());
     let mut connection = crate::connection::Connection::server(
+        protos::Plane::Data,
         ConnectionOptions::bit_server(),
         &ledger,
         std::time::Instant::now(),
@@ -171,6 +172,8 @@ fn a_spent_budget_of_calls_refuses_both_ways() {
         dbody: Vec::new(),
         stream: crate::lanes::StreamKey(0),
         room: 0,
+        room_wait: None,
+        began: std::time::Instant::now(),
     };
     assert!(matches!(
         connection.call(request, None, completion),

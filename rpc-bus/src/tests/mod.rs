@@ -6,5 +6,6 @@ mod capabilities;
 mod handshake;
 mod heartbeat;
 mod limits;
+mod metrics;
 mod pair;
 mod simulation;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use protos::rpc::RpcMode;
+use protos::{Plane, rpc::RpcMode};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header, encode},
     lanes::{StreamKey, Transmit},
     ledger::{Ledger, Limits},
+    metrics::Ticket,
     options::ConnectionOptions,
 };
 
@@ -33,7 +34,7 @@ pub(super) struct End {
     decoder: FrameDecoder,
     transmit: Transmit,
     /// Requests that nobody has answered yet.
-    pub(super) requests: VecDeque<(CoordinationId, i32, Bytes)>,
+    pub(super) requests: VecDeque<(Ticket, i32, Bytes)>,
     pub(super) hellos: Vec<Bytes>,
 }
 
@@ -117,11 +118,11 @@ impl End {
                 Event::Hello { pbody } => self.hellos.push(pbody),
                 Event::Request {
                     rpc_type,
-                    id,
+                    ticket,
                     pbody,
                     ..
                 } => {
-                    self.requests.push_back((id, rpc_type, pbody));
+                    self.requests.push_back((ticket, rpc_type, pbody));
                 }
                 other => crate::link::finish(other),
             }
@@ -177,8 +178,9 @@ impl Pair {
         let ledgers = ["client", "server"].map(|name| Ledger::root(name, Limits::default()));
         let [client_ledger, server_ledger] = ledgers;
         let (completion, hello) = oneshot::channel();
-        let client = Connection::client(client, HELLO, completion, &client_ledger, now);
-        let server = Connection::server(server, &server_ledger, now);
+        let client =
+            Connection::client(Plane::User, client, HELLO, completion, &client_ledger, now);
+        let server = Connection::server(Plane::User, server, &server_ledger, now);
         Self {
             client: End::new(client, client_ledger),
             server: End::new(server, server_ledger),
@@ -256,6 +258,8 @@ impl Pair {
             dbody: Vec::new(),
             stream: StreamKey::default(),
             room: 0,
+            room_wait: None,
+            began: self.now,
         };
         let deadline = timeout.map(|timeout| Deadline {
             at: self.now + timeout,
@@ -267,12 +271,29 @@ impl Pair {
         ))
     }
 
+    /// Once both ends are closed, every request has one end, on both sides.
+    pub(super) fn assert_all_requests_counted(&self) {
+        for end in [&self.client, &self.server] {
+            let rpcs = end.connection.counters().rpcs;
+            let inbound = rpcs.inbound(Plane::User).into_iter().map(|rpc| rpc.counts);
+            let outbound = rpcs.outbound(Plane::User).into_iter().map(|rpc| rpc.counts);
+            for counts in inbound.chain(outbound) {
+                let ended: u64 = counts.ended.iter().map(|(_, count)| count).sum();
+                assert_eq!(
+                    (ended, counts.in_flight),
+                    (counts.requests, 0),
+                    "{counts:?}"
+                );
+            }
+        }
+    }
+
     /// The server answers its oldest request with the request's own body.
     pub(super) fn echo(&mut self) {
-        let (id, _, body) = self.server.requests.pop_front().unwrap();
+        let (ticket, _, body) = self.server.requests.pop_front().unwrap();
         self.server
             .connection
-            .respond(id, RESPONSE, body, Vec::new());
+            .respond(&ticket, RESPONSE, (body, Vec::new()), self.now);
     }
 }
 

@@ -52,9 +52,9 @@ impl Simulation {
             }
             2 if !pair.server.requests.is_empty() => pair.echo(),
             3 if !pair.server.requests.is_empty() => {
-                let (id, ..) = pair.server.requests.pop_back().unwrap();
+                let (ticket, ..) = pair.server.requests.pop_back().unwrap();
                 let failure = RpcFailure::new(protos::error::ErrorType::System, "no");
-                pair.server.connection.fail(id, &failure);
+                pair.server.connection.fail(&ticket, &failure, pair.now);
             }
             4 if !self.calls.is_empty() => {
                 let index = self.random.random_range(0..self.calls.len());
@@ -93,7 +93,7 @@ impl Simulation {
             .server
             .requests
             .iter()
-            .map(|(id, ..)| *id)
+            .map(|(ticket, ..)| ticket.id)
             .collect();
         assert!(ids.is_sorted(), "{ids:?}");
         self.pair.client.close(reason.clone(), self.pair.now);
@@ -111,6 +111,7 @@ impl Simulation {
             }
         }
         assert_eq!(self.ended, self.calls.len() as u64);
+        self.pair.assert_all_requests_counted();
         let stats = self.pair.client.connection.stats();
         let ledgers = [
             self.pair.client.ledger.clone(),
