@@ -239,6 +239,26 @@ async fn a_flood_of_pings_from_a_peer_that_never_reads_is_bounded() {
     scene.finish().await;
 }
 
+#[tokio::test]
+async fn a_flood_of_requests_from_a_peer_that_never_reads_is_bounded_and_others_are_served() {
+    let scene = Scene::with(|o| o.connection.reply_queue_bytes_max = 100_000).await;
+    let mut raw = scene.raw_open().await;
+    let other = scene.connect().await;
+    let cancels = frame(RpcMode::Request, 2, 99, &[], &[]).repeat(10_000);
+    while raw.try_send_bytes(&cancels).await.is_ok() {
+        assert!(run(&other, plan::ECHO).await.is_ok());
+    }
+    assert!(matches!(
+        scene.close_reason().await,
+        CloseReason::RepliesNotRead {
+            bytes: 100_001..=101_000,
+            bytes_max: 100_000
+        }
+    ));
+    drop(other);
+    scene.finish().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panicking_and_a_forgetful_handler_answer_and_the_connection_lives_on() {
     let scene = Scene::new().await;

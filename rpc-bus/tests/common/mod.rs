@@ -213,6 +213,7 @@ impl Scene {
         self.try_connect_to(&self.endpoint(), options, hello).await
     }
 
+    /// Connects by another endpoint, such as a proxy.
     pub(crate) async fn try_connect_to(
         &self,
         to: &Endpoint,

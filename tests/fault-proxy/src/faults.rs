@@ -26,13 +26,13 @@ impl Way {
 /// What happens to the bytes of one way. The default is nothing. Offsets count from the start of each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// How long each byte is on its way.
+    /// How long each byte is on its way. At most 256 KiB are, so this bounds the rate too.
     pub latency: Duration,
     /// How much longer it may be, by chance; bytes stay in order. Drawn once for every KiB.
     pub jitter: Duration,
     /// Most bytes a second; `None`: as fast as they come.
     pub bytes_per_s: Option<u32>,
-    /// Most bytes that are delivered at once. Default 16 KiB; 1 is a peer that gets every byte on its own.
+    /// Most bytes that are delivered at once. Default 16 KiB, at most 256 KiB; 1 is a peer that gets every byte on its own.
     pub piece_bytes_max: usize,
     /// Whether bytes move at all.
     pub flow: Flow,

@@ -85,7 +85,9 @@ impl Proxy {
 
     /// As [`Self::set`], for both ways.
     pub fn set_both(&self, change: impl Fn(&mut Faults)) {
-        Way::BOTH.into_iter().for_each(|way| self.set(way, &change));
+        for way in Way::BOTH {
+            self.set(way, &change);
+        }
     }
 
     /// Ends every connection that is open; later ones are served.

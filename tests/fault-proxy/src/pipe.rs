@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::tcp::{ReadHalf, WriteHalf},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -18,8 +18,8 @@ use crate::{
     faults::{Cut, End, Faults, Flow, Way},
 };
 
-/// Pieces that may be on their way: what a network holds is little.
-const PIECES_MAX: usize = 16;
+/// Bytes that may be on their way: what a network holds is little.
+const BYTES_MAX: usize = 256 * 1024;
 /// Bytes that share one draw of chance.
 const DRAW_BYTES: u64 = 1024;
 
@@ -37,9 +37,12 @@ pub(crate) async fn run(
     from: ReadHalf<'_>,
     to: WriteHalf<'_>,
 ) -> Result<(), End> {
-    let (sender, pieces) = mpsc::channel(PIECES_MAX);
+    // Bounded by `room`.
+    let (sender, pieces) = mpsc::unbounded_channel();
+    let room = Semaphore::new(BYTES_MAX);
     let intake = Intake {
         from,
+        room: &room,
         faults: wires.faults(way),
         seed: wires.seed(way),
         taken: 0,
@@ -47,6 +50,7 @@ pub(crate) async fn run(
     };
     let outlet = Outlet {
         to,
+        room: &room,
         faults: wires.faults(way),
         passed: wires.passed(way),
         delivered: 0,
@@ -57,6 +61,7 @@ pub(crate) async fn run(
 
 struct Intake<'a> {
     from: ReadHalf<'a>,
+    room: &'a Semaphore,
     faults: watch::Receiver<Faults>,
     seed: u64,
     taken: u64,
@@ -64,11 +69,11 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    async fn run(mut self, pieces: mpsc::Sender<Piece>) -> Result<(), End> {
+    async fn run(mut self, pieces: mpsc::UnboundedSender<Piece>) -> Result<(), End> {
         let mut bytes = Vec::new();
         loop {
             let faults = settled(&mut self.faults).await;
-            bytes.resize(faults.piece_bytes_max.max(1), 0);
+            bytes.resize(faults.piece_bytes_max.clamp(1, BYTES_MAX), 0);
             let read = tokio::select! {
                 biased;
                 _ = self.faults.changed() => continue,
@@ -79,10 +84,19 @@ impl Intake<'_> {
                 Ok(_) if faults.flow == Flow::Lost => {}
                 Ok(count) => {
                     let piece = self.piece(&bytes[..count], &faults);
+                    self.take_room(count).await;
                     // Fails where nobody delivers any more, who then has said why.
-                    let _ = pieces.send(piece).await;
+                    let _ = pieces.send(piece);
                 }
             }
+        }
+    }
+
+    async fn take_room(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // Never closed.
+        if let Ok(taken) = self.room.acquire_many(bytes).await {
+            taken.forget();
         }
     }
 
@@ -106,6 +120,7 @@ impl Intake<'_> {
 
 struct Outlet<'a> {
     to: WriteHalf<'a>,
+    room: &'a Semaphore,
     faults: watch::Receiver<Faults>,
     passed: &'a AtomicU64,
     delivered: u64,
@@ -114,10 +129,11 @@ struct Outlet<'a> {
 }
 
 impl Outlet<'_> {
-    async fn run(mut self, mut pieces: mpsc::Receiver<Piece>) -> Result<(), End> {
+    async fn run(mut self, mut pieces: mpsc::UnboundedReceiver<Piece>) -> Result<(), End> {
         while let Some(piece) = pieces.recv().await {
             sleep_until(piece.due).await;
             let faults = settled(&mut self.faults).await;
+            self.room.add_permits(piece.bytes.len());
             if faults.flow != Flow::Lost {
                 self.deliver(piece.bytes, &faults).await?;
             }

@@ -34,7 +34,7 @@ impl Line {
         }
     }
 
-    async fn to_server(&mut self, bytes: &[u8]) -> Vec<u8> {
+    async fn deliver(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.client.write_all(bytes).await.unwrap();
         let mut got = vec![0; bytes.len()];
         self.server.read_exact(&mut got).await.unwrap();
@@ -57,7 +57,7 @@ async fn rest(socket: &mut TcpStream) -> (Vec<u8>, Result<(), ErrorKind>) {
 #[tokio::test(start_paused = true)]
 async fn without_faults_bytes_and_ends_pass_both_ways() {
     let mut line = Line::new(1).await;
-    assert_eq!(line.to_server(b"ping").await, b"ping");
+    assert_eq!(line.deliver(b"ping").await, b"ping");
     line.client.shutdown().await.unwrap();
     assert_eq!(rest(&mut line.server).await, (vec![], Ok(())));
     line.server.write_all(b"pong").await.unwrap();
@@ -92,7 +92,7 @@ async fn latency_is_of_every_byte_and_of_one_way() {
     line.proxy
         .set(Way::ToServer, |faults| faults.latency = SECOND);
     let started = Instant::now();
-    assert_eq!(line.to_server(b"ping").await, b"ping");
+    assert_eq!(line.deliver(b"ping").await, b"ping");
     assert_eq!(started.elapsed().as_secs(), 1);
     line.server.write_all(b"pong").await.unwrap();
     line.client.read_exact(&mut [0; 4]).await.unwrap();
@@ -105,7 +105,7 @@ async fn jittered(seed: u64) -> Vec<Duration> {
     let mut took = Vec::new();
     for _ in 0..20 {
         let started = Instant::now();
-        line.to_server(&[7; 1024]).await;
+        line.deliver(&[7; 1024]).await;
         took.push(started.elapsed());
     }
     took
@@ -130,7 +130,7 @@ async fn a_rate_is_kept() {
         (faults.bytes_per_s, faults.piece_bytes_max) = (Some(1000), 100);
     });
     let started = Instant::now();
-    assert_eq!(line.to_server(&[7; 10_000]).await, [7; 10_000]);
+    assert_eq!(line.deliver(&[7; 10_000]).await, [7; 10_000]);
     // The last piece is there before its time is over.
     assert_eq!(started.elapsed().as_millis() / 100, 99);
 }
@@ -169,7 +169,7 @@ async fn one_bit_is_flipped_wherever_it_falls() {
         line.proxy.set(Way::ToServer, |faults| {
             (faults.flip_bit, faults.piece_bytes_max) = (Some(5 * 8 + 7), piece_bytes_max);
         });
-        assert_eq!(line.to_server(&[0; 8]).await, [0, 0, 0, 0, 0, 0x80, 0, 0]);
+        assert_eq!(line.deliver(&[0; 8]).await, [0, 0, 0, 0, 0, 0x80, 0, 0]);
     }
 }
 
@@ -182,7 +182,7 @@ async fn a_cut_ends_both_ways_after_so_many_bytes() {
         let mut line = Line::new(1).await;
         let after_bytes = 3;
         line.proxy.set(Way::ToServer, |faults| {
-            faults.cut = Some(Cut { after_bytes, end })
+            faults.cut = Some(Cut { after_bytes, end });
         });
         line.client.write_all(b"pi").await.unwrap();
         line.server.read_exact(&mut [0; 2]).await.unwrap();
@@ -205,6 +205,6 @@ async fn all_connections_are_ended_and_later_ones_are_served() {
         assert_eq!(rest(socket).await.1, Err(ErrorKind::ConnectionReset));
     }
     (line.client, line.server) = connect(&line.proxy, &line.listener).await;
-    assert_eq!(line.to_server(b"ping").await, b"ping");
+    assert_eq!(line.deliver(b"ping").await, b"ping");
     assert_eq!(line.proxy.accepted(), 3);
 }
