@@ -180,12 +180,9 @@ impl Link {
         self.frame_bytes_max.load(Ordering::Relaxed)
     }
 
-    /// The socket is closed.
-    pub(crate) fn end(&self) -> CloseReason {
-        self.close(CloseReason::Aborted);
-        let reason = self.reason();
-        self.ended.send_replace(Some(reason.clone()));
-        reason
+    /// The socket is closed: tells whoever waits for that.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        self.ended.send_replace(Some(reason));
     }
 
     pub(crate) async fn ended(&self) -> CloseReason {

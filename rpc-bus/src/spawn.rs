@@ -135,9 +135,11 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        let reason = self.link.end();
-        self.metrics.on_closed(&self.link, &reason);
+        self.link.close(CloseReason::Aborted);
+        let reason = self.link.reason();
         self.log(&reason);
+        self.metrics.on_closed(&self.link, &reason);
+        self.link.end(reason.clone());
         self.mailbox.end(reason);
     }
 }
