@@ -45,8 +45,8 @@ Cases (units) and variants:
   node  start (ms until it accepts, MiB resident when idle)
         ours, drill
   rpc   latency-1, inflight-64, inflight-1024, conns-8x64 (p50_us, p99_us, req_s, cpu_us_op of both ends),
-        under-bulk (p50_us, p99_us, req_s, bulk_GB_s)
-        bus, tonic, tonic-tuned, tarpc (these three with feature `peers`), raw (bare sockets)
+        under-bulk (p50_us, p99_us, req_s, bulk_GB_s), idle-10000 (KiB_conn of one end)
+        bus, bus-tls, tonic, tonic-tuned, tarpc (these three with feature `peers`), raw (bare sockets)
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";
@@ -67,6 +67,9 @@ enum Command {
     Node(Settings),
     /// Small calls, beside other stacks
     Rpc(rpc::Options),
+    /// One end of idle connections, for the benchmarks.
+    #[command(hide = true)]
+    Idle(rpc::End),
     /// Our node, for the benchmarks.
     #[cfg(feature = "node")]
     #[command(hide = true, disable_help_flag = true)]
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         #[cfg(not(feature = "node"))]
         Command::User(_) | Command::Node(_) => Err(anyhow::anyhow!("built without feature `node`")),
         Command::Rpc(options) => RPC.run(&options.settings, || rpc::run(&options)),
+        Command::Idle(end) => rpc::run_end(&end),
         #[cfg(feature = "node")]
         Command::Read { server } => client_process::run(server),
         #[cfg(feature = "node")]

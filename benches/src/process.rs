@@ -37,7 +37,6 @@ impl Watched {
     }
 
     /// Resident memory in MiB.
-    #[cfg(any(feature = "node", test))]
     pub(crate) fn resident_mib(self) -> Result<f64> {
         let status = fs::read_to_string(self.file("status"))?;
         let kib = status

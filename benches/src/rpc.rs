@@ -8,16 +8,19 @@
 //! | `latency-1` | 1 |
 //! | `inflight-64`, `inflight-1024` | 64 and 1,024, all over one connection |
 //! | `conns-8x64` | 64 on each of 8 connections |
+//! | `idle-10000` | none: 10,000 connections on which nothing happens, each end in a process of its own |
 //! | `under-bulk` | 1, while 4 further connections carry as much bulk as goes through, in messages of 1 MiB |
 //!
 //! Units: `p50_us` and `p99_us` of a call, `req_s`, `cpu_us_op` (CPU time, user and system, of both ends together a call),
 //! and with bulk `bulk_GB_s` in place of the latter. With more than one call in flight a time is mostly waiting for the
 //! others' turns, so that `req_s` and `cpu_us_op` are what to look at there; on a machine whose processors are all busy,
-//! one is the inverse of the other.
+//! one is the inverse of the other. `KiB_conn` is what a connection adds to the resident memory of the end that takes
+//! more, on average; what the kernel holds for a socket is not in it.
 //!
 //! | variant | what |
 //! |---|---|
 //! | `bus` | the handler runs off the I/O thread |
+//! | `bus-tls` | the same with TLS 1.3; nobody else here has TLS |
 //! | `tonic` | unary gRPC as it comes; hyper lets 200 calls of a connection be under way at a time |
 //! | `tonic-tuned` | 4,096 calls under way, 4 MiB and 16 MiB windows, 2 MiB frames, a longer queue of requests |
 //! | `tarpc` | bincode over TCP without delay, 4,096 calls under way |
@@ -28,6 +31,8 @@
 //! every variant stays connected while the others are measured.
 
 mod bus;
+mod certificate;
+mod idle;
 mod load;
 #[cfg(feature = "peers")]
 mod peers;
@@ -35,16 +40,19 @@ mod raw;
 mod stack;
 mod threads;
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::progress::Progress;
 use crate::report::{Key, Report};
 use crate::settings::Settings;
 use crate::target::{Bound, Target};
+pub(crate) use idle::{End, run as run_end};
 use load::{Load, Measured};
-use stack::{Ends, Pair, Stack};
+use stack::{AnyStack, Pair};
 use threads::ThreadOptions;
 
 /// Its cases.
@@ -54,6 +62,7 @@ pub(crate) const CASES: &[&str] = &[
     "inflight-1024",
     "conns-8x64",
     "under-bulk",
+    IDLE,
 ];
 /// Whom ratios are to, unless another one is named.
 pub(crate) const BASE: &str = "tonic";
@@ -74,7 +83,11 @@ pub(crate) const TARGETS: &[Target] = &[
     Target::number("under-bulk", "p99_us", "bus", Bound::AtMost(5000.0))
         .or_ratio("raw", Bound::AtMost(2.0))
         .stretch(Bound::AtMost(2000.0)),
+    memory("bus", 8.0, 4.0),
+    memory("bus-tls", 32.0, 24.0),
 ];
+
+const IDLE: &str = "idle-10000";
 
 const LOADS: [Load; 5] = [
     Load::calls("latency-1", 1, 1),
@@ -88,7 +101,9 @@ const LOADS: [Load; 5] = [
         ..Load::calls("under-bulk", 1, 1)
     },
 ];
-const VARIANTS: [&str; 5] = ["bus", "tonic", "tonic-tuned", "tarpc", "raw"];
+/// All of them, those of [`variant`] and [`RAW`].
+const VARIANTS: [&str; 6] = ["bus", "bus-tls", "tonic", "tonic-tuned", "tarpc", RAW];
+const RAW: &str = "raw";
 
 const fn latency(variant: &'static str, base: &'static str, most: f64, stretch: f64) -> Target {
     Target::ratio("latency-1", "p50_us", variant, base, Bound::AtMost(most))
@@ -104,6 +119,10 @@ const fn rate(
 ) -> Target {
     Target::ratio(case, "req_s", variant, base, Bound::AtLeast(least))
         .stretch(Bound::AtLeast(stretch))
+}
+
+const fn memory(variant: &'static str, most: f64, stretch: f64) -> Target {
+    Target::number(IDLE, "KiB_conn", variant, Bound::AtMost(most)).stretch(Bound::AtMost(stretch))
 }
 
 /// Arguments of the benchmark.
@@ -125,68 +144,112 @@ impl Options {
 }
 
 /// A variant that was started.
-struct Variant {
+struct Started {
     name: &'static str,
     pair: Box<dyn Pair>,
 }
 
+/// One run of all rounds.
+struct Run<'a> {
+    options: &'a Options,
+    progress: Progress,
+    certificate: TempDir,
+    report: Report,
+}
+
 /// Runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<Report> {
-    let progress = Progress::new();
-    let mut variants = start(options, &progress);
-    let mut report = Report::new("rpc");
+    let mut run = Run {
+        options,
+        progress: Progress::new(),
+        certificate: certificate::make()?,
+        report: Report::new("rpc"),
+    };
+    let mut started = run.start();
     for round in 1..=options.settings.rounds {
-        progress.begin(&format!("round {round} of {}", options.settings.rounds));
+        let what = format!("round {round} of {}", options.settings.rounds);
+        run.progress.begin(&what);
         for load in LOADS
             .iter()
             .filter(|load| options.settings.wants(load.case))
         {
-            for Variant { name, pair } in &mut variants {
-                let samples = samples(load, pair.run(load)?)?;
-                progress.note(&line(load.case, name, &samples));
-                for (unit, value) in samples {
-                    let key = Key {
-                        case: load.case,
-                        unit,
-                        variant: name,
-                    };
-                    report.add(key, value);
-                }
-            }
+            run.put(load, &mut started)?;
             // Whoever follows a variant that leaves the machine busy shall not always be the same.
-            variants.rotate_left(1);
+            started.rotate_left(1);
+        }
+        if options.settings.wants(IDLE) {
+            run.hold(&started)?;
         }
     }
-    Ok(report)
+    Ok(run.report)
 }
 
-fn start(options: &Options, progress: &Progress) -> Vec<Variant> {
-    let wanted = VARIANTS.into_iter().filter(|name| options.wants(name));
-    wanted
-        .filter_map(|name| {
-            let started = pair(name, options.threads);
-            let pair = progress.left_out_if_missing(name, started)?;
-            Some(Variant { name, pair })
-        })
-        .collect()
-}
+impl Run<'_> {
+    /// Starts all variants but those that cannot run here.
+    fn start(&self) -> Vec<Started> {
+        let wanted = VARIANTS.into_iter().filter(|name| self.options.wants(name));
+        wanted
+            .filter_map(|name| {
+                let pair = self.progress.left_out_if_missing(name, self.pair(name))?;
+                Some(Started { name, pair })
+            })
+            .collect()
+    }
 
-fn pair(variant: &str, threads: ThreadOptions) -> Result<Box<dyn Pair>> {
-    match variant {
-        "bus" => ends(&bus::Bus, threads),
-        "raw" => Ok(Box::new(raw::Raw::start()?)),
-        #[cfg(feature = "peers")]
-        "tonic" => ends(&peers::tonic::Tonic::Default, threads),
-        #[cfg(feature = "peers")]
-        "tonic-tuned" => ends(&peers::tonic::Tonic::Tuned, threads),
-        #[cfg(feature = "peers")]
-        "tarpc" => ends(&peers::tarpc::Tarpc, threads),
-        _ => bail!("built without feature `peers`"),
+    fn pair(&self, name: &str) -> Result<Box<dyn Pair>> {
+        if name == RAW {
+            return Ok(Box::new(raw::Raw::start()?));
+        }
+        variant(name, self.certificate.path())?.pair(self.options.threads)
+    }
+
+    fn put(&mut self, load: &Load, on: &mut [Started]) -> Result<()> {
+        for Started { name, pair } in on {
+            let measured = pair.run(load).context(*name)?;
+            self.add(load.case, name, &samples(load, measured)?);
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, on: &[Started]) -> Result<()> {
+        for Started { name, .. } in on.iter().filter(|started| started.name != RAW) {
+            let memory = idle::measure(name, self.certificate.path(), self.options.threads)
+                .context(*name)?;
+            self.progress
+                .note(&format!("  {IDLE:<14} {name:<12} {memory:?}"));
+            self.add(IDLE, name, &[("KiB_conn", memory.of_larger_end())]);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, case: &'static str, variant: &'static str, samples: &[Sample]) {
+        self.progress.note(&line(case, variant, samples));
+        for (unit, value) in samples {
+            let key = Key {
+                case,
+                unit,
+                variant,
+            };
+            self.report.add(key, *value);
+        }
     }
 }
 
-fn ends<S: Stack>(stack: &S, threads: ThreadOptions) -> Result<Box<dyn Pair>> {
-    Ok(Box::new(Ends::start(stack, threads)?))
+/// The stack of this name; with TLS, of the certificate in this directory.
+fn variant(name: &str, certificate: &Path) -> Result<Box<dyn AnyStack>> {
+    Ok(match name {
+        "bus" => Box::new(bus::Bus::default()),
+        "bus-tls" => Box::new(bus::Bus {
+            tls: Some(certificate.to_owned()),
+        }),
+        #[cfg(feature = "peers")]
+        "tonic" => Box::new(peers::tonic::Tonic::Default),
+        #[cfg(feature = "peers")]
+        "tonic-tuned" => Box::new(peers::tonic::Tonic::Tuned),
+        #[cfg(feature = "peers")]
+        "tarpc" => Box::new(peers::tarpc::Tarpc),
+        _ => bail!("built without feature `peers`"),
+    })
 }
 
 type Sample = (&'static str, f64);

@@ -1,6 +1,7 @@
 //! The bus: a client and a server as two nodes would be, with messages of the control plane.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,12 +10,14 @@ use protos::calls::control::Custom;
 use protos::control::CustomMessage;
 use protos::{Call, Plane};
 use rpc_bus::ledger::Limits;
+use rpc_bus::tls::TlsClient;
 use rpc_bus::{
     Acceptor, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
     InboundRequest, Ledger, RemoteConnection, RpcFailure, Server, ServerOptions, Verdict, connect,
 };
 use tokio::runtime::Runtime;
 
+use super::certificate;
 use super::stack::{Client, Connection, Serving, Stack};
 use super::threads::{ThreadOptions, Threads};
 
@@ -22,7 +25,17 @@ use super::threads::{ThreadOptions, Threads};
 const CONNECTIONS_MAX: usize = 1 << 20;
 
 /// The bus.
-pub(super) struct Bus;
+#[derive(Debug, Default)]
+pub(super) struct Bus {
+    /// With TLS, of the certificate in this directory.
+    pub(super) tls: Option<PathBuf>,
+}
+
+/// Threads that call, as a node has them.
+pub(super) struct Caller {
+    threads: Threads,
+    tls: Option<TlsClient>,
+}
 
 /// Answers every custom message with itself but without its body, and nothing else.
 struct Echo;
@@ -50,47 +63,56 @@ impl Handler for Echo {
 }
 
 impl Stack for Bus {
-    type Client = Threads;
+    type Client = Caller;
 
     fn serve(&self, threads: ThreadOptions) -> Result<Serving> {
         let threads = Threads::start(threads)?;
-        let server = threads.app().block_on(bind(&threads))?;
+        let server = threads.app().block_on(self.bind(&threads))?;
         Ok(Serving {
             addr: server.local_addr(),
             _running: Box::new((server, threads)),
         })
     }
 
-    fn client(&self, threads: ThreadOptions) -> Result<Threads> {
-        Threads::start(threads)
+    fn client(&self, threads: ThreadOptions) -> Result<Caller> {
+        Ok(Caller {
+            threads: Threads::start(threads)?,
+            tls: self.tls.as_deref().map(certificate::client).transpose()?,
+        })
     }
 }
 
-impl Client for Threads {
+impl Bus {
+    async fn bind(&self, threads: &Threads) -> Result<Server> {
+        let options = ServerOptions {
+            connections_max: CONNECTIONS_MAX,
+            tls: self.tls.as_deref().map(certificate::server).transpose()?,
+            ..ServerOptions::new(ConnectionOptions::bit_server())
+        };
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (bus, ledger) = (threads.bus().clone(), ledger("server"));
+        let control = Plane::Control;
+        Ok(Server::bind(any_port, control, bus, options, ledger, Arc::new(Echo)).await?)
+    }
+}
+
+impl Client for Caller {
     type Connection = RemoteConnection;
 
     fn runtime(&self) -> &Runtime {
-        self.app()
+        self.threads.app()
     }
 
     async fn connect(&self, server: SocketAddr) -> Result<RemoteConnection> {
+        let to = Endpoint {
+            tls: self.tls.clone(),
+            ..Endpoint::new(server, Plane::Control)
+        };
         let (options, hello) = (ConnectionOptions::bit(), Bytes::new());
-        let (ledger, nobody) = (ledger("client"), Arc::new(Echo));
-        let to = Endpoint::new(server, Plane::Control);
-        let (connection, _) = connect(&to, self.bus(), options, ledger, hello, nobody).await?;
+        let (bus, ledger, nobody) = (self.threads.bus(), ledger("client"), Arc::new(Echo));
+        let (connection, _) = connect(&to, bus, options, ledger, hello, nobody).await?;
         Ok(connection)
     }
-}
-
-async fn bind(threads: &Threads) -> Result<Server> {
-    let options = ServerOptions {
-        connections_max: CONNECTIONS_MAX,
-        ..ServerOptions::new(ConnectionOptions::bit_server())
-    };
-    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (bus, ledger) = (threads.bus().clone(), ledger("server"));
-    let control = Plane::Control;
-    Ok(Server::bind(any_port, control, bus, options, ledger, Arc::new(Echo)).await?)
 }
 
 fn ledger(name: &str) -> Ledger {

@@ -54,6 +54,60 @@ pub(super) trait Connection: Clone + Send + Sync + 'static {
     fn sink(&self, body: Bytes) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// A stack of any kind.
+pub(super) trait AnyStack {
+    /// Starts both ends in this process.
+    fn pair(&self, threads: ThreadOptions) -> Result<Box<dyn Pair>>;
+
+    /// Starts the end that answers.
+    fn serve(&self, threads: ThreadOptions) -> Result<Serving>;
+
+    /// Starts an end that only holds connections to `server`.
+    fn hold(&self, threads: ThreadOptions, server: SocketAddr) -> Result<Box<dyn Hold>>;
+}
+
+/// Connections that nobody uses.
+pub(super) trait Hold {
+    /// Opens `connections` more.
+    fn open(&mut self, connections: usize) -> Result<()>;
+}
+
+impl<S: Stack> AnyStack for S {
+    fn pair(&self, threads: ThreadOptions) -> Result<Box<dyn Pair>> {
+        Ok(Box::new(Ends::start(self, threads)?))
+    }
+
+    fn serve(&self, threads: ThreadOptions) -> Result<Serving> {
+        Stack::serve(self, threads)
+    }
+
+    fn hold(&self, threads: ThreadOptions, server: SocketAddr) -> Result<Box<dyn Hold>> {
+        Ok(Box::new(Held {
+            connections: Vec::new(),
+            client: self.client(threads)?,
+            server,
+        }))
+    }
+}
+
+struct Held<C: Client> {
+    // Ends before the client.
+    connections: Vec<C::Connection>,
+    client: C,
+    server: SocketAddr,
+}
+
+impl<C: Client> Hold for Held<C> {
+    fn open(&mut self, connections: usize) -> Result<()> {
+        for _ in 0..connections {
+            let connecting = self.client.connect(self.server);
+            let connection = self.client.runtime().block_on(connecting)?;
+            self.connections.push(connection);
+        }
+        Ok(())
+    }
+}
+
 /// Both ends of a variant.
 pub(super) trait Pair {
     /// Puts `load` on it.
@@ -61,7 +115,7 @@ pub(super) trait Pair {
 }
 
 /// Both ends of a stack, in one process.
-pub(super) struct Ends<C: Client> {
+struct Ends<C: Client> {
     // In the order in which they have to end.
     connections: Vec<C::Connection>,
     client: C,
@@ -69,7 +123,7 @@ pub(super) struct Ends<C: Client> {
 }
 
 impl<C: Client> Ends<C> {
-    pub(super) fn start<S: Stack<Client = C>>(stack: &S, threads: ThreadOptions) -> Result<Self> {
+    fn start<S: Stack<Client = C>>(stack: &S, threads: ThreadOptions) -> Result<Self> {
         Ok(Self {
             connections: Vec::new(),
             client: stack.client(threads)?,

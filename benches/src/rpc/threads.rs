@@ -32,6 +32,19 @@ pub(crate) struct ThreadOptions {
 }
 
 impl ThreadOptions {
+    /// The same as arguments of a program.
+    pub(super) fn arguments(self) -> [String; 3] {
+        let io = match self.io {
+            IoKind::Single => "single",
+            IoKind::Multi => "multi",
+        };
+        [
+            format!("--io-threads={}", self.io_threads),
+            format!("--app-threads={}", self.app_threads),
+            format!("--io={io}"),
+        ]
+    }
+
     /// Threads of an end together.
     #[cfg(feature = "peers")]
     pub(super) fn all(self) -> usize {
