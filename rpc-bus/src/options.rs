@@ -2,19 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
+use protos::Plane;
 use thiserror::Error;
 
 use crate::{capabilities::Capabilities, frame::FRAME_BYTES_LIMIT};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+/// Plans and profiles, no record batches.
+const CONTROL_FRAME_BYTES_MAX: usize = 64 * MIB;
 
 /// Limits and times of one connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionOptions {
     /// Largest inbound frame before the handshake is done, in bytes, length prefix excluded. Default 64 KiB.
     pub handshake_frame_bytes_max: usize,
-    /// Largest inbound frame afterwards, in bytes. User server 16 MiB, others 256 MiB.
+    /// Largest inbound frame afterwards, in bytes. User server 16 MiB, control 64 MiB, others 256 MiB.
     /// Worst-case memory of a connection is this, `write_queue_bytes_max` and `reply_queue_bytes_max`.
     pub frame_bytes_max: usize,
     /// How long connecting the socket may take. Default 10 s.
@@ -55,6 +58,32 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
+    /// The side that accepts on `plane`.
+    #[must_use]
+    pub fn server(plane: Plane) -> Self {
+        match plane {
+            Plane::User => Self::user_server(),
+            Plane::Control => Self {
+                frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
+                ..Self::bit_server()
+            },
+            Plane::Data => Self::bit_server(),
+        }
+    }
+
+    /// The side that connects on `plane`.
+    #[must_use]
+    pub fn client(plane: Plane) -> Self {
+        match plane {
+            Plane::User => Self::user_client(),
+            Plane::Control => Self {
+                frame_bytes_max: CONTROL_FRAME_BYTES_MAX,
+                ..Self::bit()
+            },
+            Plane::Data => Self::bit(),
+        }
+    }
+
     /// Server side of the user plane.
     // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.rpc.user.timeout
     #[must_use]
@@ -77,14 +106,14 @@ impl ConnectionOptions {
         }
     }
 
-    /// The side of the control or data plane that connects.
+    /// The side of the data plane that connects; on the control plane frames are shorter.
     // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.rpc.bit.timeout
     #[must_use]
     pub fn bit() -> Self {
         Self::with_idle_timeout(Duration::from_mins(5))
     }
 
-    /// The side of the control or data plane that accepts.
+    /// The side of the data plane that accepts; on the control plane frames are shorter.
     #[must_use]
     pub fn bit_server() -> Self {
         Self {
@@ -134,6 +163,8 @@ impl ConnectionOptions {
             ("calls_in_flight_max", self.calls_in_flight_max),
             ("write_queue_bytes_max", self.write_queue_bytes_max),
             ("reply_queue_bytes_max", self.reply_queue_bytes_max),
+            ("mailbox_bytes_max", self.mailbox_bytes_max.unwrap_or(1)),
+            ("send_buffer_bytes", self.send_buffer_bytes.unwrap_or(1)),
         ] {
             if value == 0 {
                 return Err(OptionsError::Zero { name });
@@ -143,6 +174,19 @@ impl ConnectionOptions {
     }
 
     fn validate_times(&self) -> Result<(), OptionsError> {
+        let beat = self.beats.map(|beats| beats.interval);
+        for (name, time) in [
+            ("connect_timeout", Some(self.connect_timeout)),
+            ("handshake_timeout", Some(self.handshake_timeout)),
+            ("idle_timeout", self.idle_timeout),
+            ("ping_interval", self.ping_interval),
+            ("paused_ping_interval", Some(self.paused_ping_interval)),
+            ("beats.interval", beat),
+        ] {
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(OptionsError::Zero { name });
+            }
+        }
         if let Some(Beats { missed_max, .. }) = self.beats
             && missed_max < Beats::MISSED_MIN
         {
@@ -207,11 +251,19 @@ pub enum OptionsError {
         /// The value.
         actual: usize,
     },
-    /// A limit of zero.
+    /// A limit or a time of zero.
     #[error("{name} must not be 0")]
     Zero {
         /// Name of the option.
         name: &'static str,
+    },
+    /// One peer may have more connections than all together.
+    #[error("connections_per_peer_max {per_peer} is above connections_max {all}")]
+    PeerConnections {
+        /// Limit of one peer.
+        per_peer: usize,
+        /// Limit of all together.
+        all: usize,
     },
     /// A peer would be dead after a beat or two.
     #[error("beats.missed_max is {actual}, expected at least {min}")]
@@ -237,14 +289,47 @@ mod tests {
 
     #[test]
     fn the_presets_are_valid() {
-        for options in [
-            ConnectionOptions::user_server(),
-            ConnectionOptions::user_client(),
-            ConnectionOptions::bit(),
-            ConnectionOptions::bit_server(),
-        ] {
-            assert_eq!(options.validate(), Ok(()));
+        for plane in Plane::ALL {
+            for options in [
+                ConnectionOptions::server(plane),
+                ConnectionOptions::client(plane),
+            ] {
+                assert_eq!(options.validate(), Ok(()));
+            }
         }
+    }
+
+    #[test]
+    fn each_plane_has_its_frame_limit_and_only_clients_ping() {
+        let limits = Plane::ALL.map(|plane| {
+            let (server, client) = (
+                ConnectionOptions::server(plane),
+                ConnectionOptions::client(plane),
+            );
+            assert!(server.ping_interval.is_none() && client.ping_interval.is_some());
+            [server.frame_bytes_max / MIB, client.frame_bytes_max / MIB]
+        });
+        assert_eq!(limits, [[16, 256], [64, 64], [256, 256]]);
+    }
+
+    #[test]
+    fn a_time_of_zero_is_refused() {
+        let never_still = Beats {
+            interval: Duration::ZERO,
+            ..Beats::default()
+        };
+        let options = ConnectionOptions {
+            beats: Some(never_still),
+            ..ConnectionOptions::bit()
+        };
+        let name = "beats.interval";
+        assert_eq!(options.validate(), Err(OptionsError::Zero { name }));
+        let options = ConnectionOptions {
+            paused_ping_interval: Duration::ZERO,
+            ..ConnectionOptions::bit()
+        };
+        let name = "paused_ping_interval";
+        assert_eq!(options.validate(), Err(OptionsError::Zero { name }));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     error::CloseReason,
     ledger::Ledger,
     link::{self, Link},
-    options::ConnectionOptions,
+    options::{ConnectionOptions, OptionsError},
     remote::RemoteConnection,
     runtime::BusRuntime,
     socket::{Socket, SocketError},
@@ -37,7 +37,8 @@ pub struct ServerOptions {
     pub connection: ConnectionOptions,
     /// Connections at a time, handshake or not; one more is closed at once. Default 10,000.
     pub connections_max: usize,
-    /// Connections at a time from one peer address; one more is closed at once. Default `None`: no limit of its own.
+    /// Connections at a time from one peer address; one more is closed at once. Default `None`: no limit of its own,
+    /// because behind one address may be a proxy with all its users.
     pub connections_per_peer_max: Option<usize>,
     /// Connections that the kernel may hold for us before they are accepted. Default 1,024.
     pub backlog: u32,
@@ -57,6 +58,30 @@ impl ServerOptions {
             backlog: 1024,
             tls: None,
         }
+    }
+
+    /// Checks how the values relate.
+    ///
+    /// # Errors
+    ///
+    /// Two values contradict each other, or one can never work.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        let per_peer = self.connections_per_peer_max;
+        for (name, limit) in [
+            ("connections_max", self.connections_max),
+            ("connections_per_peer_max", per_peer.unwrap_or(1)),
+        ] {
+            if limit == 0 {
+                return Err(OptionsError::Zero { name });
+            }
+        }
+        if let Some(per_peer) = per_peer
+            && per_peer > self.connections_max
+        {
+            let all = self.connections_max;
+            return Err(OptionsError::PeerConnections { per_peer, all });
+        }
+        self.connection.validate()
     }
 }
 
@@ -105,7 +130,6 @@ impl Server {
         acceptor: Arc<dyn Acceptor>,
     ) -> io::Result<Self> {
         options
-            .connection
             .validate()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let io = runtime.next_io().clone();
@@ -348,6 +372,27 @@ impl Drop for Admitted {
             if *count == 0 {
                 open.per_peer.remove(&self.ip);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_connections_must_fit_each_other() {
+        let options = |connections_max, connections_per_peer_max| ServerOptions {
+            connections_max,
+            connections_per_peer_max,
+            ..ServerOptions::new(ConnectionOptions::user_server())
+        };
+        assert_eq!(options(5, Some(5)).validate(), Ok(()));
+        let (per_peer, all) = (6, 5);
+        let greedy = options(all, Some(per_peer)).validate();
+        assert_eq!(greedy, Err(OptionsError::PeerConnections { per_peer, all }));
+        for closed in [options(0, None), options(5, Some(0))] {
+            assert!(matches!(closed.validate(), Err(OptionsError::Zero { .. })));
         }
     }
 }
