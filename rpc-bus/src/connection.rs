@@ -691,6 +691,8 @@ impl Connection {
             reason: reason.clone(),
             linger,
         });
+        let silent = self.is_silent();
+        let unproven = matches!(self.phase, Phase::Authenticating { .. });
         let before = mem::replace(&mut self.phase, closed);
         if let Phase::AwaitingReply { completion, .. } = before {
             self.events
@@ -704,8 +706,12 @@ impl Connection {
             self.events
                 .push(Event::Pinged(completion, Err(reason.clone())));
         }
-        if linger.is_none() {
+        // Before its answer to the handshake a server says nothing, and no requests before it knows who the peer is.
+        let refused = matches!(reason, CloseReason::HandshakeRefused { .. });
+        if linger.is_none() || (silent && !refused) {
             self.lanes.clear();
+        } else if unproven {
+            self.lanes.clear_bulk();
         }
         self.rpcs.on_close();
         self.requests_in_flight = 0;
@@ -788,7 +794,7 @@ impl Connection {
     /// before it knows who the peer is.
     // wire: drill@051b164 exec/rpc/.../AbstractHandshakeHandler.java takes the first message for the handshake
     pub(crate) fn transmit(&mut self, out: &mut Transmit) {
-        if let Phase::AwaitingHello { .. } | Phase::Judging { .. } = self.phase {
+        if self.is_silent() {
             return;
         }
         self.note_queues();
@@ -808,6 +814,13 @@ impl Connection {
         let stats = &mut self.stats;
         stats.write_queue_bytes_peak = stats.write_queue_bytes_peak.max(self.lanes.bulk_bytes());
         stats.reply_queue_bytes_peak = stats.reply_queue_bytes_peak.max(self.lanes.control_bytes());
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::AwaitingHello { .. } | Phase::Judging { .. }
+        )
     }
 
     /// The socket has taken everything that it was given: `bytes`, in so many `writes`.

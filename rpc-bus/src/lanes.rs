@@ -273,6 +273,15 @@ impl Lanes {
         *self = Self::default();
     }
 
+    /// Drops the requests.
+    pub(crate) fn clear_bulk(&mut self) {
+        let control = mem::take(&mut self.control);
+        *self = Self {
+            control,
+            ..Self::default()
+        };
+    }
+
     /// Frames that wait.
     pub(crate) fn frames(&self) -> usize {
         self.control.frames + self.bulk_frames

@@ -77,6 +77,16 @@ fn nothing_is_sent_before_the_answer_to_the_handshake() {
 }
 
 #[test]
+fn a_server_that_closes_before_its_verdict_says_nothing() {
+    let mut pair = Pair::before_handshake();
+    pair.drive();
+    let (completion, _pinged) = tokio::sync::oneshot::channel();
+    pair.server.connection.ping(completion, pair.now);
+    pair.server.close(CloseReason::ClosedHere, pair.now);
+    assert!(pair.server.send(pair.now).is_empty());
+}
+
+#[test]
 fn a_handshake_of_any_mode_is_taken() {
     // wire: Drill compares the type only
     let mut pair = Pair::before_handshake();
