@@ -30,7 +30,7 @@ use crate::{
     error::{CallError, CloseReason, ProtocolError, RpcFailure},
     frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
     lanes::{Lanes, Pbody, StreamKey, Transmit},
-    ledger::{Charge, Kind, Ledger},
+    ledger::{BudgetExceeded, Charge, Kind, Ledger},
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
     options::ConnectionOptions,
     stats::{ConnectionStats, RoundTrips},
@@ -45,6 +45,9 @@ pub(crate) const HANDSHAKE: i32 = 0;
 const GOODBYE: i32 = 2;
 /// Requests in flight of a peer that is not let in yet.
 const UNPROVEN_REQUESTS_MAX: usize = 16;
+
+/// Replies are charged in steps of this, so that few of them cost nothing.
+const OWED_STEP_BYTES: usize = 16 * 1024;
 
 /// What answers a call.
 #[derive(Debug, PartialEq)]
@@ -157,6 +160,8 @@ pub(crate) struct Connection {
     requests_in_flight: usize,
     /// Calls of both directions.
     charge: Charge,
+    /// Bytes of replies that wait to be written, in whole [`OWED_STEP_BYTES`].
+    owed: Charge,
     stats: ConnectionStats,
     rpcs: Rpcs,
     round_trips: RoundTrips,
@@ -228,6 +233,7 @@ impl Connection {
             events: Vec::new(),
             requests_in_flight: 0,
             charge: ledger.nothing(Kind::Calls),
+            owed: ledger.nothing(Kind::Bytes),
             stats: ConnectionStats::default(),
             rpcs: Rpcs::default(),
             round_trips: RoundTrips::default(),
@@ -434,8 +440,21 @@ impl Connection {
         );
         if bytes > bytes_max {
             self.close(CloseReason::RepliesNotRead { bytes, bytes_max }, now);
+            return false;
         }
-        bytes <= bytes_max
+        match self.charge_owed() {
+            Ok(()) => true,
+            Err(exceeded) => {
+                self.close(exceeded.into(), now);
+                false
+            }
+        }
+    }
+
+    /// What many peers together do not read is bounded by the plane's budget.
+    fn charge_owed(&mut self) -> Result<(), BudgetExceeded> {
+        let bytes = self.lanes.control_bytes();
+        self.owed.resize(bytes - bytes % OWED_STEP_BYTES)
     }
 
     // ---- from the acceptor and the handlers ----
@@ -716,6 +735,7 @@ impl Connection {
         self.rpcs.on_close();
         self.requests_in_flight = 0;
         self.charge.shrink(usize::MAX);
+        self.owed.shrink(usize::MAX);
     }
 
     fn push_ping(&mut self, completion: Option<PingCompletion>, now: Instant) {
@@ -805,6 +825,7 @@ impl Connection {
         }
         if self.lanes.control_is_empty() {
             self.heartbeat.on_leaving();
+            self.owed.shrink(usize::MAX);
         }
         self.stats.frames_sent += out.take_frames();
     }

@@ -229,8 +229,10 @@ impl Charge {
     /// Gives `less` back, or all that is left.
     pub fn shrink(&mut self, less: usize) {
         let less = less.min(self.amount);
-        self.amount -= less;
-        self.ledger.give(self.kind, less);
+        if less > 0 {
+            self.amount -= less;
+            self.ledger.give(self.kind, less);
+        }
     }
 
     /// Makes it stand for `amount`.

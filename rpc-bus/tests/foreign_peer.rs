@@ -13,7 +13,6 @@ use rpc_bus::{
     frame::{DecodeError, FrameErrorKind},
     ledger::{Kind, Limits},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn decode_kind(reason: CloseReason) -> FrameErrorKind {
     match reason {
@@ -209,56 +208,6 @@ async fn pings_of_any_type_and_id_are_answered_one_by_one() {
     scene.finish().await;
 }
 
-#[tokio::test]
-async fn a_flood_of_pings_from_a_peer_that_reads_is_answered() {
-    let scene = Scene::new().await;
-    let (mut read, mut write) = scene.raw_open().await.into_socket().into_split();
-    let flood = frame(RpcMode::Ping, 0, 0, &[8, 1], &[]).repeat(50_000);
-    let mut answers = vec![0; flood.len()];
-    let (written, got) = tokio::join!(write.write_all(&flood), read.read_exact(&mut answers));
-    written.unwrap();
-    assert_eq!(got.unwrap(), flood.len());
-    assert!(answers == frame(RpcMode::Pong, 0, 0, &[8, 1], &[]).repeat(50_000));
-    drop((read, write));
-    scene.finish().await;
-}
-
-#[tokio::test]
-async fn a_flood_of_pings_from_a_peer_that_never_reads_is_bounded() {
-    let scene = Scene::with(|o| o.connection.reply_queue_bytes_max = 100_000).await;
-    let mut raw = scene.raw_open().await;
-    let pings = frame(RpcMode::Ping, 0, 0, &[8, 1], &[]).repeat(10_000);
-    while raw.try_send_bytes(&pings).await.is_ok() {}
-    assert!(matches!(
-        scene.close_reason().await,
-        CloseReason::RepliesNotRead {
-            bytes: 100_001..=100_100,
-            bytes_max: 100_000
-        }
-    ));
-    scene.finish().await;
-}
-
-#[tokio::test]
-async fn a_flood_of_requests_from_a_peer_that_never_reads_is_bounded_and_others_are_served() {
-    let scene = Scene::with(|o| o.connection.reply_queue_bytes_max = 100_000).await;
-    let mut raw = scene.raw_open().await;
-    let other = scene.connect().await;
-    let cancels = frame(RpcMode::Request, 2, 99, &[], &[]).repeat(10_000);
-    while raw.try_send_bytes(&cancels).await.is_ok() {
-        assert!(run(&other, plan::ECHO).await.is_ok());
-    }
-    assert!(matches!(
-        scene.close_reason().await,
-        CloseReason::RepliesNotRead {
-            bytes: 100_001..=101_000,
-            bytes_max: 100_000
-        }
-    ));
-    drop(other);
-    scene.finish().await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_panicking_and_a_forgetful_handler_answer_and_the_connection_lives_on() {
     let scene = Scene::new().await;
@@ -375,25 +324,6 @@ async fn connections_above_the_limits_are_closed_and_others_served() {
     until(|| (scene.server.connections().len() == 1).then_some(())).await;
     scene.raw_open().await;
     drop(second);
-    scene.finish().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flood_of_refused_handshakes_holds_its_places_for_a_moment_only() {
-    let scene = Scene::with(|options| options.connections_max = 5).await;
-    let mut flood = Vec::new();
-    for _ in 0..50 {
-        let mut raw = scene.raw().await;
-        // Those above the limit are closed before they can say anything.
-        let _ = raw
-            .try_send_bytes(&frame(RpcMode::Request, 1, 0, b"refuse", &[]))
-            .await;
-        flood.push(raw);
-    }
-    until(|| (scene.server.connections_refused() == 45).then_some(())).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    scene.raw_open().await;
-    drop(flood);
     scene.finish().await;
 }
 

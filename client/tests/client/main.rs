@@ -8,7 +8,6 @@
 
 mod ours;
 mod scripted;
-mod tls;
 
 #[path = "../../../user-server/tests/support/mod.rs"]
 mod support;
