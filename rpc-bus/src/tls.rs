@@ -3,6 +3,32 @@
 //! A [`TlsServer`] goes into `ServerOptions::tls`, a [`TlsClient`] into `Endpoint::tls`. Both read PEM files and read them
 //! again on `reload`: what is connected stays as it is, what connects from then on meets the new files.
 //!
+//! ```no_run
+//! use rpc_bus::{ConnectionOptions, Endpoint, ServerOptions};
+//! use rpc_bus::tls::{Roots, TlsClient, TlsClientOptions, TlsServer, TlsServerFiles, TlsVersions};
+//!
+//! # fn example(addr: std::net::SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
+//! let files = TlsServerFiles {
+//!     certificates: "server.pem".into(),
+//!     key: "server-key.pem".into(),
+//!     client_authorities: Some("clients.pem".into()),
+//! };
+//! let tls = TlsServer::from_files(files, TlsVersions::Both)?;
+//! let server = ServerOptions {
+//!     tls: Some(tls.clone()),
+//!     ..ServerOptions::new(ConnectionOptions::user_server())
+//! };
+//! // Later, when the files have changed:
+//! tls.reload()?;
+//!
+//! let options = TlsClientOptions::new(Roots::PemFile("authority.pem".into()));
+//! let client = TlsClient::new(options)?;
+//! let to = Endpoint::new(addr, protos::Plane::User).with_tls(client);
+//! # let _ = (server, to);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Sessions are not resumed. Connections live long, so that a full handshake costs little; there are no caches to bound,
 //! and nobody comes back with a certificate that is no longer accepted.
 // wire: drill@051b164 exec/rpc/.../BasicServer.java: TLS records from the first byte, frames inside

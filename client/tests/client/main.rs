@@ -8,6 +8,7 @@
 
 mod ours;
 mod scripted;
+mod tls;
 
 #[path = "../../../user-server/tests/support/mod.rs"]
 mod support;

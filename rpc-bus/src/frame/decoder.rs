@@ -496,6 +496,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tls_record_at_the_start_of_a_stream_is_recognised_wherever_it_is_cut() {
+        let hello = [&[22, 3, 1, 0, 200, 1, 0, 0, 196][..], &[0; 196]].concat();
+        for wire in [&hello[..], &[21, 3, 3, 0, 2, 2, 40]] {
+            for cut in 0..wire.len() {
+                let error = FrameErrorKind::TlsRecord.at(0).into();
+                assert_eq!(feed(&[&wire[..cut], &wire[cut..]]), (vec![], Err(error)));
+            }
+        }
+        let later = [frame(1, 2, 0), hello].concat();
+        let (frames, result) = feed(&[&later]);
+        assert_eq!(frames.len(), 1);
+        assert_ne!(result, Err(FrameErrorKind::TlsRecord.at(0).into()));
+    }
+
+    #[test]
     fn large_frames_cut_anywhere_give_the_same_frames() {
         let long = STAGED_FRAME_BYTES_MAX;
         let shapes = [

@@ -12,7 +12,6 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    date_time_ymd,
 };
 use rpc_bus::tls::{
     IdentityFiles, Roots, TlsClient, TlsClientOptions, TlsServer, TlsServerFiles, TlsVersions,
@@ -59,13 +58,6 @@ impl Authority {
         self.issue_with(name, hosts, |_| ())
     }
 
-    pub(crate) fn issue_expired(&self, name: &str, hosts: &[&str]) -> IdentityFiles {
-        self.issue_with(name, hosts, |params| {
-            params.not_before = date_time_ymd(2001, 1, 1);
-            params.not_after = date_time_ymd(2002, 1, 1);
-        })
-    }
-
     pub(crate) fn issue_with(
         &self,
         name: &str,
@@ -93,6 +85,11 @@ impl Authority {
     /// A server at 127.0.0.1 with a certificate of this authority.
     pub(crate) fn server(&self) -> TlsServer {
         server(&self.issue("server", &["127.0.0.1"]), None)
+    }
+
+    pub(crate) fn server_of_version(&self, versions: TlsVersions) -> TlsServer {
+        let files = server_files(&self.issue("server", &["127.0.0.1"]), None);
+        TlsServer::from_files(files, versions).unwrap()
     }
 
     /// A client that trusts this authority.
