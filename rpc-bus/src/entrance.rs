@@ -27,10 +27,13 @@ pub(crate) struct Entrance {
     idle_timeout: IdleTimeout,
 }
 
-/// Takes what comes before there is a handler; returns who takes the next.
+/// Takes what comes before there is a handler; returns who takes the next. Boxed inside: the task of a connection holds
+/// room for this as long as it lives.
 pub(crate) async fn enter(item: Item, link: &Arc<Link>, service: Service) -> Service {
     match (item, service) {
-        (Item::Hello { pbody }, Service::Acceptor(acceptor)) => judge(pbody, link, &acceptor).await,
+        (Item::Hello { pbody }, Service::Acceptor(acceptor)) => {
+            Box::pin(judge(pbody, link, &acceptor)).await
+        }
         (
             Item::Request {
                 rpc_type,
@@ -41,7 +44,7 @@ pub(crate) async fn enter(item: Item, link: &Arc<Link>, service: Service) -> Ser
             Service::Entrance(entrance),
         ) => {
             let responder = Responder::new(Arc::clone(link), ticket.started(link::now()));
-            entrance.step(rpc_type, pbody, responder, link).await
+            Box::pin(entrance.step(rpc_type, pbody, responder, link)).await
         }
         // The connection is closing.
         (_, service) => service,

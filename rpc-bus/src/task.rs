@@ -52,6 +52,8 @@ impl Tasks {
             key,
             group: Arc::downgrade(&self.group),
         };
+        // Boxed: the future around it would hold room for it twice, as long as an idle connection lives.
+        let task = Box::pin(task);
         let owned = async move {
             let _held = (charge, entry);
             task.await;
