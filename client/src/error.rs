@@ -9,7 +9,9 @@ use protos::{
     user::HandshakeStatus,
 };
 use record_batch::DecodeError;
-use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, tls::TlsConfigError};
+use rpc_bus::{
+    BudgetExceeded, CallError, CloseReason, ConnectError, auth::LoginError, tls::TlsConfigError,
+};
 use thiserror::Error;
 
 /// Why there is no result, or no more of it.
@@ -49,7 +51,9 @@ pub enum ClientError {
         actual: i32,
     },
     /// The server asks for an authentication that is not possible with these options.
-    #[error("the server asks for one of {offered:?}, encrypted: {encrypted}, not PLAIN")]
+    #[error(
+        "the server asks for one of {offered:?}, encrypted: {encrypted}, which is not to be had"
+    )]
     Authentication {
         /// Mechanisms that the server offers.
         offered: Vec<String>,
@@ -59,6 +63,9 @@ pub enum ClientError {
     /// User or password are wrong.
     #[error("the server did not accept user and password")]
     WrongPassword,
+    /// The server could not prove who it is, or does not authenticate as agreed.
+    #[error(transparent)]
+    Login(LoginError),
     /// The server failed the query, or refused the request.
     #[error(transparent)]
     Remote(#[from] Box<RemoteError>),
@@ -149,6 +156,20 @@ impl From<CallError> for ClientError {
             CallError::Lost(reason) => Self::Lost(reason),
             CallError::Budget(error) => Self::Budget(error),
             other => Self::Call(other),
+        }
+    }
+}
+
+impl From<LoginError> for ClientError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::NotOffered { offered, .. } => Self::Authentication {
+                offered,
+                encrypted: false,
+            },
+            LoginError::Rejected => Self::WrongPassword,
+            LoginError::Call(error) => error.into(),
+            other => Self::Login(other),
         }
     }
 }

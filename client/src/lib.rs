@@ -29,7 +29,6 @@ mod handshake;
 mod link;
 mod options;
 mod router;
-mod sasl;
 mod stream;
 
 pub use client::Client;

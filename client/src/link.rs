@@ -15,7 +15,7 @@ use protos::{
     shared::QueryType,
     user::{QueryResultsMode, RunQuery},
 };
-use rpc_bus::{CallOptions, Endpoint, RemoteConnection, task::Tasks};
+use rpc_bus::{CallOptions, Endpoint, RemoteConnection, auth, task::Tasks};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -23,7 +23,6 @@ use crate::{
     handshake::{ServerInfo, ServerKind, Welcome, hello, judge},
     options::ClientOptions,
     router::{Event, Events, Router},
-    sasl,
     stream::QueryStream,
 };
 
@@ -65,7 +64,7 @@ impl Link {
                 mechanisms,
                 encrypted,
             } => {
-                sasl::authenticate(&connection, options, mechanisms, encrypted).await?;
+                authenticate(&connection, options, mechanisms, encrypted).await?;
                 server
             }
         };
@@ -196,6 +195,22 @@ impl Link {
     pub(crate) fn lease(self: &Arc<Self>) -> Option<Lease> {
         let free = !self.leased.swap(true, Ordering::AcqRel);
         free.then(|| Lease(Arc::clone(self)))
+    }
+}
+
+/// Proves to a server that asked for it who the user is. Encryption by SASL is not to be had.
+async fn authenticate(
+    connection: &RemoteConnection,
+    options: &ClientOptions,
+    offered: Vec<String>,
+    encrypted: bool,
+) -> Result<(), ClientError> {
+    match options.login() {
+        Some(login) if !encrypted => {
+            auth::authenticate(connection, &options.runtime, &login, &offered).await?;
+            Ok(())
+        }
+        _ => Err(ClientError::Authentication { offered, encrypted }),
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rpc_bus::{BusRuntime, Capabilities, ConnectionOptions, Ledger, tls::TlsClient};
+use rpc_bus::{
+    BusRuntime, Capabilities, ConnectionOptions, Ledger,
+    auth::{Credentials, Login, Mechanism, Password},
+    tls::TlsClient,
+};
 
 /// Options of a client.
 ///
@@ -20,8 +24,11 @@ use rpc_bus::{BusRuntime, Capabilities, ConnectionOptions, Ledger, tls::TlsClien
 pub struct ClientOptions {
     /// Whom to be. Default `None`, which Drill calls `anonymous`.
     pub user: Option<String>,
-    /// Sent only when the server asks for authentication.
-    pub password: Option<String>,
+    /// Used only when the server asks for authentication.
+    pub password: Option<Password>,
+    /// The only way to authenticate. Default `None`: the strongest that the server offers. PLAIN
+    /// shows the password to the server and, without TLS, to everybody on the way.
+    pub mechanism: Option<Mechanism>,
     /// Schema in which unqualified names are looked up. Default `None`.
     pub schema: Option<String>,
     /// Further connection properties. Default none.
@@ -56,6 +63,7 @@ impl ClientOptions {
         Self {
             user: None,
             password: None,
+            mechanism: None,
             schema: None,
             properties: Vec::new(),
             autolimit_rows: None,
@@ -73,6 +81,16 @@ impl ClientOptions {
             runtime,
             ledger,
         }
+    }
+
+    /// How to authenticate; `None` without user and password.
+    pub(crate) fn login(&self) -> Option<Login> {
+        let (user, password) = (self.user.clone()?, self.password.clone()?);
+        Some(Login {
+            mechanism: self.mechanism,
+            step_timeout: self.connection.handshake_timeout,
+            ..Login::new(Credentials { user, password })
+        })
     }
 }
 

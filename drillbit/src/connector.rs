@@ -3,6 +3,7 @@
 use client::{Client, ClientOptions};
 use rpc_bus::{
     BusRuntime,
+    auth::Password,
     ledger::{Ledger, Limits},
 };
 
@@ -60,7 +61,7 @@ fn options(bus: &BusRuntime, login: Login) -> ClientOptions {
     let ledger = Ledger::root("client", Limits::default());
     let mut options = ClientOptions::new(bus.clone(), ledger);
     options.user = login.user;
-    options.password = login.password;
+    options.password = login.password.map(Password::from);
     options.schema = login.schema;
     options
 }

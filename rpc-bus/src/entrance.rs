@@ -110,7 +110,7 @@ fn refuse(link: &Link, reply: Option<Bytes>, reason: String) -> Service {
 }
 
 impl Entrance {
-    // wire: golden/raw: a request before authentication ends the connection without an answer
+    // wire: drill@051b164 exec/rpc/.../ServerAuthenticationHandler.java: any other request ends the connection, unanswered
     async fn step(
         mut self: Box<Self>,
         rpc_type: i32,

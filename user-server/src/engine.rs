@@ -49,7 +49,8 @@ pub trait Session: Send + Sync + 'static {
 /// What a client said of itself in the handshake.
 #[derive(Clone, Default)]
 pub struct SessionProperties {
-    /// Whom the client wants to be; not checked. Empty if it did not say.
+    /// The user who has authenticated; without authentication whom the client wants to be. Empty
+    /// if it did not say.
     pub user: String,
     /// Schema that the session starts in.
     pub schema: Option<String>,
@@ -57,7 +58,7 @@ pub struct SessionProperties {
     pub client_name: Option<String>,
     /// Version of the client, in its own form.
     pub client_version: Option<String>,
-    /// Everything that the client sent, keys in lower case. May hold a password.
+    /// Everything else that the client sent, keys in lower case. Without its passwords.
     pub properties: BTreeMap<String, String>,
 }
 

@@ -10,7 +10,7 @@
 //!     -> QUERY_DATA* -> QUERY_RESULT
 //! ```
 //!
-//! What is served: handshake (version 5, no authentication), SQL queries, cancel, server meta.
+//! What is served: handshake (version 5, with authentication if asked for), SQL queries, cancel, server meta.
 //! Every other request of the protocol is refused by name with a `RESPONSE_FAILURE`, and the
 //! connection goes on.
 //!

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rpc_bus::{Capabilities, ConnectionOptions, ServerOptions};
+use rpc_bus::{Capabilities, ConnectionOptions, ServerOptions, auth::Authenticator};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -13,6 +13,8 @@ const MIB: usize = 1024 * KIB;
 pub struct UserServerOptions {
     /// Limits and times of the connections. Default: those of a user server.
     pub connections: ServerOptions,
+    /// Lets users in. Default `None`: everybody may come in, as whom they like.
+    pub authenticator: Option<Arc<Authenticator>>,
     /// Host that clients are told, in errors above all. Default: the address that they connected
     /// to.
     pub advertised_host: Option<String>,
@@ -41,6 +43,7 @@ impl Default for UserServerOptions {
         };
         Self {
             connections: ServerOptions::new(connection),
+            authenticator: None,
             advertised_host: None,
             unacked_batches_max: 8,
             unacked_bytes_max: 16 * MIB,

@@ -15,7 +15,7 @@ use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
 };
 use rpc_bus::{
-    Acceptor, BusRuntime, Hello, IdleTimeout, RemoteConnection, Server, StreamKey, Verdict,
+    Acceptor, BusRuntime, Handler, Hello, RemoteConnection, Server, StreamKey, Verdict,
     ledger::{Ledger, Limits},
     task::Tasks,
 };
@@ -24,7 +24,7 @@ use crate::{
     connection::UserConnection,
     engine::Engine,
     error::UserError,
-    handshake::{Judgement, judge},
+    handshake::{Guest, Judgement, judge, verified_guest},
     options::UserServerOptions,
     registry::{Queries, QuerySnapshot},
 };
@@ -165,27 +165,60 @@ struct UserAcceptor(Arc<Shared>);
 
 impl Acceptor for UserAcceptor {
     fn accept(&self, hello: Hello) -> Verdict {
-        match judge(hello.pbody) {
-            Judgement::Welcome {
+        let judgement = judge(hello.pbody, self.0.options.authenticator.as_ref());
+        let entry = Entry {
+            shared: Arc::clone(&self.0),
+            connection: hello.connection,
+        };
+        entry.verdict(judgement)
+    }
+}
+
+/// A connection whose handshake is being judged.
+struct Entry {
+    shared: Arc<Shared>,
+    connection: RemoteConnection,
+}
+
+impl Entry {
+    fn verdict(self, judgement: Judgement) -> Verdict {
+        match judgement {
+            Judgement::Welcome { reply, guest } => Verdict::Open {
                 reply,
-                properties,
-                sends_ping,
-            } => {
-                let shared = Arc::clone(&self.0);
-                Verdict::Open {
-                    reply,
-                    handler: Arc::new(UserConnection::new(shared, hello.connection, properties)),
-                    idle_timeout: if sends_ping {
-                        IdleTimeout::Keep
-                    } else {
-                        IdleTimeout::Off
-                    },
-                }
-            }
+                idle_timeout: guest.idle_timeout(),
+                handler: self.handler(guest),
+            },
+            Judgement::Authenticate {
+                reply,
+                guest,
+                authenticator,
+            } => Verdict::Authenticate {
+                reply,
+                authenticator,
+                idle_timeout: guest.idle_timeout(),
+                admit: Box::new(move |identity| self.handler(guest.known_as(identity))),
+            },
+            Judgement::Verify {
+                credentials,
+                guest,
+                authenticator,
+            } => Verdict::Verify {
+                credentials,
+                authenticator,
+                then: Box::new(move |verified| self.verdict(verified_guest(guest, verified))),
+            },
             Judgement::Refusal { reply, reason } => Verdict::Refuse {
                 reply: Some(reply),
                 reason,
             },
         }
+    }
+
+    fn handler(self, guest: Guest) -> Arc<dyn Handler> {
+        Arc::new(UserConnection::new(
+            self.shared,
+            self.connection,
+            guest.properties,
+        ))
     }
 }

@@ -688,7 +688,7 @@ async fn authenticated(status: SaslStatus) -> Result<(), ClientError> {
     let ledger = ledger();
     let options = ClientOptions {
         user: Some("alice".to_owned()),
-        password: Some("wonder".to_owned()),
+        password: Some("wonder".into()),
         ..ClientOptions::new(runtime(), ledger.clone())
     };
     let client = Client::connect(&address.to_string(), options)

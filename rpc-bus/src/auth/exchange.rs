@@ -59,7 +59,7 @@ impl Exchange {
         stepped.unwrap_or_else(|error| self.fail(error))
     }
 
-    // wire: drill@051b164 exec/java-exec/.../rpc/security/ServerAuthenticationHandler.java: only the start names a mechanism
+    // wire: drill@051b164 exec/rpc/.../ServerAuthenticationHandler.java: only the start names a mechanism
     async fn take(&mut self, message: &SaslMessage) -> Result<Step, AuthError> {
         let state = std::mem::replace(&mut self.state, State::Over);
         match (message.status(), state) {
