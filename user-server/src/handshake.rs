@@ -166,7 +166,11 @@ fn denied(message: String) -> Judgement {
 
 // wire: golden/auth: what goes with the status
 fn authentication_required(offered: &[Mechanism]) -> Bytes {
-    let offered = offered.iter().map(|mechanism| mechanism.name().to_owned());
+    // What every client of Drill knows comes first.
+    let offered = offered
+        .iter()
+        .rev()
+        .map(|mechanism| mechanism.name().to_owned());
     let reply = BitToUserHandshake {
         authentication_mechanisms: offered.collect(),
         encrypted: Some(false),

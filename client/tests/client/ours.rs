@@ -7,10 +7,10 @@ use arrow::{
 use client::{Client, ClientError, ClientOptions, QueryEvent, ServerKind};
 use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use protos::error::{ErrorType, Retry};
-use rpc_bus::Ledger;
+use rpc_bus::{Ledger, auth::Mechanism};
 use user_server::{SERVER_NAME, UserServerOptions};
 
-use crate::support::{TestServer, ledger, runtime, settled, until};
+use crate::support::{TestServer, ledger, runtime, settled, until, users};
 
 /// A server, and a client of it with a ledger of its own.
 struct Pair {
@@ -290,4 +290,64 @@ async fn nobody_there_is_a_typed_error() {
     );
     let error = Client::connect("no port", options).await.unwrap_err();
     assert!(matches!(error, ClientError::Address { .. }), "{error:?}");
+}
+
+/// Logs in; on success runs a query.
+async fn login(
+    users: &str,
+    change: impl FnOnce(&mut ClientOptions),
+) -> Result<Vec<i64>, ClientError> {
+    let (server, ledger) = (TestServer::start(users::only(users)).await, ledger());
+    let mut options = ClientOptions {
+        user: Some("alice".to_owned()),
+        password: Some(users::PASSWORD.into()),
+        ..ClientOptions::new(runtime(), ledger.clone())
+    };
+    change(&mut options);
+    assert!(!format!("{options:?}").contains(users::PASSWORD));
+    let outcome = match Client::connect(&server.address().to_string(), options).await {
+        Ok(client) => rows(&client).await,
+        Err(error) => Err(error),
+    };
+    server.stop().await;
+    settled(&ledger).await;
+    outcome
+}
+
+async fn rows(client: &Client) -> Result<Vec<i64>, ClientError> {
+    let batches: Vec<_> = client.query("rows 2").await?.try_collect().await?;
+    Ok(batches.iter().flat_map(values).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_log_in_by_every_mechanism_that_is_offered() {
+    let (scram, plain) = (Mechanism::ScramSha256, Mechanism::Plain);
+    for (users, mechanism) in [
+        (users::SCRAM, None),
+        (users::SCRAM, Some(scram)),
+        (users::SCRAM, Some(plain)),
+        (users::BCRYPT, None),
+    ] {
+        let rows = login(users, |options| options.mechanism = mechanism).await;
+        assert_eq!(rows.unwrap(), [0, 1]);
+        let wrong = login(users, |options| {
+            options.password = Some("nope".into());
+            options.mechanism = mechanism;
+        });
+        assert!(matches!(wrong.await, Err(ClientError::WrongPassword)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_authenticate_as_asked_is_told_what_is_offered() {
+    let pinned = login(users::BCRYPT, |options| {
+        options.mechanism = Some(Mechanism::ScramSha256);
+    });
+    let nobody = login(users::BCRYPT, |options| options.password = None);
+    for error in [pinned.await, nobody.await] {
+        let Err(ClientError::Authentication { offered, encrypted }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((offered, encrypted), (vec!["PLAIN".to_owned()], false));
+    }
 }

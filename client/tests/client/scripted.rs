@@ -26,6 +26,7 @@ use rpc_bus::{BusRuntime, Ledger, ledger::Kind};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::support::{
+    golden::recording,
     ledger,
     peer::{Frame, Peer},
     runtime, settled, until,
@@ -704,6 +705,42 @@ async fn user_and_password_are_sent_when_they_are_asked_for() {
     authenticated(SaslStatus::SaslSuccess).await.unwrap();
     let error = authenticated(SaslStatus::SaslFailed).await.unwrap_err();
     assert!(matches!(error, ClientError::WrongPassword), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_logins_end_as_they_did_with_drills_own_client() {
+    for (name, password) in [("auth_ok", "wonder"), ("auth_bad", "nope")] {
+        let (address, server) = serve(move |listener| async move {
+            let mut peer = Peer::over(listener.accept().await.unwrap().0);
+            for recorded in recording(&format!("auth/{name}.user1")).iter().take(4) {
+                if !recorded.from_client {
+                    peer.send_bytes(&recorded.bytes).await;
+                    continue;
+                }
+                let frame = peer.frame().await;
+                assert_eq!((frame.id, frame.rpc_type), (recorded.id, recorded.rpc_type));
+                if frame.is_request::<SaslMessage>() {
+                    assert_eq!(&frame.pbody[..], recorded.pbody, "{name}");
+                }
+            }
+            assert!(peer.next().await.is_none());
+        })
+        .await;
+        let ledger = ledger();
+        let options = ClientOptions {
+            user: Some("alice".to_owned()),
+            password: Some(password.into()),
+            ..ClientOptions::new(runtime(), ledger.clone())
+        };
+        let client = Client::connect(&address.to_string(), options).await;
+        match (name, client) {
+            ("auth_ok", Ok(client)) => drop(client),
+            ("auth_bad", Err(ClientError::WrongPassword)) => {}
+            (_, other) => panic!("{name}: {other:?}"),
+        }
+        server.await.unwrap();
+        settled(&ledger).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

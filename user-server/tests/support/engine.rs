@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -25,6 +25,8 @@ pub const BATCH_ROWS: i64 = 8192;
 #[derive(Default)]
 pub struct FakeEngine {
     pub computing: Arc<AtomicUsize>,
+    /// What sessions were opened with.
+    pub sessions: Mutex<Vec<SessionProperties>>,
 }
 
 #[async_trait]
@@ -33,6 +35,8 @@ impl Engine for FakeEngine {
         &self,
         properties: SessionProperties,
     ) -> Result<Arc<dyn Session>, UserError> {
+        let opened = properties.clone();
+        self.sessions.lock().expect("no panic").push(opened);
         let schema = properties.schema.unwrap_or_default();
         if schema == "nowhere" {
             return Err(UserError::new(

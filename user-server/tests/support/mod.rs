@@ -1,7 +1,9 @@
 //! What the tests of both sides of the user plane share.
 
 pub mod engine;
+pub mod golden;
 pub mod peer;
+pub mod users;
 
 use std::{
     net::SocketAddr,
