@@ -471,6 +471,75 @@ async fn a_close_writes_what_is_queued_first() {
     scene.finish().await;
 }
 
+/// Lengths of which at least one fills the kernel's buffers and then ends in those of TLS, which take 64 KiB.
+fn body_lengths() -> impl Iterator<Item = usize> {
+    (1..20).map(|step| step * 48 * 1024)
+}
+
+/// A peer that does not read, and the server's end of its connection, which has queued one request of `bytes`.
+async fn stalled(
+    authority: &Authority,
+    bytes: usize,
+) -> (
+    Scene,
+    tokio_rustls::client::TlsStream<TcpStream>,
+    RemoteConnection,
+) {
+    let tls = authority.server();
+    let scene = scene_with(|options| {
+        options.tls = Some(tls);
+        options.connection.write_queue_bytes_max = 4 << 20;
+        options.connection.send_buffer_bytes = Some(16 << 10);
+        options.connection.linger_timeout = Duration::from_secs(20);
+    })
+    .await;
+    let mut peer = tls_over(authority, scene.raw().await.into_socket()).await;
+    let hello = common::frame(RpcMode::Request, 1, 0, b"hello", &[]);
+    peer.write_all(&hello).await.unwrap();
+    assert!(peer.read(&mut [0; 64]).await.unwrap() > 0);
+    let server = scene.server.connections().remove(0);
+    queue(&server, bytes).await;
+    (scene, peer, server)
+}
+
+/// Queues a request whose answer nobody waits for, and lets the driver write until it sleeps.
+async fn queue(connection: &RemoteConnection, bytes: usize) {
+    let (request, options) = (query(plan::KEEP), CallOptions::default());
+    let body = vec![Bytes::from(vec![7; bytes])];
+    drop(connection.start::<RunQuery>(&request, body, options).await);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_tls_holds_back_leaves_once_the_peer_reads() {
+    let ours = Authority::new("ours");
+    for bytes in body_lengths() {
+        let (scene, mut peer, _server) = stalled(&ours, bytes).await;
+        let mut body = vec![0; bytes];
+        let read = tokio::time::timeout(Duration::from_secs(20), peer.read_exact(&mut body));
+        assert!(read.await.is_ok(), "{bytes} bytes did not arrive");
+        drop(peer);
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_close_also_writes_what_waits_behind_tls() {
+    let ours = Authority::new("ours");
+    for bytes in body_lengths() {
+        let (scene, mut peer, server) = stalled(&ours, bytes).await;
+        queue(&server, 100).await;
+        server.close();
+        let mut read = Vec::new();
+        peer.read_to_end(&mut read).await.unwrap();
+        assert!(read.len() > bytes + 100, "{} of {bytes} bytes", read.len());
+        drop(peer);
+        scene.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn a_lost_connection_is_made_again_with_tls() {
     let ours = Authority::new("ours");
