@@ -134,7 +134,7 @@ impl Link {
         lease: Option<Lease>,
     ) -> Result<QueryStream, ClientError> {
         let opening = self.router.open();
-        let options = CallOptions::default();
+        let options = CallOptions::without_deadline();
         let answer = self
             .connection
             .call::<RunQueryCall>(query, Vec::new(), options)

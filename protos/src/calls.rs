@@ -67,6 +67,8 @@ pub struct CallRow {
     pub response: i32,
     /// Body of the response.
     pub response_message: MessageName,
+    /// Whether the request may overtake, and be overtaken by, any other on its connection.
+    pub unordered: bool,
 }
 
 /// Full protobuf name of a message.
@@ -120,13 +122,21 @@ pub fn body_message(plane: Plane, mode: RpcMode, rpc_type: i32) -> Option<Messag
     }
 }
 
+/// Whether requests of `rpc_type` may overtake, and be overtaken by, any other on their connection. False for a number
+/// that the plane does not have.
+#[must_use]
+pub fn unordered(plane: Plane, rpc_type: i32) -> bool {
+    let mut rows = TABLE.iter().copied().flatten();
+    rows.any(|row| row.unordered && row.plane == plane && row.request == rpc_type)
+}
+
 /// All rows, one slice a plane.
 pub const TABLE: [&[CallRow]; 3] = [user::TABLE, control::TABLE, data::TABLE];
 
 macro_rules! calls {
     ($(#[$doc:meta])* $module:ident, $plane:ident: $(
         $(#[$row_doc:meta])*
-        $call:ident = $request_type:ident ($request:ty) -> $response_type:ident ($reply:ty);
+        $call:ident = $request_type:ident ($request:ty) -> $response_type:ident ($reply:ty) $(, $unordered:ident)?;
     )+) => {
         $(#[$doc])*
         pub mod $module {
@@ -153,6 +163,7 @@ macro_rules! calls {
                         request_message: MessageName::of::<$request>(),
                         response: RpcType::$response_type as i32,
                         response_message: MessageName::of::<$reply>(),
+                        unordered: calls!(@is $($unordered)?),
                     };
                 }
             )+
@@ -160,6 +171,8 @@ macro_rules! calls {
             pub(super) const TABLE: &[CallRow] = &[$($call::ROW),+];
         }
     };
+    (@is unordered) => { true };
+    (@is) => { false };
 }
 
 calls! {
@@ -171,7 +184,7 @@ calls! {
     /// Starts a query; the reply names it.
     RunQuery = RunQuery(pb::user::RunQuery) -> QueryHandle(pb::shared::QueryId);
     /// Asks for the end of a query; always acknowledged.
-    CancelQuery = CancelQuery(pb::shared::QueryId) -> Ack(pb::rpc::Ack);
+    CancelQuery = CancelQuery(pb::shared::QueryId) -> Ack(pb::rpc::Ack), unordered;
     /// Drillbit to client: one batch of a result.
     QueryData = QueryData(pb::shared::QueryData) -> Ack(pb::rpc::Ack);
     /// What the server can do.
@@ -205,7 +218,7 @@ calls! {
     /// Starts fragments; acknowledged once all of them can receive data.
     InitializeFragments = ReqInitializeFragments(pb::control::InitializeFragments) -> Ack(pb::rpc::Ack);
     /// Ends one fragment.
-    CancelFragment = ReqCancelFragment(pb::bit::FragmentHandle) -> Ack(pb::rpc::Ack);
+    CancelFragment = ReqCancelFragment(pb::bit::FragmentHandle) -> Ack(pb::rpc::Ack), unordered;
     /// Tells a sender that a receiver wants no more.
     ReceiverFinished = ReqReceiverFinished(pb::control::FinishedReceiver) -> Ack(pb::rpc::Ack);
     /// Reports on a fragment to the foreman.
@@ -213,7 +226,7 @@ calls! {
     /// Asks for the profile of a query.
     QueryStatus = ReqQueryStatus(pb::shared::QueryId) -> RespQueryStatus(pb::shared::QueryProfile);
     /// Cancels a query at its foreman; `ok` is false where the query is not known.
-    QueryCancel = ReqQueryCancel(pb::shared::QueryId) -> Ack(pb::rpc::Ack);
+    QueryCancel = ReqQueryCancel(pb::shared::QueryId) -> Ack(pb::rpc::Ack), unordered;
     /// Lets a fragment go on that a test paused.
     UnpauseFragment = ReqUnpauseFragment(pb::bit::FragmentHandle) -> Ack(pb::rpc::Ack);
     /// A message between extensions, told apart by its own number.
@@ -267,6 +280,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn only_cancels_have_no_order() {
+        let rows = TABLE.into_iter().flatten();
+        let unordered: Vec<_> = rows
+            .filter(|row| unordered(row.plane, row.request))
+            .filter_map(|row| rpc_name(row.plane, row.request))
+            .collect();
+        assert_eq!(
+            unordered,
+            ["CANCEL_QUERY", "REQ_CANCEL_FRAGMENT", "REQ_QUERY_CANCEL"]
+        );
+        assert!(!super::unordered(Plane::User, 99));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::{
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
     options::ConnectionOptions,
+    replies::{Replies, Settled},
     stats::{ConnectionStats, RoundTrips},
 };
 use calls::{Answered, Calls, Waiting};
@@ -520,52 +521,50 @@ impl Connection {
         self.lanes.push_first(&header, reply);
     }
 
-    /// Answers a request. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
+    /// Answers requests. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
+    pub(crate) fn take_replies(&mut self, replies: &mut Replies) {
+        if replies.is_empty() {
+            return;
+        }
+        if !self.settle_requests(replies.settled.len()) {
+            *replies = Replies::default();
+            return;
+        }
+        for Settled { ticket, bytes, at } in replies.settled.drain(..) {
+            self.rpcs.on_settled(&ticket, Ending::Answered, bytes, at);
+        }
+        self.lanes.append_control(&mut replies.frames);
+    }
+
+    /// Answers one request.
     pub(crate) fn respond(
         &mut self,
         ticket: &Ticket,
         rpc_type: i32,
-        (pbody, dbody): (impl Pbody, Vec<Bytes>),
+        answer: (impl Pbody, Vec<Bytes>),
         now: Instant,
     ) {
-        if self.settle_request() {
-            let bytes = pbody.bytes_len() + dbody.iter().map(Bytes::len).sum::<usize>();
-            self.rpcs.on_settled(ticket, Ending::Answered, bytes, now);
-            self.push_reply(ticket.id, rpc_type, pbody, dbody);
-        }
+        let mut replies = Replies::default();
+        replies.push(*ticket, rpc_type, answer, now);
+        self.take_replies(&mut replies);
     }
 
     /// Answers a request with `RESPONSE_FAILURE`.
     pub(crate) fn fail(&mut self, ticket: &Ticket, failure: &RpcFailure, now: Instant) {
-        if self.settle_request() {
+        if self.settle_requests(1) {
             self.rpcs.on_settled(ticket, Ending::Failed, 0, now);
             self.push_failure(ticket.id, failure);
         }
     }
 
     // Whether there is still somebody to answer.
-    fn settle_request(&mut self) -> bool {
+    fn settle_requests(&mut self, requests: usize) -> bool {
         if self.is_closed() {
             return false;
         }
-        self.requests_in_flight -= 1;
-        self.charge.shrink(1);
+        self.requests_in_flight -= requests;
+        self.charge.shrink(requests);
         true
-    }
-
-    fn push_reply(
-        &mut self,
-        coordination_id: CoordinationId,
-        rpc_type: i32,
-        pbody: impl Pbody,
-        dbody: Vec<Bytes>,
-    ) {
-        let header = Header {
-            mode: RpcMode::Response,
-            coordination_id,
-            rpc_type,
-        };
-        self.lanes.push_control(&header, pbody, dbody);
     }
 
     // wire: drill@051b164 exec/rpc/.../RpcBus.java: failures carry rpc type 0

@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -29,10 +29,9 @@ use crate::{
 };
 
 /// Requests that are started before other tasks get their turn.
-const TURN_REQUESTS: u32 = 64;
-/// Time after which other tasks get their turn, looked at every few requests.
+const TURN_REQUESTS: usize = 64;
+/// Time after which other tasks get their turn.
 const TURN_TIME: Duration = Duration::from_micros(200);
-const TURN_TIME_CHECK_REQUESTS: u32 = 8;
 
 /// Serves the requests of one connection, client and server side alike.
 ///
@@ -41,6 +40,15 @@ const TURN_TIME_CHECK_REQUESTS: u32 = 8;
 pub trait Handler: Send + Sync + 'static {
     /// Starts one request.
     fn handle(&self, request: InboundRequest);
+
+    /// Whether requests of this type are started on the I/O thread, as soon as they are read: possibly before, and at
+    /// the same time as, requests that came earlier. Only for types without order
+    /// ([`protos::calls::unordered`]) whose handling takes microseconds and never waits, not even for a lock that is
+    /// held for long: while it runs, no connection of that thread moves.
+    fn runs_inline(&self, rpc_type: i32) -> bool {
+        let _ = rpc_type;
+        false
+    }
 
     /// The connection has ended; the last call of all.
     fn closed(&self, reason: &CloseReason) {
@@ -141,6 +149,8 @@ pub(crate) struct Mailbox {
     /// What may wait while reading goes on.
     bytes_max: Option<usize>,
     inner: Mutex<Inner>,
+    /// Once requests are served: by whom.
+    handler: OnceLock<Arc<dyn Handler>>,
 }
 
 #[derive(Default)]
@@ -160,6 +170,20 @@ impl Mailbox {
         Self {
             bytes_max,
             inner: Mutex::default(),
+            handler: OnceLock::new(),
+        }
+    }
+
+    /// Who starts requests of this type on the I/O thread; nobody before the handshake is accepted.
+    pub(crate) fn inline(&self, rpc_type: i32) -> Option<&dyn Handler> {
+        let handler = self.handler.get()?;
+        let inline = survive("runs_inline", || handler.runs_inline(rpc_type));
+        (inline == Some(true)).then_some(&**handler)
+    }
+
+    fn serve(&self, service: &Service) {
+        if let Service::Handler(handler) = service {
+            self.handler.get_or_init(|| Arc::clone(handler));
         }
     }
 
@@ -259,6 +283,7 @@ pub(crate) enum Service {
 /// Starts the requests of one connection until it ends.
 pub(crate) async fn drain(mailbox: Arc<Mailbox>, link: Arc<Link>, mut service: Service) {
     let reason = loop {
+        mailbox.serve(&service);
         match mailbox.next_batch().await {
             Ok(batch) => drain_batch(batch, &link, &mut service).await,
             Err(reason) => break reason,
@@ -270,45 +295,57 @@ pub(crate) async fn drain(mailbox: Arc<Mailbox>, link: Arc<Link>, mut service: S
 }
 
 async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Service) {
-    let mut started = Instant::now();
-    let mut requests = 0;
-    let mut now = link::now();
-    for item in batch {
+    let mut batch = batch.into_iter();
+    while batch.len() > 0 {
         if let Service::Handler(handler) = service {
-            start(item, link, &**handler, now);
-            now = ended(now);
-        } else {
+            take_turn(&mut batch, link, &**handler);
+            if batch.len() > 0 {
+                tokio::task::yield_now().await;
+            }
+        } else if let Some(item) = batch.next() {
             let before = mem::replace(service, Service::Nobody);
             *service = enter(item, link, before).await;
-            now = link::now();
-        }
-        requests += 1;
-        let late = || requests % TURN_TIME_CHECK_REQUESTS == 0 && started.elapsed() >= TURN_TIME;
-        if requests == TURN_REQUESTS || late() {
-            tokio::task::yield_now().await;
-            (started, requests) = (Instant::now(), 0);
-            now = link::now();
         }
     }
 }
 
-fn start(item: Item, link: &Arc<Link>, handler: &dyn Handler, now: Instant) {
-    // A handshake comes only once.
-    let Item::Request {
-        rpc_type,
-        ticket,
-        pbody,
-        dbody,
-    } = item
-    else {
-        return;
-    };
+/// Starts requests until other tasks should get their turn.
+fn take_turn(batch: &mut impl Iterator<Item = Item>, link: &Arc<Link>, handler: &dyn Handler) {
+    let _turn = link.turn();
+    let began = link::now();
+    let mut now = began;
+    for item in batch.take(TURN_REQUESTS) {
+        // A handshake comes only once.
+        if let Item::Request {
+            rpc_type,
+            ticket,
+            pbody,
+            dbody,
+        } = item
+        {
+            let ticket = ticket.started(now);
+            start(handler, link, (rpc_type, ticket), (pbody, dbody));
+            now = ended(now);
+        }
+        if now.saturating_duration_since(began) >= TURN_TIME {
+            return;
+        }
+    }
+}
+
+/// Starts one request on this thread.
+pub(crate) fn start(
+    handler: &dyn Handler,
+    link: &Arc<Link>,
+    (rpc_type, ticket): (i32, Ticket),
+    (pbody, dbody): (Bytes, Bytes),
+) {
     let request = InboundRequest {
         rpc_type,
         coordination_id: ticket.id,
         pbody,
         dbody,
-        responder: Responder::new(Arc::clone(link), ticket.started(now)),
+        responder: Responder::new(Arc::clone(link), ticket),
     };
     survive("handle", || handler.handle(request));
 }
@@ -337,12 +374,16 @@ impl RpcFailure {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, pin::pin};
+    use std::{
+        future::poll_fn,
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use protos::Plane;
 
     use super::*;
-    use crate::{frame::CoordinationId, metrics::Rpcs};
+    use crate::{frame::CoordinationId, metrics::Rpcs, tests::link_with_requests};
 
     fn request(bytes: usize) -> Item {
         let header = (6, CoordinationId(1));
@@ -376,5 +417,40 @@ mod tests {
     /// Polls once.
     async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
         poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+    }
+
+    /// Counts what it is given.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Handler for Counting {
+        fn handle(&self, _: InboundRequest) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_with_many_requests_leaves_turns_to_others() {
+        let (link, tickets) = link_with_requests(200);
+        let (mailbox, handler) = (Arc::new(Mailbox::new(None)), Arc::new(Counting::default()));
+        mailbox.deliver(tickets.into_iter().map(|ticket| Item::Request {
+            rpc_type: 6,
+            ticket,
+            pbody: Bytes::new(),
+            dbody: Bytes::new(),
+        }));
+        let service = Service::Handler(Arc::clone(&handler) as Arc<dyn Handler>);
+        let mut seen = vec![0];
+        let others = async {
+            while seen.last() < Some(&200) {
+                tokio::task::yield_now().await;
+                seen.push(handler.0.load(Ordering::Relaxed));
+            }
+            mailbox.end(CloseReason::Aborted);
+        };
+        tokio::join!(drain(Arc::clone(&mailbox), link, service), others);
+        let steps = seen.windows(2).map(|pair| pair[1] - pair[0]);
+        // `join!` looks after each of them first in turn, so that two turns may follow each other.
+        assert!(steps.max() <= Some(2 * TURN_REQUESTS), "{seen:?}");
     }
 }

@@ -20,11 +20,11 @@ use tokio::{
 
 use crate::{
     connection::{Connection, Event, Stage},
-    dispatch::{Item, Mailbox},
+    dispatch::{self, Item, Mailbox},
     error::CloseReason,
     frame::{Frame, FrameDecoder},
     lanes::{SLICES_MAX, Transmit},
-    link::{self, Link, State},
+    link::{self, Link},
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
@@ -54,6 +54,8 @@ pub(crate) struct Driver<S> {
     write: WriteState,
     timer: Timer,
     seen: Seen,
+    /// Whether whoever queues something will wake the driver, or it has woken itself.
+    wakes: bool,
     closing: Closing,
 }
 
@@ -62,8 +64,17 @@ pub(crate) struct Driver<S> {
 struct Seen {
     stage: Stage,
     reading_is_paused: bool,
-    /// Whether whoever changes the connection will wake the driver.
-    wakes: bool,
+}
+
+impl Seen {
+    /// Also says when the connection wants to be called.
+    fn of(connection: &Connection) -> (Self, Option<Instant>) {
+        let seen = Self {
+            stage: connection.stage(),
+            reading_is_paused: connection.reading_is_paused(),
+        };
+        (seen, connection.poll_timeout())
+    }
 }
 
 #[derive(Default)]
@@ -115,8 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             seen: Seen {
                 stage: Stage::Running,
                 reading_is_paused: false,
-                wakes: false,
             },
+            wakes: false,
             closing: Closing::Writing,
         }
     }
@@ -183,28 +194,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.pass_on(events);
     }
 
-    /// Changes the connection under the lock.
+    /// Changes the connection. The driver is awake, so that nobody needs to wake it before it sleeps again.
     fn step(&mut self, step: impl FnOnce(&mut Connection)) -> Vec<Event> {
-        let mut events = Vec::new();
+        self.wakes = false;
         let link = Arc::clone(&self.link);
-        let mut state = link.lock();
-        step(&mut state.connection);
-        state.connection.take_events(&mut events);
-        link.after_step(&state.connection);
-        self.see(&state);
+        let (seen, events, _) = link.step(|connection| {
+            step(connection);
+            Seen::of(connection)
+        });
+        self.see(seen);
         events
     }
 
-    fn see(&mut self, state: &State) {
-        let connection = &state.connection;
-        self.timer.due = connection.poll_timeout();
-        self.seen = Seen {
-            stage: connection.stage(),
-            reading_is_paused: connection.reading_is_paused(),
-            wakes: state.driver.is_some(),
-        };
+    fn see(&mut self, (seen, due): (Seen, Option<Instant>)) {
+        self.seen = seen;
+        self.timer.due = due;
     }
 
+    /// Callers first, then handlers on this thread, then the mailbox.
     fn pass_on(&self, events: Vec<Event>) {
         let mut requests = Vec::new();
         for event in events {
@@ -215,14 +222,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     ticket,
                     pbody,
                     dbody,
-                } => {
-                    requests.push(Item::Request {
+                } => match self.mailbox.inline(rpc_type) {
+                    Some(handler) => {
+                        dispatch::start(handler, &self.link, (rpc_type, ticket), (pbody, dbody));
+                    }
+                    None => requests.push(Item::Request {
                         rpc_type,
                         ticket,
                         pbody,
                         dbody,
-                    });
-                }
+                    }),
+                },
                 Event::Outcome(..) | Event::Pinged(..) => link::finish(event),
             }
         }
@@ -274,34 +284,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn on_progress(&mut self) {
         if mem::take(&mut self.write.blocked) {
             let now = link::now();
-            self.link.lock().connection.handle_write_progress(now);
+            self.link.lock().handle_write_progress(now);
         }
     }
 
     /// Takes what is queued, unless more is expected in a moment; leaves the waker behind if there is nothing.
     fn fill(&mut self, cx: &mut Context<'_>) {
         let link = Arc::clone(&self.link);
-        let mut state = link.lock();
-        self.write.report(&mut state.connection);
-        if self.write.should_settle(&state.connection) {
-            cx.waker().wake_by_ref();
-        } else {
-            state.connection.transmit(&mut self.transmit);
-        }
-        if self.transmit.is_empty() {
-            state.driver = Some(cx.waker().clone());
-        }
-        self.see(&state);
-        drop(state);
+        let Self {
+            write, transmit, ..
+        } = self;
+        let connection = link.drain(cx.waker(), |connection| {
+            write.report(connection);
+            if write.should_settle(connection) {
+                cx.waker().wake_by_ref();
+                return true;
+            }
+            connection.transmit(transmit);
+            !transmit.is_empty()
+        });
+        let seen = Seen::of(&connection);
+        drop(connection);
+        self.see(seen);
+        self.wakes = self.transmit.is_empty();
         link.release_room(self.transmit.take_room());
     }
 
     /// Leaves the waker behind while the socket takes nothing.
     fn wait_blocked(&mut self, cx: &mut Context<'_>) {
         let link = Arc::clone(&self.link);
-        let mut state = link.lock();
-        state.driver = Some(cx.waker().clone());
-        self.see(&state);
+        let seen = Seen::of(&link.drain(cx.waker(), |_| false));
+        self.see(seen);
+        self.wakes = true;
     }
 
     // ---- time ----
@@ -368,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let driver = &mut *self;
         // Being polled may mean that the waker was used up.
-        driver.seen.wakes = false;
+        driver.wakes = false;
         while driver.seen.stage == Stage::Running {
             let paused = driver.seen.reading_is_paused;
             let read = if paused || driver.mailbox.poll_room(cx).is_pending() {
@@ -386,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             if read.is_ready() || write.is_ready() {
                 continue;
             }
-            if !driver.seen.wakes {
+            if !driver.wakes {
                 driver.wait_blocked(cx);
             }
             // Whatever changes from here on wakes the driver; what has changed before is looked at now.

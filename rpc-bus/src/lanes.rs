@@ -105,7 +105,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Returns the bytes that were queued.
-    fn push_frame(
+    pub(crate) fn push_frame(
         &mut self,
         header: &Header,
         pbody: impl Pbody,
@@ -132,10 +132,14 @@ impl Queue {
         bytes
     }
 
-    fn append(&mut self, rest: Self) {
-        self.pieces.extend(rest.pieces);
-        self.bytes += rest.bytes;
-        self.frames += rest.frames;
+    /// Moves all of `rest` behind what is here.
+    fn append(&mut self, rest: &mut Self) {
+        if self.pieces.is_empty() {
+            return mem::swap(self, rest);
+        }
+        self.pieces.append(&mut rest.pieces);
+        self.bytes += mem::take(&mut rest.bytes);
+        self.frames += mem::take(&mut rest.frames);
     }
 
     fn put_piece(&mut self, bytes: Bytes) {
@@ -215,9 +219,14 @@ impl Lanes {
 
     /// Puts a frame in front of everything.
     pub(crate) fn push_first(&mut self, header: &Header, pbody: impl Pbody) {
-        let rest = mem::take(&mut self.control);
+        let mut rest = mem::take(&mut self.control);
         self.control.push_frame(header, pbody, Vec::new(), 0);
-        self.control.append(rest);
+        self.control.append(&mut rest);
+    }
+
+    /// Queues whole frames as heartbeats and replies are.
+    pub(crate) fn append_control(&mut self, frames: &mut Queue) {
+        self.control.append(frames);
     }
 
     /// Queues a request, which holds `room` until it is handed over.

@@ -79,6 +79,7 @@ mod metrics;
 mod options;
 mod reconnect;
 mod remote;
+mod replies;
 mod reply;
 mod retry;
 mod runtime;

@@ -3,6 +3,7 @@
 //! Whoever queues something wakes the driver, but only if it sleeps: it leaves its waker behind when it runs out of work.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use protos::Plane;
 use tokio::sync::{Semaphore, TryAcquireError, watch};
 
@@ -21,7 +23,8 @@ use crate::{
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::Pbody,
-    metrics::Counters,
+    metrics::{Counters, Ticket},
+    replies::Replies,
     tls::TlsInfo,
 };
 
@@ -39,7 +42,9 @@ pub(crate) struct Ends {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) ends: Ends,
-    state: Mutex<State>,
+    state: Mutex<Connection>,
+    /// Locked after `state`, or alone.
+    outbox: Mutex<Outbox>,
     /// One permit per byte that may be queued for writing.
     room: Semaphore,
     room_bytes: u32,
@@ -49,11 +54,20 @@ pub(crate) struct Link {
     ended: watch::Sender<Option<CloseReason>>,
 }
 
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) connection: Connection,
+/// What is left for the driver.
+#[derive(Debug, Default)]
+struct Outbox {
+    /// Apart from the connection, so that handlers and the driver do not wait for each other.
+    replies: Replies,
     /// The driver's waker, while it sleeps.
-    pub(crate) driver: Option<Waker>,
+    driver: Option<Waker>,
+    /// Nobody takes replies any more.
+    closed: bool,
+}
+
+thread_local! {
+    /// The link whose requests this thread starts: replies to them wake the driver at the end of the turn.
+    static TURN: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 impl Link {
@@ -68,31 +82,24 @@ impl Link {
         Arc::new(Self {
             ends,
             frame_bytes_max: AtomicUsize::new(connection.frame_bytes_max()),
-            state: Mutex::new(State {
-                connection,
-                driver: None,
-            }),
+            state: Mutex::new(connection),
+            outbox: Mutex::default(),
             room: Semaphore::new(room_bytes as usize),
             room_bytes,
             ended: watch::Sender::new(None),
         })
     }
 
-    /// The lock, for the driver; everybody else uses [`Self::with`].
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The connection with all replies in it, for whoever does not change it; everybody else uses [`Self::with`].
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Connection> {
+        let mut connection = self.connection();
+        connection.take_replies(&mut self.outbox().replies);
+        connection
     }
 
     /// Does something to the connection, then tells whom it concerns: callers whose calls ended, and the driver.
     pub(crate) fn with<R>(&self, step: impl FnOnce(&mut Connection) -> R) -> R {
-        let mut events = Vec::new();
-        let (result, driver) = {
-            let mut state = self.lock();
-            let result = step(&mut state.connection);
-            state.connection.take_events(&mut events);
-            self.after_step(&state.connection);
-            (result, state.driver.take())
-        };
+        let (result, events, driver) = self.step(step);
         events.into_iter().for_each(finish);
         if let Some(driver) = driver {
             driver.wake();
@@ -100,13 +107,74 @@ impl Link {
         result
     }
 
-    /// Keeps in step what is kept outside of the lock. To be called under it after every change.
-    pub(crate) fn after_step(&self, connection: &Connection) {
+    /// Does something to the connection. What it brings is the caller's to pass on; so is the driver's waker.
+    pub(crate) fn step<R>(
+        &self,
+        step: impl FnOnce(&mut Connection) -> R,
+    ) -> (R, Vec<Event>, Option<Waker>) {
+        let mut events = Vec::new();
+        let mut connection = self.connection();
+        let driver = {
+            let mut outbox = self.outbox();
+            connection.take_replies(&mut outbox.replies);
+            outbox.driver.take()
+        };
+        let result = step(&mut connection);
+        connection.take_events(&mut events);
         self.frame_bytes_max
             .store(connection.frame_bytes_max(), Ordering::Relaxed);
         if connection.is_closed() {
             self.room.close();
+            self.outbox().closed = true;
         }
+        (result, events, driver)
+    }
+
+    /// Answers a request; on a turn of this link the driver learns of it at its end.
+    pub(crate) fn reply(
+        &self,
+        ticket: Ticket,
+        rpc_type: i32,
+        answer: (impl Pbody, Vec<Bytes>),
+        now: Instant,
+    ) {
+        let mut outbox = self.outbox();
+        if outbox.closed {
+            return;
+        }
+        outbox.replies.push(ticket, rpc_type, answer, now);
+        if TURN.get() != Some(self.ends.id) {
+            wake(outbox);
+        }
+    }
+
+    /// Begins a turn of this thread: until it ends, replies do not wake the driver.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        TURN.set(Some(self.ends.id));
+        Turn(self)
+    }
+
+    /// Gives what is queued to `take`, which says whether it took anything. If not, the next one to queue something
+    /// wakes `driver`.
+    pub(crate) fn drain(
+        &self,
+        driver: &Waker,
+        take: impl FnOnce(&mut Connection) -> bool,
+    ) -> MutexGuard<'_, Connection> {
+        let mut connection = self.connection();
+        let mut outbox = self.outbox();
+        connection.take_replies(&mut outbox.replies);
+        outbox.driver = (!take(&mut connection)).then(|| driver.clone());
+        drop(outbox);
+        connection
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a request as soon as there is room for it.
@@ -127,8 +195,7 @@ impl Link {
         &self,
         request: &Outgoing<impl Pbody>,
     ) -> Result<(u32, Option<Duration>), CallError> {
-        let bytes =
-            request.pbody.bytes_len() + request.dbody.iter().map(bytes::Bytes::len).sum::<usize>();
+        let bytes = request.pbody.bytes_len() + request.dbody.iter().map(Bytes::len).sum::<usize>();
         // A frame that is larger than the whole room takes all of it.
         let room = u32::try_from(bytes)
             .unwrap_or(u32::MAX)
@@ -155,7 +222,7 @@ impl Link {
 
     /// A copy of all that the connection counts.
     pub(crate) fn counters(&self) -> Counters {
-        self.lock().connection.counters()
+        self.lock().counters()
     }
 
     pub(crate) fn close(&self, reason: CloseReason) {
@@ -165,15 +232,14 @@ impl Link {
 
     /// Why it is closed; meaningful only if it is.
     pub(crate) fn reason(&self) -> CloseReason {
-        self.lock()
-            .connection
+        self.connection()
             .close_reason()
             .cloned()
             .unwrap_or(CloseReason::Aborted)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().connection.is_closed()
+        self.connection().is_closed()
     }
 
     pub(crate) fn frame_bytes_max(&self) -> usize {
@@ -196,6 +262,27 @@ impl Link {
     }
 }
 
+/// A turn of [`Link::turn`]; it ends when this is dropped.
+pub(crate) struct Turn<'a>(&'a Link);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        TURN.set(None);
+        let outbox = self.0.outbox();
+        if !outbox.replies.is_empty() {
+            wake(outbox);
+        }
+    }
+}
+
+fn wake(mut outbox: MutexGuard<'_, Outbox>) {
+    let driver = outbox.driver.take();
+    drop(outbox);
+    if let Some(driver) = driver {
+        driver.wake();
+    }
+}
+
 /// Tells a caller how its call or PING ended. Requests are the driver's matter and never come here.
 pub(crate) fn finish(event: Event) {
     // A caller that has gone away wants no answer.
@@ -214,4 +301,137 @@ pub(crate) fn finish(event: Event) {
 /// The clock of everything that is not sans-io; tests can turn it.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::AtomicU64, task::Wake};
+
+    use protos::rpc::RpcMode;
+
+    use super::*;
+    use crate::{
+        frame::Walk,
+        lanes::{StreamKey, Transmit},
+        tests::link_with_requests,
+    };
+
+    #[derive(Default)]
+    struct Wakes(AtomicU64);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A server's link with requests 1 to 3 in flight, its driver asleep.
+    struct Asleep {
+        link: Arc<Link>,
+        wakes: Arc<Wakes>,
+        tickets: Vec<Ticket>,
+    }
+
+    impl Asleep {
+        fn new() -> Self {
+            let (link, tickets) = link_with_requests(3);
+            let asleep = Self {
+                link,
+                wakes: Arc::default(),
+                tickets,
+            };
+            asleep.drain(|_| false);
+            asleep
+        }
+
+        fn drain(&self, take: impl FnOnce(&mut Connection) -> bool) {
+            drop(self.link.drain(&Arc::clone(&self.wakes).into(), take));
+        }
+
+        fn reply(&self, id: usize) {
+            let answer = (Bytes::new(), Vec::new());
+            self.link
+                .reply(self.tickets[id - 1], 1, answer, Instant::now());
+        }
+
+        fn wakes(&self) -> u64 {
+            self.wakes.0.load(Ordering::Relaxed)
+        }
+
+        /// Mode and id of what leaves now.
+        fn sent(&self) -> Vec<(RpcMode, i32)> {
+            let mut out = Transmit::default();
+            self.drain(|connection| {
+                connection.transmit(&mut out);
+                !out.is_empty()
+            });
+            Walk::new(&out.take_bytes(), 1 << 20)
+                .filter_map(Result::ok)
+                .map(|frame| (frame.header.mode, frame.header.coordination_id.0))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn replies_of_a_turn_wake_the_driver_once_at_its_end() {
+        let server = Asleep::new();
+        let turn = server.link.turn();
+        server.reply(2);
+        server.reply(1);
+        assert_eq!(server.wakes(), 0);
+        drop(turn);
+        assert_eq!(server.wakes(), 1);
+        assert_eq!(
+            server.sent(),
+            [(RpcMode::Response, 2), (RpcMode::Response, 1)]
+        );
+        drop(server.link.turn());
+        assert_eq!(server.wakes(), 1, "a turn without replies wakes nobody");
+    }
+
+    #[test]
+    fn a_reply_outside_of_a_turn_wakes_the_driver_at_once() {
+        let (server, other) = (Asleep::new(), Asleep::new());
+        server.reply(1);
+        assert_eq!(server.wakes(), 1);
+        server.reply(2);
+        assert_eq!(server.wakes(), 1, "it is awake already");
+        let _turn = other.link.turn();
+        std::thread::scope(|scope| scope.spawn(|| other.reply(1)).join().is_ok());
+        assert_eq!(other.wakes(), 1, "the turn is that of another thread");
+    }
+
+    #[test]
+    fn a_reply_leaves_before_what_is_sent_after_it() {
+        let server = Asleep::new();
+        let _turn = server.link.turn();
+        server.reply(3);
+        let request = Outgoing {
+            rpc_type: 6,
+            pbody: Bytes::new(),
+            dbody: Vec::new(),
+            stream: StreamKey::default(),
+            room: 0,
+            room_wait: None,
+            began: Instant::now(),
+        };
+        // The receiving half is of no interest here.
+        let completion = tokio::sync::oneshot::channel().0;
+        let started = server
+            .link
+            .with(|connection| connection.call(request, None, completion));
+        assert!(started.is_ok());
+        assert_eq!(
+            server.sent(),
+            [(RpcMode::Response, 3), (RpcMode::Request, 1)]
+        );
+    }
+
+    #[test]
+    fn replies_after_the_end_are_dropped() {
+        let server = Asleep::new();
+        server.link.close(CloseReason::Aborted);
+        server.reply(1);
+        assert!(server.link.outbox().replies.is_empty());
+    }
 }

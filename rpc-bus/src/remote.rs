@@ -31,12 +31,32 @@ use crate::{
 const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
 
 /// How a call is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallOptions {
-    /// How long the answer may take; `None`: until the connection ends.
+    /// How long the answer may take; `None`: until the connection ends. Default 60 s.
     pub deadline: Option<Duration>,
     /// Requests of one stream leave in order; streams take turns.
     pub stream: StreamKey,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self {
+            deadline: Some(Duration::from_mins(1)),
+            stream: StreamKey::default(),
+        }
+    }
+}
+
+impl CallOptions {
+    /// For calls that may rightly wait: for a planner, or for a consumer that takes its time to acknowledge.
+    #[must_use]
+    pub fn without_deadline() -> Self {
+        Self {
+            deadline: None,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a peer answered.
@@ -231,7 +251,7 @@ impl RemoteConnection {
     /// a real Drill.
     #[must_use]
     pub fn peer_capabilities(&self) -> Option<Arc<Capabilities>> {
-        self.0.link.lock().connection.agreed().cloned()
+        self.0.link.lock().agreed().cloned()
     }
 
     /// Whether `feature` was agreed on.
@@ -250,7 +270,7 @@ impl RemoteConnection {
     /// A copy of the counters.
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
-        self.0.link.lock().connection.stats()
+        self.0.link.lock().stats()
     }
 
     /// Requests of the peer on this connection, by type.

@@ -16,7 +16,7 @@ use crate::{
     metrics::Ticket,
 };
 
-/// Messages above this are encoded before the connection is locked.
+/// Messages above this are encoded before anything is locked.
 const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
 
 /// A request as it came in. Dropping it answers with `RESPONSE_FAILURE`.
@@ -106,7 +106,7 @@ impl Responder {
         if let Some(link) = self.link.take() {
             let now = dispatch::answering(link::now());
             let answer = (pbody, dbody);
-            link.with(|connection| connection.respond(&self.ticket, rpc_type, answer, now));
+            link.reply(self.ticket, rpc_type, answer, now);
         }
     }
 

@@ -116,7 +116,7 @@ impl End {
 
     /// The one line that an operator finds about a connection.
     fn log(&self, reason: &CloseReason) {
-        let stats = self.link.lock().connection.stats();
+        let stats = self.link.lock().stats();
         let duration = link::now().saturating_duration_since(self.opened);
         tracing::info!(
             kind = reason.kind(),

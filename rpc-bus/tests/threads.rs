@@ -8,27 +8,63 @@ use std::{
 };
 
 use bytes::Bytes;
-use protos::{Plane, calls::user::RunQuery, shared::QueryId, user as pb};
+use protos::{
+    Call, Plane,
+    calls::{
+        unordered,
+        user::{CancelQuery, RunQuery},
+    },
+    rpc::Ack,
+    shared::QueryId,
+    user as pb,
+};
 use rpc_bus::{
-    Acceptor, BusRuntime, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
-    InboundRequest, Ledger, Server, ServerOptions, Verdict, connect, ledger::Limits,
+    Acceptor, BusRuntime, CallError, CallOptions, ConnectionOptions, Endpoint, Handler, Hello,
+    IdleTimeout, InboundRequest, Ledger, RemoteConnection, Server, ServerOptions, Verdict, connect,
+    ledger::Limits,
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// Every handler waits at the barrier, which no handler may do.
+/// `RUN_QUERY` waits at the barrier, which no handler may do; `CANCEL_QUERY` is started on the I/O thread, and panics
+/// where the query is that of [`panicking`].
 #[derive(Clone)]
 struct Stuck {
     barrier: Arc<Barrier>,
     io_thread: ThreadId,
 }
 
+impl Stuck {
+    fn is_on_io_thread(&self) -> bool {
+        std::thread::current().id() == self.io_thread
+    }
+}
+
 impl Handler for Stuck {
+    fn runs_inline(&self, rpc_type: i32) -> bool {
+        unordered(Plane::User, rpc_type)
+    }
+
     fn handle(&self, request: InboundRequest) {
-        assert_ne!(std::thread::current().id(), self.io_thread);
+        if request.rpc_type == CancelQuery::REQUEST {
+            let (query, _, reply) = request.decode::<CancelQuery>().unwrap();
+            assert_ne!(query, panicking());
+            reply.send(&Ack {
+                ok: Some(self.is_on_io_thread()),
+            });
+            return;
+        }
+        assert!(!self.is_on_io_thread());
         self.barrier.wait();
         self.barrier.wait();
         let (_, _, reply) = request.decode::<RunQuery>().unwrap();
         reply.send(&QueryId::default());
+    }
+}
+
+fn panicking() -> QueryId {
+    QueryId {
+        part1: Some(13),
+        ..QueryId::default()
     }
 }
 
@@ -51,8 +87,15 @@ fn one_thread() -> Runtime {
         .unwrap()
 }
 
+/// Whether it was handled on the I/O thread.
+async fn cancel(connection: &RemoteConnection, query: QueryId) -> Result<bool, CallError> {
+    let options = CallOptions::default();
+    let answer = connection.call::<CancelQuery>(&query, vec![], options);
+    Ok(answer.await?.message.ok())
+}
+
 #[test]
-fn pings_are_answered_while_every_worker_is_busy() {
+fn pings_and_requests_without_order_are_answered_while_every_worker_is_busy() {
     let (io, app, client) = (one_thread(), one_thread(), one_thread());
     let cpu = Arc::new(
         rayon::ThreadPoolBuilder::new()
@@ -105,7 +148,11 @@ fn pings_are_answered_while_every_worker_is_busy() {
         barrier.wait();
         for _ in 0..10 {
             assert!(connection.ping().await.is_ok());
+            assert_eq!(cancel(&connection, QueryId::default()).await, Ok(true));
         }
+        let failure = cancel(&connection, panicking()).await.unwrap_err();
+        assert!(failure.to_string().contains("the handler panicked"));
+        assert_eq!(cancel(&connection, QueryId::default()).await, Ok(true));
         barrier.wait();
         assert!(call.await.is_ok());
     });

@@ -6,7 +6,11 @@ use std::{
 };
 
 use protos::{
-    calls::user::{CancelQuery, GetServerMeta, ResumePausedQuery, RunQuery},
+    Plane,
+    calls::{
+        unordered,
+        user::{CancelQuery, GetServerMeta, ResumePausedQuery, RunQuery},
+    },
     coord::DrillbitEndpoint,
     error::ErrorType,
     id::QueryId,
@@ -41,6 +45,11 @@ pub(crate) struct UserConnection {
 }
 
 impl Handler for UserConnection {
+    // Only CANCEL_QUERY: it sets a flag. So it works while all threads for queries are busy.
+    fn runs_inline(&self, rpc_type: i32) -> bool {
+        unordered(Plane::User, rpc_type)
+    }
+
     fn handle(&self, request: InboundRequest) {
         match RpcType::try_from(request.rpc_type) {
             Ok(RpcType::RunQuery) => self.run_query(request),

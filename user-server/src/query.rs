@@ -111,8 +111,8 @@ impl Query {
     /// In order with the other frames of this query, and as slow as the client wants.
     pub(crate) fn call_options(&self) -> CallOptions {
         CallOptions {
-            deadline: None,
             stream: self.stream,
+            ..CallOptions::without_deadline()
         }
     }
 }

@@ -6,6 +6,9 @@ mod capabilities;
 mod handshake;
 mod heartbeat;
 mod limits;
+mod link;
 mod metrics;
 mod pair;
 mod simulation;
+
+pub(crate) use link::link_with_requests;

@@ -1,0 +1,56 @@
+//! The link of a connection that no driver serves.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use protos::{Plane, rpc::RpcMode};
+
+use super::pair::REQUEST;
+use crate::{
+    connection::{Connection, Event, IdleTimeout},
+    frame::{CoordinationId, Frame, Header},
+    lanes::Transmit,
+    ledger::{Ledger, Limits},
+    link::{Ends, Link},
+    metrics::Ticket,
+    options::ConnectionOptions,
+};
+
+/// A server's link, open, with that many requests in flight: 1, 2, ...
+pub(crate) fn link_with_requests(requests: i32) -> (Arc<Link>, Vec<Ticket>) {
+    let (now, ledger) = (Instant::now(), Ledger::root("test", Limits::default()));
+    let options = ConnectionOptions::bit_server();
+    let mut connection = Connection::server(Plane::Data, options, &ledger, now);
+    connection.handle_frame(request(0, 0), now);
+    connection.open(Bytes::new(), IdleTimeout::Keep);
+    (1..=requests).for_each(|id| connection.handle_frame(request(id, REQUEST), now));
+    // The answer to the handshake is gone.
+    connection.transmit(&mut Transmit::default());
+    let mut events = Vec::new();
+    connection.take_events(&mut events);
+    let tickets = events.into_iter().filter_map(|event| match event {
+        Event::Request { ticket, .. } => Some(ticket),
+        _ => None,
+    });
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let ends = Ends {
+        id: 1,
+        plane: Plane::Data,
+        local: here,
+        peer: here,
+        tls: None,
+    };
+    (Link::new(ends, connection, 1 << 20), tickets.collect())
+}
+
+fn request(id: i32, rpc_type: i32) -> Frame {
+    Frame {
+        header: Header {
+            mode: RpcMode::Request,
+            coordination_id: CoordinationId(id),
+            rpc_type,
+        },
+        pbody: Bytes::new(),
+        dbody: Bytes::new(),
+    }
+}
