@@ -108,13 +108,13 @@ impl Heartbeat {
             departure: Departure::Queued(now),
             completion,
         });
-        if let Some(due) = &mut self.paused {
-            *due = now + self.paused_interval;
-        }
     }
 
     /// A beat has come; whether the one before was missed, and whether to send PING.
     pub(crate) fn on_beat(&mut self, now: Instant) -> (bool, bool) {
+        if let Some(due) = &mut self.paused {
+            *due = now + self.paused_interval;
+        }
         let Some(beats) = self.beats else {
             return (false, true);
         };

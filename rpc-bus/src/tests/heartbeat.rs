@@ -157,6 +157,22 @@ fn resuming_gives_the_peer_a_whole_timeout_again() {
 }
 
 #[test]
+fn a_long_pause_with_beats_never_wants_to_be_called_at_once_again() {
+    let beats = ConnectionOptions {
+        beats: Some(Beats::default()),
+        ..ConnectionOptions::bit()
+    };
+    let mut pair = Pair::open_with(beats, ConnectionOptions::bit_server());
+    pair.client.connection.pause_reading(pair.now);
+    for _ in 0..200 {
+        pair.now += 10 * SECOND;
+        pair.client.timeout(pair.now);
+        let next = pair.client.connection.poll_timeout();
+        assert!(next.is_some_and(|next| next > pair.now));
+    }
+}
+
+#[test]
 fn a_ping_on_demand_measures_the_round_trip_from_when_it_left() {
     let mut pair = Pair::default();
     let (completion, mut round_trip) = oneshot::channel();

@@ -39,7 +39,7 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new(connection: Connection, ledger: Ledger) -> Self {
+    pub(super) fn new(connection: Connection, ledger: Ledger) -> Self {
         let bodies = BodyPool::new(BodyPoolOptions::default());
         let decoder = FrameDecoder::new(1 << 20, bodies, ledger.clone());
         Self {
