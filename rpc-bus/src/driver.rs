@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -35,6 +35,9 @@ const STAGING_BYTES_MIN: usize = 4 * 1024;
 const SETTLE_ROUNDS_MAX: u32 = 8;
 /// A queue of this many frames is written at once.
 const SETTLE_FRAMES_MAX: usize = 256;
+
+/// After so long a time others on the thread get their turn, however much there is to read and to write.
+const TURN_TIME: Duration = Duration::from_micros(200);
 
 const _: () = assert!(STAGING_BYTES_MIN <= STAGING_BYTES);
 
@@ -383,6 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         let driver = &mut *self;
         // Being polled may mean that the waker was used up.
         driver.wakes = false;
+        let mut turn = Turn::default();
         while driver.seen.stage == Stage::Running {
             let paused = driver.seen.reading_is_paused;
             let read = if paused || driver.mailbox.poll_room(cx).is_pending() {
@@ -398,6 +402,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
                 }
             }
             if read.is_ready() || write.is_ready() {
+                if turn.is_over() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 continue;
             }
             if !driver.wakes {
@@ -411,6 +419,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             }
         }
         driver.poll_close(cx)
+    }
+}
+
+/// How long a driver has kept its thread busy. The bus's clock may stand still, this one may not.
+#[derive(Default)]
+struct Turn {
+    began: Option<Instant>,
+}
+
+impl Turn {
+    fn is_over(&mut self) -> bool {
+        // A driver that has just one thing to do never looks at the clock twice.
+        self.began.get_or_insert_with(Instant::now).elapsed() >= TURN_TIME
     }
 }
 

@@ -83,7 +83,7 @@ async fn unanswered(
 ) -> Vec<impl Future<Output = Result<Answer<QueryId>, CallError>> + use<>> {
     let (request, mut calls) = (query(plan::KEEP), Vec::new());
     for _ in 0..count {
-        let call = client.start::<RunQuery>(&request, vec![], CallOptions::default());
+        let call = client.start::<RunQuery>(&request, vec![], CallOptions::without_deadline());
         calls.push(call.await.unwrap());
     }
     calls

@@ -155,3 +155,22 @@ async fn a_flood_of_refused_handshakes_leaves_nothing_and_others_are_served() {
     drop(client);
     scene.finish().await;
 }
+
+#[tokio::test]
+async fn peers_that_flood_leave_others_their_turn() {
+    let scene = Scene::new().await;
+    let client = scene.connect().await;
+    let mut floods = Vec::new();
+    for _ in 0..8 {
+        floods.push(scene.raw_open().await.into_socket());
+    }
+    // The server gets no time to read before all of it is there.
+    let pings = frame(RpcMode::Ping, 0, 0, &[8, 1], &[]).repeat(80_000);
+    let sent: usize = floods.iter().map(|s| s.try_write(&pings).unwrap()).sum();
+    assert!(run(&client, plan::ECHO).await.is_ok());
+    let connections = scene.server.connections();
+    let read: u64 = connections.iter().map(|c| c.stats().bytes_received).sum();
+    assert!(read < sent as u64 / 2, "{read} of {sent}");
+    drop((floods, client));
+    scene.finish().await;
+}
