@@ -20,8 +20,8 @@ use protos::{
 };
 use rpc_bus::{
     Acceptor, BusRuntime, CallError, CallOptions, ConnectionOptions, Endpoint, Handler, Hello,
-    IdleTimeout, InboundRequest, Ledger, RemoteConnection, Server, ServerOptions, Verdict, connect,
-    ledger::Limits,
+    IdleTimeout, InboundRequest, Ledger, PendingAnswer, RemoteConnection, Server, ServerOptions,
+    Verdict, connect, ledger::Limits,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -79,12 +79,79 @@ impl Acceptor for Stuck {
     }
 }
 
-fn one_thread() -> Runtime {
+fn threads(count: usize) -> Runtime {
     Builder::new_multi_thread()
-        .worker_threads(1)
+        .worker_threads(count)
         .enable_all()
         .build()
         .unwrap()
+}
+
+/// A server with an I/O thread and some workers of its own, and a client with one thread.
+struct Bench {
+    io: Runtime,
+    app: Runtime,
+    client: Runtime,
+    /// Keeps the connections of the client.
+    client_bus: BusRuntime,
+    cpu: Arc<rayon::ThreadPool>,
+    ledger: Ledger,
+}
+
+impl Bench {
+    fn new(workers: usize) -> Self {
+        let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let (cpu, client) = (Arc::new(cpu.unwrap()), threads(1));
+        let here = client.handle().clone();
+        Self {
+            io: threads(1),
+            app: threads(workers),
+            client_bus: BusRuntime::new(vec![here.clone()], here, Arc::clone(&cpu)),
+            client,
+            cpu,
+            ledger: Ledger::root("test", Limits::default()),
+        }
+    }
+
+    fn stuck(&self) -> Stuck {
+        let id = self.io.spawn(async { std::thread::current().id() });
+        Stuck {
+            barrier: Arc::new(Barrier::new(2)),
+            io_thread: self.io.block_on(id).unwrap(),
+        }
+    }
+
+    async fn serve(&self, stuck: &Stuck) -> Server {
+        let (io, app) = (self.io.handle().clone(), self.app.handle().clone());
+        let server = Server::bind(
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            Plane::User,
+            BusRuntime::new(vec![io], app, Arc::clone(&self.cpu)),
+            ServerOptions::new(ConnectionOptions::user_server()),
+            self.ledger.clone(),
+            Arc::new(stuck.clone()),
+        );
+        server.await.unwrap()
+    }
+
+    async fn connect(&self, server: &Server, stuck: &Stuck) -> RemoteConnection {
+        let to = Endpoint::new(server.local_addr(), Plane::User);
+        let connection = connect(
+            &to,
+            &self.client_bus,
+            ConnectionOptions::user_client(),
+            self.ledger.clone(),
+            Bytes::new(),
+            Arc::new(stuck.clone()),
+        );
+        connection.await.unwrap().0
+    }
+}
+
+async fn run_query(connection: &RemoteConnection) -> PendingAnswer<QueryId> {
+    let request = pb::RunQuery::default();
+    let call = connection.start::<RunQuery>(&request, vec![], CallOptions::default());
+    call.await.unwrap()
 }
 
 /// Whether it was handled on the I/O thread.
@@ -96,56 +163,14 @@ async fn cancel(connection: &RemoteConnection, query: QueryId) -> Result<bool, C
 
 #[test]
 fn pings_and_requests_without_order_are_answered_while_every_worker_is_busy() {
-    let (io, app, client) = (one_thread(), one_thread(), one_thread());
-    let cpu = Arc::new(
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .build()
-            .unwrap(),
-    );
-    let io_thread = io
-        .block_on(io.spawn(async { std::thread::current().id() }))
-        .unwrap();
-    let stuck = Stuck {
-        barrier: Arc::new(Barrier::new(2)),
-        io_thread,
-    };
-    let barrier = Arc::clone(&stuck.barrier);
-    let server_runtime = BusRuntime::new(
-        vec![io.handle().clone()],
-        app.handle().clone(),
-        Arc::clone(&cpu),
-    );
-    let here = client.handle().clone();
-    let client_runtime = BusRuntime::new(vec![here.clone()], here, cpu);
-    client.block_on(async {
-        let ledger = Ledger::root("test", Limits::default());
-        let options = ServerOptions::new(ConnectionOptions::user_server());
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Server::bind(
-            addr,
-            Plane::User,
-            server_runtime,
-            options,
-            ledger.clone(),
-            Arc::new(stuck.clone()),
-        );
-        let server = server.await.unwrap();
-        let to = Endpoint::new(server.local_addr(), Plane::User);
-        let connection = connect(
-            &to,
-            &client_runtime,
-            ConnectionOptions::user_client(),
-            ledger.clone(),
-            Bytes::new(),
-            Arc::new(stuck),
-        );
-        let (connection, _) = connection.await.unwrap();
-        let request = pb::RunQuery::default();
-        let call = connection.start::<RunQuery>(&request, vec![], CallOptions::default());
-        let call = call.await.unwrap();
+    let bench = Bench::new(1);
+    let stuck = bench.stuck();
+    bench.client.block_on(async {
+        let server = bench.serve(&stuck).await;
+        let connection = bench.connect(&server, &stuck).await;
+        let call = run_query(&connection).await;
         // The only worker of the server is inside the handler from here to the second wait.
-        barrier.wait();
+        stuck.barrier.wait();
         for _ in 0..10 {
             assert!(connection.ping().await.is_ok());
             assert_eq!(cancel(&connection, QueryId::default()).await, Ok(true));
@@ -153,7 +178,23 @@ fn pings_and_requests_without_order_are_answered_while_every_worker_is_busy() {
         let failure = cancel(&connection, panicking()).await.unwrap_err();
         assert!(failure.to_string().contains("the handler panicked"));
         assert_eq!(cancel(&connection, QueryId::default()).await, Ok(true));
-        barrier.wait();
+        stuck.barrier.wait();
         assert!(call.await.is_ok());
+    });
+}
+
+#[test]
+fn handlers_of_two_connections_run_at_the_same_time() {
+    let bench = Bench::new(2);
+    let stuck = bench.stuck();
+    bench.client.block_on(async {
+        let server = bench.serve(&stuck).await;
+        let one = bench.connect(&server, &stuck).await;
+        let other = bench.connect(&server, &stuck).await;
+        // Their handlers wait for each other.
+        let calls = [run_query(&one).await, run_query(&other).await];
+        for call in calls {
+            assert!(call.await.is_ok());
+        }
     });
 }
