@@ -205,7 +205,7 @@ impl Net {
         let wire = self.random.random_range(0..self.wires.len());
         let side = self.random.random_range(0..2);
         match self.random.random_range(0..100) {
-            0..70 if self.wires[wire].is_open[side] => self.call(wire, side),
+            0..70 if self.wires[wire].is_open[side] => self.call_some(wire, side),
             70..78 => self.give_up(wire, side),
             78..82 => self.ping(wire, side),
             82..90 => self.stall(wire, side),
@@ -218,6 +218,12 @@ impl Net {
         if self.wires[wire].peers[0].closed_at.is_some() && self.wires.len() < 3 * CONNECTIONS {
             self.connect();
         }
+    }
+
+    /// Now and then several at once, which leave and arrive together.
+    fn call_some(&mut self, wire: usize, side: usize) {
+        let calls = [1, 1, 1, 4][self.random.random_range(0..4)];
+        (0..calls).for_each(|_| self.call(wire, side));
     }
 
     fn call(&mut self, wire: usize, side: usize) {
