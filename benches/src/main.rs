@@ -46,7 +46,8 @@ Cases (units) and variants:
         ours, drill
   rpc   latency-1, inflight-64, inflight-1024, conns-8x64 (p50_us, p99_us, req_s, cpu_us_op of both ends),
         under-bulk (p50_us, p99_us, req_s, bulk_GB_s), idle-10000 (KiB_conn of one end)
-        bus, bus-tls, tonic, tonic-tuned, tarpc (these three with feature `peers`), raw (bare sockets)
+        bus, bus-inline (handlers on the I/O thread), bus-tls, raw (bare sockets);
+        with feature `peers` tonic, tonic-tuned, tarpc
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";

@@ -20,7 +20,8 @@
 //! | variant | what |
 //! |---|---|
 //! | `bus` | the handler runs off the I/O thread |
-//! | `bus-tls` | the same with TLS 1.3; nobody else here has TLS |
+//! | `bus-inline` | it runs on the I/O thread, as is allowed to messages without order |
+//! | `bus-tls` | off the I/O thread, with TLS 1.3; nobody else here has TLS |
 //! | `tonic` | unary gRPC as it comes; hyper lets 200 calls of a connection be under way at a time |
 //! | `tonic-tuned` | 4,096 calls under way, 4 MiB and 16 MiB windows, 2 MiB frames, a longer queue of requests |
 //! | `tarpc` | bincode over TCP without delay, 4,096 calls under way |
@@ -69,9 +70,14 @@ pub(crate) const BASE: &str = "tonic";
 /// What it is expected to show.
 pub(crate) const TARGETS: &[Target] = &[
     latency("bus", "tonic", 0.6, 0.5),
+    latency("bus-inline", "tonic", 0.5, 0.4),
+    latency("bus-inline", "raw", 1.5, 1.2),
     rate("inflight-64", "bus", "tonic", 15.0, 25.0),
+    rate("inflight-64", "bus-inline", "tonic", 25.0, 40.0),
     rate("inflight-1024", "bus", "tonic", 25.0, 50.0),
+    rate("inflight-1024", "bus-inline", "tonic", 40.0, 80.0),
     rate("conns-8x64", "bus", "tonic", 25.0, 50.0),
+    rate("conns-8x64", "bus-inline", "tonic", 40.0, 80.0),
     Target::ratio(
         "inflight-1024",
         "req_s",
@@ -102,7 +108,15 @@ const LOADS: [Load; 5] = [
     },
 ];
 /// All of them, those of [`variant`] and [`RAW`].
-const VARIANTS: [&str; 6] = ["bus", "bus-tls", "tonic", "tonic-tuned", "tarpc", RAW];
+const VARIANTS: [&str; 7] = [
+    "bus",
+    "bus-inline",
+    "bus-tls",
+    "tonic",
+    "tonic-tuned",
+    "tarpc",
+    RAW,
+];
 const RAW: &str = "raw";
 
 const fn latency(variant: &'static str, base: &'static str, most: f64, stretch: f64) -> Target {
@@ -239,7 +253,12 @@ impl Run<'_> {
 fn variant(name: &str, certificate: &Path) -> Result<Box<dyn AnyStack>> {
     Ok(match name {
         "bus" => Box::new(bus::Bus::default()),
+        "bus-inline" => Box::new(bus::Bus {
+            inline: true,
+            tls: None,
+        }),
         "bus-tls" => Box::new(bus::Bus {
+            inline: false,
             tls: Some(certificate.to_owned()),
         }),
         #[cfg(feature = "peers")]

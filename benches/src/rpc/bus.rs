@@ -27,6 +27,8 @@ const CONNECTIONS_MAX: usize = 1 << 20;
 /// The bus.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
+    /// Whether the handler runs on the I/O thread.
+    pub(super) inline: bool,
     /// With TLS, of the certificate in this directory.
     pub(super) tls: Option<PathBuf>,
 }
@@ -38,13 +40,16 @@ pub(super) struct Caller {
 }
 
 /// Answers every custom message with itself but without its body, and nothing else.
-struct Echo;
+#[derive(Clone, Copy)]
+struct Echo {
+    inline: bool,
+}
 
 impl Acceptor for Echo {
     fn accept(&self, _: Hello) -> Verdict {
         Verdict::Open {
             reply: Bytes::new(),
-            handler: Arc::new(Self),
+            handler: Arc::new(*self),
             idle_timeout: IdleTimeout::Keep,
         }
     }
@@ -59,6 +64,10 @@ impl Handler for Echo {
         if let Some((message, _, reply)) = request.decode::<Custom>() {
             reply.send(&message);
         }
+    }
+
+    fn runs_inline(&self, _: i32) -> bool {
+        self.inline
     }
 }
 
@@ -91,8 +100,10 @@ impl Bus {
         };
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (bus, ledger) = (threads.bus().clone(), ledger("server"));
-        let control = Plane::Control;
-        Ok(Server::bind(any_port, control, bus, options, ledger, Arc::new(Echo)).await?)
+        let echo = Arc::new(Echo {
+            inline: self.inline,
+        });
+        Ok(Server::bind(any_port, Plane::Control, bus, options, ledger, echo).await?)
     }
 }
 
@@ -109,8 +120,10 @@ impl Client for Caller {
             ..Endpoint::new(server, Plane::Control)
         };
         let (options, hello) = (ConnectionOptions::bit(), Bytes::new());
-        let (bus, ledger, nobody) = (self.threads.bus(), ledger("client"), Arc::new(Echo));
-        let (connection, _) = connect(&to, bus, options, ledger, hello, nobody).await?;
+        let (bus, ledger) = (self.threads.bus(), ledger("client"));
+        // Nobody calls a client.
+        let echo = Arc::new(Echo { inline: false });
+        let (connection, _) = connect(&to, bus, options, ledger, hello, echo).await?;
         Ok(connection)
     }
 }
