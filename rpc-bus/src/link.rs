@@ -90,11 +90,10 @@ impl Link {
         })
     }
 
-    /// The connection with all replies in it, for whoever does not change it; everybody else uses [`Self::with`].
+    /// The connection, without the replies on their way to it, for whoever does not change it: taking them is for those
+    /// who see to it that the driver writes them, as [`Self::with`] does.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Connection> {
-        let mut connection = self.connection();
-        connection.take_replies(&mut self.outbox().replies);
-        connection
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something to the connection, then tells whom it concerns: callers whose calls ended, and the driver.
@@ -113,7 +112,7 @@ impl Link {
         step: impl FnOnce(&mut Connection) -> R,
     ) -> (R, Vec<Event>, Option<Waker>) {
         let mut events = Vec::new();
-        let mut connection = self.connection();
+        let mut connection = self.lock();
         let driver = {
             let mut outbox = self.outbox();
             connection.take_replies(&mut outbox.replies);
@@ -161,16 +160,12 @@ impl Link {
         driver: &Waker,
         take: impl FnOnce(&mut Connection) -> bool,
     ) -> MutexGuard<'_, Connection> {
-        let mut connection = self.connection();
+        let mut connection = self.lock();
         let mut outbox = self.outbox();
         connection.take_replies(&mut outbox.replies);
         outbox.driver = (!take(&mut connection)).then(|| driver.clone());
         drop(outbox);
         connection
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -232,14 +227,14 @@ impl Link {
 
     /// Why it is closed; meaningful only if it is.
     pub(crate) fn reason(&self) -> CloseReason {
-        self.connection()
+        self.lock()
             .close_reason()
             .cloned()
             .unwrap_or(CloseReason::Aborted)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.connection().is_closed()
+        self.lock().is_closed()
     }
 
     pub(crate) fn frame_bytes_max(&self) -> usize {
@@ -378,6 +373,7 @@ mod tests {
         let turn = server.link.turn();
         server.reply(2);
         server.reply(1);
+        assert_eq!(server.link.lock().stats().requests_in_flight, 3);
         assert_eq!(server.wakes(), 0);
         drop(turn);
         assert_eq!(server.wakes(), 1);
