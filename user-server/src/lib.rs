@@ -48,5 +48,5 @@ pub use error::UserError;
 pub use handshake::SERVER_NAME;
 pub use meta::server_meta;
 pub use options::UserServerOptions;
-pub use registry::QuerySnapshot;
+pub use registry::{Queries, QueryCounts, QuerySnapshot};
 pub use server::UserServer;

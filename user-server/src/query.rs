@@ -12,7 +12,11 @@ use rpc_bus::{CallError, CallOptions, Feature, RemoteConnection, StreamKey, ledg
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    engine::QueryRequest, error::UserError, registry::Entry, result::Delivery, server::Shared,
+    engine::QueryRequest,
+    error::UserError,
+    registry::{Ending, Entry},
+    result::Delivery,
+    server::Shared,
     session::SessionSlot,
 };
 
@@ -56,6 +60,12 @@ impl Query {
                 Err(_) => Err(Failure::Query(UserError::panicked())),
             },
         };
+        self.entry.ended(match &ended {
+            Ok(QueryState::Canceled) => Ending::Canceled,
+            Ok(_) => Ending::Completed,
+            Err(Failure::Query(_)) => Ending::Failed,
+            Err(Failure::Lost(_)) => Ending::Lost,
+        });
         match ended {
             Ok(state) => self.finish(state, None).await,
             Err(Failure::Query(error)) => self.finish(QueryState::Failed, Some(error)).await,

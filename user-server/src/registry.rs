@@ -13,9 +13,49 @@ use dashmap::DashMap;
 use protos::{id::QueryId, shared::query_result::QueryState};
 use tokio_util::sync::CancellationToken;
 
-/// All running queries of a server. Clones are the same.
+/// All running queries of a server, and how many have ended. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct Queries(Arc<DashMap<QueryId, Arc<Progress>>>);
+pub struct Queries(Arc<Registry>);
+
+#[derive(Default)]
+struct Registry {
+    running: DashMap<QueryId, Arc<Progress>>,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    completed: AtomicU64,
+    failed: AtomicU64,
+    canceled: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// How many queries a server has had. Each ends in one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueryCounts {
+    /// Those that are running.
+    pub running: u64,
+    /// Those that ended with their last row.
+    pub completed: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Those that were cancelled, also by the end of their connection.
+    pub canceled: u64,
+    /// Those whose client was gone before it could be told.
+    pub lost: u64,
+    /// Rows sent by all of them.
+    pub rows: u64,
+    /// Bytes of batches sent by all of them.
+    pub bytes: u64,
+}
+
+/// How a query ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    Completed,
+    Failed,
+    Canceled,
+    Lost,
+}
 
 /// How far a query is.
 struct Progress {
@@ -66,7 +106,7 @@ impl Queries {
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         });
-        self.0.insert(id, Arc::clone(&progress));
+        self.0.running.insert(id, Arc::clone(&progress));
         Entry {
             queries: self.clone(),
             id,
@@ -76,23 +116,50 @@ impl Queries {
 
     /// Asks for the end of a query. Nothing happens if there is none of that name.
     pub(crate) fn cancel(&self, id: QueryId) {
-        if let Some(progress) = self.0.get(&id) {
+        if let Some(progress) = self.0.running.get(&id) {
             progress.set_state(QueryState::CancellationRequested);
             progress.cancel.cancel();
         }
     }
 
-    pub(crate) fn snapshot(&self) -> Vec<QuerySnapshot> {
-        self.0
+    /// The queries that are running, in no order.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<QuerySnapshot> {
+        let running = &self.0.running;
+        running
             .iter()
             .map(|entry| entry.value().snapshot(*entry.key()))
             .collect()
+    }
+
+    /// How many there are and were.
+    #[must_use]
+    pub fn counts(&self) -> QueryCounts {
+        let Registry {
+            running,
+            rows,
+            bytes,
+            completed,
+            failed,
+            canceled,
+            lost,
+        } = &*self.0;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        QueryCounts {
+            running: running.len() as u64,
+            completed: read(completed),
+            failed: read(failed),
+            canceled: read(canceled),
+            lost: read(lost),
+            rows: read(rows),
+            bytes: read(bytes),
+        }
     }
 }
 
 impl fmt::Debug for Queries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Queries").field(&self.0.len()).finish()
+        f.debug_tuple("Queries").field(&self.counts()).finish()
     }
 }
 
@@ -137,16 +204,32 @@ impl Entry {
     }
 
     pub(crate) fn sent(&self, rows: usize, bytes: usize) {
-        self.progress.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.progress
-            .bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        let (rows, bytes) = (rows as u64, bytes as u64);
+        let registry = &self.queries.0;
+        for counter in [&self.progress.rows, &registry.rows] {
+            counter.fetch_add(rows, Ordering::Relaxed);
+        }
+        for counter in [&self.progress.bytes, &registry.bytes] {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts how the query ended; to be called once.
+    pub(crate) fn ended(&self, ending: Ending) {
+        let registry = &self.queries.0;
+        let counter = match ending {
+            Ending::Completed => &registry.completed,
+            Ending::Failed => &registry.failed,
+            Ending::Canceled => &registry.canceled,
+            Ending::Lost => &registry.lost,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.queries.0.remove(&self.id);
+        self.queries.0.running.remove(&self.id);
     }
 }
 
@@ -171,8 +254,13 @@ mod tests {
         assert_eq!((query.rows, query.bytes, &*query.user), (10, 80, "alice"));
         assert_eq!(query.state, QueryState::CancellationRequested);
         assert!(token.is_cancelled());
+        entry.ended(Ending::Canceled);
         drop(entry);
         assert!(queries.snapshot().is_empty());
+        let counts = queries.counts();
+        assert_eq!((counts.running, counts.canceled), (0, 1));
+        assert_eq!((counts.completed, counts.failed, counts.lost), (0, 0, 0));
+        assert_eq!((counts.rows, counts.bytes), (10, 80));
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl UserServer {
         self.shared.queries.snapshot()
     }
 
+    /// Running and ended queries, for whoever watches the server.
+    #[must_use]
+    pub fn query_registry(&self) -> &Queries {
+        &self.shared.queries
+    }
+
     /// Refuses new queries, waits up to `grace` for the running ones, then closes all connections.
     pub async fn shutdown(self, grace: Duration) {
         let tasks = self.shared.lock_tasks().take();
