@@ -1,23 +1,27 @@
 //! How to reach the Drillbit that statements run on, as often as needed.
 
-use client::{Client, ClientOptions};
+use client::{Client, ClientError, ClientOptions};
 use rpc_bus::{
-    BusRuntime,
+    BusRuntime, CloseReason, ConnectError,
     auth::Password,
+    frame::{DecodeError, FrameErrorKind},
     ledger::{Ledger, Limits},
+    tls::{TlsClient, TlsError},
 };
 
 use crate::{
     cli::{Exit, Failure},
     node::{Node, USER_PORT},
+    version,
 };
 
-/// Who connects.
+/// Who connects, and over what.
 #[derive(Debug, Default)]
 pub(crate) struct Login {
     pub(crate) user: Option<String>,
-    pub(crate) password: Option<String>,
+    pub(crate) password: Option<Password>,
     pub(crate) schema: Option<String>,
+    pub(crate) tls: Option<TlsClient>,
 }
 
 /// An address and how to say hello there.
@@ -51,7 +55,7 @@ impl Connector {
         client.map_err(|error| {
             Failure::new(
                 Exit::NoConnection,
-                format_args!("{}: {error}", self.address),
+                format_args!("{}: {error}{}", self.address, way_out(&error)),
             )
         })
     }
@@ -60,10 +64,34 @@ impl Connector {
 fn options(bus: &BusRuntime, login: Login) -> ClientOptions {
     let ledger = Ledger::root("client", Limits::default());
     let mut options = ClientOptions::new(bus.clone(), ledger);
+    options.connection.capabilities = Some(version::capabilities().into());
     options.user = login.user;
-    options.password = login.password.map(Password::from);
+    options.password = login.password;
     options.schema = login.schema;
+    options.tls = login.tls;
     options
+}
+
+/// What may help, in words of the command line.
+fn way_out(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Authentication { .. } => {
+            "; who are you? -u NAME with --ask-password, --password-file FILE or DRILLBIT_PASSWORD"
+        }
+        ClientError::Connect(ConnectError::Tls(error)) => match error {
+            TlsError::UnknownIssuer => "; --tls-ca FILE names authorities to trust",
+            TlsError::NameMismatch { .. } => {
+                "; --tls-server-name HOST says whose certificate is expected"
+            }
+            TlsError::CertificateRequired => "; --tls-cert FILE and --tls-key FILE name one",
+            TlsError::NotTls | TlsError::ClosedInHandshake => "; without TLS: leave out --tls",
+            _ => "",
+        },
+        ClientError::Connect(ConnectError::Lost(CloseReason::Decode(DecodeError::Frame(
+            error,
+        )))) if error.kind == FrameErrorKind::TlsRecord => "; --tls speaks TLS",
+        _ => "",
+    }
 }
 
 /// `host` and `[::1]` get Drill's port.

@@ -4,18 +4,25 @@
 //!   another name;
 //! - [`node::Node`] is a running node, to be embedded;
 //! - [`engine`] runs SQL on `DataFusion` behind the user plane.
+//!
+//! `config` is the one file that configures all of it, `http` and `metrics` how it is watched.
 
 pub mod cli;
+mod config;
 mod connector;
 pub mod engine;
+mod http;
 mod inspect;
+mod metrics;
 pub mod node;
 mod output;
 mod progress;
 mod query;
+mod security;
 mod shell;
 mod signals;
 mod statement;
 mod threads;
+mod version;
 
 pub use threads::{ThreadOptions, Threads};

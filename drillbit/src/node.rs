@@ -4,18 +4,27 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rpc_bus::{
     BusRuntime,
     ledger::{Ledger, Limits},
+    task::Tasks,
 };
 use user_server::{UserServer, UserServerOptions};
 
 use crate::{
     engine::{DrillEngine, EngineError, EngineOptions},
+    http::HttpServer,
+    metrics::Watched,
+    security::Security,
     threads::{ThreadOptions, Threads},
+};
+
+pub use crate::{
+    http::HttpOptions,
+    security::{SecurityError, SecurityOptions},
 };
 
 /// Where clients of Drill look for a Drillbit.
@@ -35,6 +44,12 @@ pub struct NodeOptions {
     pub user_server: UserServerOptions,
     /// How queries run.
     pub engine: EngineOptions,
+    /// How the node is watched over HTTP. Default `None`: it is not.
+    pub http: Option<HttpOptions>,
+    /// Certificates and users. Default: none. They take the place of those in `user_server`.
+    pub security: SecurityOptions,
+    /// How often their files are looked at for changes. Default 10 s.
+    pub reload_interval: Duration,
 }
 
 impl Default for NodeOptions {
@@ -45,6 +60,9 @@ impl Default for NodeOptions {
             threads: ThreadOptions::default(),
             user_server: UserServerOptions::default(),
             engine: EngineOptions::default(),
+            http: None,
+            security: SecurityOptions::default(),
+            reload_interval: Duration::from_secs(10),
         }
     }
 }
@@ -58,6 +76,9 @@ pub enum NodeError {
     /// The engine refuses its options.
     #[error("cannot set up the engine: {0}")]
     Engine(#[source] EngineError),
+    /// Certificates or users cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The address is in use, or not one of this machine.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
@@ -70,9 +91,12 @@ pub enum NodeError {
 
 /// A running node. Dropping it ends it at once; [`Node::shutdown`] lets queries finish.
 pub struct Node {
-    // Fields drop in this order: the server's tasks run on the threads.
+    // Fields drop in this order: the servers' tasks run on the threads.
+    _watching: Tasks,
+    http: Option<HttpServer>,
     server: UserServer,
     ledger: Ledger,
+    security: Arc<Security>,
     threads: Threads,
 }
 
@@ -83,29 +107,43 @@ impl Node {
     /// # Errors
     /// [`NodeError`] says which part failed.
     pub fn start(options: &NodeOptions) -> Result<Self, NodeError> {
+        let started = Instant::now();
         let threads = Threads::start(&options.threads).map_err(NodeError::Threads)?;
         let engine = DrillEngine::try_new(&options.engine).map_err(NodeError::Engine)?;
         let limits = Limits {
             bytes: Some(options.connection_bytes_max),
             ..Limits::default()
         };
-        let ledger = Ledger::root("process", limits);
-        let server = threads.block_on(UserServer::bind(
-            options.user_addr,
-            threads.bus().clone(),
-            options.user_server.clone(),
-            ledger.clone(),
-            Arc::new(engine),
-        ));
-        let server = server.map_err(|source| NodeError::Listen {
-            addr: options.user_addr,
-            source,
+        let parts = Parts {
+            bus: threads.bus(),
+            ledger: Ledger::root("process", limits),
+            engine: Arc::new(engine),
+            security: Arc::new(Security::open(&options.security, threads.bus())?),
+            started,
+        };
+        let (server, http) = threads.block_on(async {
+            let server = parts.user_server(options).await?;
+            let http = parts.http_server(options, &server).await?;
+            Ok::<_, NodeError>((server, http))
         })?;
+        let watching = parts.watch_files(options.reload_interval);
+        let Parts {
+            ledger, security, ..
+        } = parts;
         Ok(Self {
+            _watching: watching,
+            http,
             server,
             ledger,
+            security,
             threads,
         })
+    }
+
+    /// Reads the files of certificates and users again, for the connections that come from now on;
+    /// logs how that went. What cannot be read stays as it was.
+    pub fn reload(&self) {
+        self.security.reload();
     }
 
     /// Where clients connect to, with the real port.
@@ -114,13 +152,20 @@ impl Node {
         self.server.local_addr()
     }
 
+    /// Where it is watched, with the real port; `None` if it is not.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::local_addr)
+    }
+
     /// The node's threads, for clients in the same process.
     #[must_use]
     pub fn bus(&self) -> &BusRuntime {
         self.threads.bus()
     }
 
-    /// What the node holds for its connections. With nobody connected, all that is left is the one task that accepts.
+    /// What the node holds for its connections. With nobody connected, all that is left are the tasks
+    /// that accept, and the one that looks at files of certificates and users if there are any.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -130,8 +175,80 @@ impl Node {
     /// the threads.
     pub fn shutdown(self, grace: Duration) {
         let Self {
-            server, threads, ..
+            http,
+            server,
+            threads,
+            ..
         } = self;
         threads.block_on(server.shutdown(grace));
+        // Watched to the end.
+        drop(http);
+    }
+}
+
+/// What the servers of a node share.
+struct Parts<'a> {
+    bus: &'a BusRuntime,
+    ledger: Ledger,
+    engine: Arc<DrillEngine>,
+    security: Arc<Security>,
+    started: Instant,
+}
+
+impl Parts<'_> {
+    async fn user_server(&self, options: &NodeOptions) -> Result<UserServer, NodeError> {
+        let addr = options.user_addr;
+        let mut options = options.user_server.clone();
+        options.connections.tls = self.security.tls.clone();
+        options.authenticator = self.security.authenticator.clone();
+        let (ledger, engine) = (self.ledger.clone(), Arc::clone(&self.engine));
+        UserServer::bind(addr, self.bus.clone(), options, ledger, engine)
+            .await
+            .map_err(|source| NodeError::Listen { addr, source })
+    }
+
+    async fn http_server(
+        &self,
+        options: &NodeOptions,
+        server: &UserServer,
+    ) -> Result<Option<HttpServer>, NodeError> {
+        let Some(options) = &options.http else {
+            return Ok(None);
+        };
+        let watched = Watched {
+            bus: self.bus.clone(),
+            ledger: self.ledger.clone(),
+            queries: server.query_registry().clone(),
+            engine: Arc::clone(&self.engine),
+            started: self.started,
+        };
+        let users = self.security.authenticator.clone();
+        let bound = HttpServer::bind(options, self.bus, &self.ledger, watched.into(), users).await;
+        bound.map(Some).map_err(|source| NodeError::Listen {
+            addr: options.addr,
+            source,
+        })
+    }
+
+    /// Has changed files read again, on the cpu pool: deriving keys takes its time.
+    fn watch_files(&self, interval: Duration) -> Tasks {
+        let (bus, security) = (self.bus.clone(), Arc::clone(&self.security));
+        let watch = async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let security = Arc::clone(&security);
+                if let Err(error) = bus.compute(move || security.reload_changed()).await {
+                    tracing::warn!(%error, "files cannot be read again");
+                }
+            }
+        };
+        let watching = Tasks::default();
+        if !self.security.has_files() {
+            return watching;
+        }
+        if let Err(error) = watching.spawn(self.bus.app(), &self.ledger, watch) {
+            tracing::warn!(%error, "files are not looked at for changes");
+        }
+        watching
     }
 }

@@ -5,17 +5,20 @@ use std::{
     time::Duration,
 };
 
-use super::{Exit, Failure, script::ScriptArguments};
+use super::{Exit, Failure, config::ConfigArguments, script::ScriptArguments};
 use crate::{
+    config::Flags,
     connector::Connector,
-    node::{Node, NodeOptions},
+    node::{Node, NodeOptions, SecurityOptions},
 };
 
-/// Starts the node, runs the script on it, ends the node.
-pub(super) fn run(script: &ScriptArguments) -> Result<(), Failure> {
+/// Starts the node, runs the script on it, ends the node. Nobody else is meant to find it.
+pub(super) fn run(script: &ScriptArguments, config: &ConfigArguments) -> Result<(), Failure> {
     let options = NodeOptions {
         user_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        ..NodeOptions::default()
+        http: None,
+        security: SecurityOptions::default(),
+        ..config.load(Flags::default())?.config.node_options()
     };
     let node = Node::start(&options).map_err(|error| Failure::new(Exit::NoConnection, error))?;
     let connector = Connector::embedded(&node);

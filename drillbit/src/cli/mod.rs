@@ -1,11 +1,14 @@
 //! The command line: arguments, exit codes, logging, and one module per command.
 
+mod config;
 mod embedded;
 mod exit;
 mod logging;
+mod password;
 mod script;
 mod serve;
 mod sql;
+mod tls;
 mod wire;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -22,12 +25,14 @@ Examples:
   drillbit -c 'select * from cp.`employee.json` limit 5'
   drillbit serve --user-port 31010           node for JDBC drivers and other clients
   drillbit sql --connect db1:31010 -c 'select 1' --format csv
+  drillbit password ann >> users             a user for drillbit serve --users users
+  drillbit config show > drillbit.toml       a configuration file with every key explained
   drillbit wire decode --plane user capture.bin | jq .rpc_name
 
 Exit codes:
   0    all went well (also when a reader of the output went away)
   1    a statement failed, the input is damaged, a file cannot be read or written
-  2    wrong usage
+  2    wrong usage, or a configuration that a node does not start with
   3    no connection: cannot listen, cannot connect, refused, or lost on the way
   130  ended by Ctrl-C
   143  ended by SIGTERM (except serve, which then ends well)";
@@ -46,6 +51,8 @@ struct Arguments {
     #[command(flatten)]
     script: script::ScriptArguments,
     #[command(flatten)]
+    config: config::ConfigArguments,
+    #[command(flatten)]
     logging: logging::LoggingArguments,
 }
 
@@ -55,6 +62,11 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Run SQL on a Drillbit, ours or a real one
     Sql(sql::SqlArguments),
+    /// Make a line for the file of users
+    Password(password::PasswordArguments),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Look at recorded Drill RPC
     #[command(subcommand)]
     Wire(wire::WireCommand),
@@ -82,10 +94,13 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         _ => logging::TOOL_FILTER,
     };
     arguments.logging.install(default)?;
+    let config = &arguments.config;
     match arguments.command {
-        None => embedded::run(&arguments.script),
-        Some(Command::Serve(serve)) => serve::run(&serve),
-        Some(Command::Sql(sql)) => sql::run(&sql),
+        None => embedded::run(&arguments.script, config),
+        Some(Command::Serve(serve)) => serve::run(&serve, config),
+        Some(Command::Sql(sql)) => sql::run(&sql, config),
+        Some(Command::Password(arguments)) => password::run(&arguments),
+        Some(Command::Config(command)) => config::run(&command, config),
         Some(Command::Wire(wire)) => wire::run(&wire),
     }
 }
@@ -137,6 +152,9 @@ mod tests {
             "drillbit sql --format xml",
             "drillbit sql -c x -f y",
             "drillbit sql --connect",
+            "drillbit config",
+            "drillbit password",
+            "drillbit password ann --scheme md5",
             "drillbit wire decode file",
             "drillbit wire decode --plane moon file",
             "drillbit -c x serve",

@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, Write},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
+    path::PathBuf,
     process, thread,
     time::Duration,
 };
@@ -10,64 +11,104 @@ use std::{
 use clap::Args;
 use tokio::runtime::Handle;
 
-use super::{Exit, Failure};
+use super::{
+    Exit, Failure,
+    config::{ConfigArguments, text},
+};
 use crate::{
-    engine::EngineOptions,
-    node::{Node, NodeError, NodeOptions, USER_PORT},
-    signals::Signals,
+    config::Flags,
+    node::{Node, NodeError},
+    signals::{Hangups, Signals},
 };
 
 const AFTER_HELP: &str = "\
-Prints one line on standard output when it accepts connections: ready user=HOST:PORT
-The first SIGTERM or Ctrl-C stops accepting and lets running queries end, a second one does not.";
+Prints one line on standard output when it accepts connections: ready user=HOST:PORT, followed by
+http=HOST:PORT if there is an HTTP server.
+The first SIGTERM or Ctrl-C stops accepting and lets running queries end, a second one does not.
+SIGHUP has certificates and users read again; so has a change of their files, within 10 s.
 
-/// Arguments of `serve`.
+Other machines are let in only with users to authenticate, or when asked for by name:
+  drillbit serve --bind 0.0.0.0 --tls-cert node.pem --tls-key node-key.pem --users users";
+
+/// Arguments of `serve`. What is not given is as the configuration says.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ServeArguments {
-    /// Address to listen on; there is no authentication yet, so think before leaving the loopback
-    /// interface
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    bind: IpAddr,
-    /// Port for clients; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = USER_PORT)]
-    user_port: u16,
-    /// Most memory for connections and queries, half of it for each, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+    /// Port for clients; 0 takes a free one [default: 31010]
+    #[arg(long, value_name = "PORT")]
+    user_port: Option<u16>,
+    /// Port for monitors: /healthz and /metrics; 0 takes a free one [default: none]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+    /// Most memory for connections and queries, half of it for each, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
     #[arg(value_parser = clap::value_parser!(u32).range(64..))]
-    memory: u32,
-    /// How long running queries may go on after the first signal, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    grace: u32,
+    memory: Option<u32>,
+    /// How long running queries may go on after the first signal, in seconds [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    grace: Option<u32>,
+    /// Speak TLS with this certificate (PEM), followed by those that it was issued by
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Let only those in who show a certificate of these authorities (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Let only the users of this file in; see `drillbit password`
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// Let everybody in although other machines can reach the node
+    #[arg(long)]
+    insecure_no_auth: bool,
 }
 
 /// Runs the node.
-pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
-    let options = arguments.options();
-    let node = Node::start(&options).map_err(explain)?;
+pub(super) fn run(arguments: &ServeArguments, config: &ConfigArguments) -> Result<(), Failure> {
+    let config = config.load(arguments.flags())?.config;
+    let node = Node::start(&config.node_options()).map_err(explain)?;
     // Before anybody is told that we are ready, so that a quick SIGTERM ends us well, too.
     let app = node.bus().app().clone();
-    let mut signals = listen(&app)?;
-    if !arguments.bind.is_loopback() {
-        tracing::warn!(bind = %arguments.bind, "anyone who reaches this address can run queries");
+    let (mut signals, mut hangups) = listen(&app)?;
+    if config.auth.insecure_no_auth {
+        tracing::warn!("anyone who reaches this node can run queries");
+    }
+    if config.auth.users.is_some() && config.tls.certificates.is_none() {
+        tracing::warn!("without TLS, results travel in clear, and so do passwords with PLAIN");
     }
     announce(&node);
-    let signal = app.block_on(signals.next());
+    let signal = loop {
+        let signal = app.block_on(async {
+            tokio::select! {
+                signal = signals.next() => Some(signal),
+                () = hangups.next() => None,
+            }
+        });
+        match signal {
+            Some(signal) => break signal,
+            None => node.reload(),
+        }
+    };
     tracing::info!(
         ?signal,
-        grace_s = arguments.grace,
+        grace_s = config.node.grace_s,
         "ending; a second signal ends at once"
     );
-    let grace = Duration::from_secs(arguments.grace.into());
+    let grace = Duration::from_secs(config.node.grace_s.into());
     end_at_next(signals, app)?;
     node.shutdown(grace);
     tracing::info!("ended");
     Ok(())
 }
 
-fn listen(app: &Handle) -> Result<Signals, Failure> {
+fn listen(app: &Handle) -> Result<(Signals, Hangups), Failure> {
     let _entered = app.enter();
-    Signals::listen().map_err(|error| {
+    let both = Signals::listen().and_then(|signals| Ok((signals, Hangups::listen()?)));
+    both.map_err(|error| {
         Failure::new(
             Exit::Failed,
             format_args!("cannot listen for signals: {error}"),
@@ -91,22 +132,55 @@ fn end_at_next(mut signals: Signals, app: Handle) -> Result<(), Failure> {
 }
 
 impl ServeArguments {
-    fn options(&self) -> NodeOptions {
-        let half = usize::try_from(u64::from(self.memory) << 19).unwrap_or(usize::MAX);
-        NodeOptions {
-            user_addr: SocketAddr::new(self.bind, self.user_port),
-            connection_bytes_max: half,
-            engine: EngineOptions {
-                memory_bytes_max: half,
-                ..EngineOptions::default()
-            },
-            ..NodeOptions::default()
-        }
+    fn flags(&self) -> Flags {
+        let no_auth = self.insecure_no_auth.then_some(true);
+        let (certificate, key) = (text(self.tls_cert.as_ref()), text(self.tls_key.as_ref()));
+        let authorities = text(self.tls_client_ca.as_ref());
+        Flags::default()
+            .with("--tls-cert", ("tls", "certificates"), certificate)
+            .with("--tls-key", ("tls", "key"), key)
+            .with(
+                "--tls-client-ca",
+                ("tls", "client_authorities"),
+                authorities,
+            )
+            .with("--users", ("auth", "users"), text(self.users.as_ref()))
+            .with(
+                "--bind",
+                ("node", "bind"),
+                self.bind.map(|bind| bind.to_string()),
+            )
+            .with(
+                "--user-port",
+                ("node", "user_port"),
+                self.user_port.map(i64::from),
+            )
+            .with(
+                "--http-port",
+                ("http", "enabled"),
+                self.http_port.map(|_| true),
+            )
+            .with(
+                "--http-port",
+                ("http", "port"),
+                self.http_port.map(i64::from),
+            )
+            .with(
+                "--memory",
+                ("node", "memory_mib"),
+                self.memory.map(i64::from),
+            )
+            .with("--grace", ("node", "grace_s"), self.grace.map(i64::from))
+            .with("--insecure-no-auth", ("auth", "insecure_no_auth"), no_auth)
     }
 }
 
 fn announce(node: &Node) {
-    let line = format!("ready user={}\n", node.user_addr());
+    let user = node.user_addr();
+    let line = match node.http_addr() {
+        Some(http) => format!("ready user={user} http={http}\n"),
+        None => format!("ready user={user}\n"),
+    };
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout
         .write_all(line.as_bytes())
@@ -114,7 +188,7 @@ fn announce(node: &Node) {
     {
         tracing::warn!(%error, "cannot print the ready line");
     }
-    tracing::info!(user = %node.user_addr(), "accepting connections");
+    tracing::info!(user = %node.user_addr(), http = ?node.http_addr(), "accepting connections");
 }
 
 fn explain(error: NodeError) -> Failure {
@@ -123,11 +197,12 @@ fn explain(error: NodeError) -> Failure {
             Failure::new(
                 Exit::NoConnection,
                 format_args!(
-                    "{error}; is another Drillbit running? --user-port 0 takes a free port"
+                    "{error}; is another Drillbit running? --user-port 0 and --http-port 0 take a free port"
                 ),
             )
         }
         NodeError::Listen { .. } => Failure::new(Exit::NoConnection, error),
+        NodeError::Security(_) => Failure::new(Exit::Usage, error),
         NodeError::Threads(_) | NodeError::Engine(_) => Failure::new(Exit::Failed, error),
     }
 }

@@ -77,6 +77,12 @@ impl Default for EngineOptions {
     }
 }
 
+/// Name and version of what runs the queries, as peers are told.
+#[must_use]
+pub fn version() -> String {
+    format!("datafusion {}", datafusion::DATAFUSION_VERSION)
+}
+
 /// The engine of a node: what its sessions share.
 #[derive(Debug)]
 pub struct DrillEngine {
@@ -84,6 +90,7 @@ pub struct DrillEngine {
     runtime: Arc<RuntimeEnv>,
     planning: Arc<PlanningThreads>,
     partitions: Option<NonZeroUsize>,
+    memory_bytes_max: usize,
 }
 
 impl DrillEngine {
@@ -101,7 +108,20 @@ impl DrillEngine {
                 options.planning_time_max,
             )),
             partitions: options.partitions,
+            memory_bytes_max: options.memory_bytes_max,
         })
+    }
+
+    /// Memory that queries have reserved, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.runtime.memory_pool.reserved()
+    }
+
+    /// Memory that queries may reserve, in bytes.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> usize {
+        self.memory_bytes_max
     }
 
     /// A session with default options.

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fs};
 
+use rpc_bus::auth::Password;
 use rustyline::{
     ColorMode, Config, Editor, Helper,
     completion::Completer,
@@ -94,7 +95,7 @@ fn is_complete(input: &str) -> bool {
 }
 
 /// Asks on the terminal and shows stars.
-pub(crate) fn ask_password() -> Result<String, Failure> {
+pub(crate) fn ask_password(prompt: &str) -> Result<Password, Failure> {
     let read = || -> Result<String, ReadlineError> {
         // Forced, because without colours the editor does not ask the highlighter.
         let config = Config::builder()
@@ -104,10 +105,10 @@ pub(crate) fn ask_password() -> Result<String, Failure> {
             .build();
         let mut editor = Editor::<Masked, DefaultHistory>::with_config(config)?;
         editor.set_helper(Some(Masked));
-        editor.readline("Password: ")
+        editor.readline(prompt)
     };
     match read() {
-        Ok(password) => Ok(password),
+        Ok(password) => Ok(password.into()),
         Err(ReadlineError::Interrupted) => Err(Failure::silent(Exit::Interrupted)),
         Err(error) => Err(Failure::new(
             Exit::Failed,

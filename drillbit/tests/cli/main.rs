@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod certificates;
+mod config;
+mod http;
 mod program;
 mod script;
+mod security;
 mod serve;
 mod usage;
 mod wire;

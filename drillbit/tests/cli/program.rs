@@ -1,6 +1,7 @@
 //! Spawns the program and waits for it, never longer than a deadline.
 
 use std::{
+    env,
     io::{BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -14,10 +15,12 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// The program with arguments; its environment says nothing about Drill.
 pub(crate) fn drillbit(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drillbit"));
-    command
-        .args(arguments)
-        .env_remove("DRILL_PASSWORD")
-        .env_remove("RUST_LOG");
+    command.args(arguments).env_remove("RUST_LOG");
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("DRILLBIT_") {
+            command.env_remove(name);
+        }
+    }
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -91,6 +94,18 @@ fn collect(mut source: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     receiver
 }
 
+/// The lines of `source` as they come.
+fn lines(source: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        // Read to its end, so that the writer never waits.
+        for line in BufReader::new(source).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
 /// Kills what outlives the deadline, so that waiting ends.
 fn wait(child: &mut Child) -> ExitStatus {
     let (ended, watch) = mpsc::channel::<()>();
@@ -118,26 +133,55 @@ pub(crate) fn signal(pid: u32, name: &str) {
 /// A running node.
 pub(crate) struct Served {
     child: Option<Child>,
-    /// What it is reached at.
+    /// What clients reach it at.
     pub(crate) address: String,
+    /// What monitors reach it at, if it has an HTTP server.
+    pub(crate) http: Option<String>,
+    /// Lines of its log, as they come.
+    log: mpsc::Receiver<String>,
 }
 
 impl Served {
     /// Starts one on a free port and waits until it is ready.
     pub(crate) fn start() -> Self {
-        let mut child = drillbit(&["serve", "--user-port", "0"]).spawn().unwrap();
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let arguments = [&["serve", "--user-port", "0"], arguments].concat();
+        let mut child = drillbit(&arguments).spawn().unwrap();
+        let log = lines(child.stderr.take().unwrap());
         let mut line = String::new();
         // Only the one line is there to be read.
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("ready user=");
-        let address = address
-            .unwrap_or_else(|| panic!("not ready: {line}"))
-            .to_owned();
+        let mut words = line.split_whitespace();
+        assert_eq!(
+            words.next(),
+            Some("ready"),
+            "{line}: {:?}",
+            log.try_iter().collect::<Vec<_>>()
+        );
+        let address = words.next().and_then(|word| word.strip_prefix("user="));
+        let http = words.next().and_then(|word| word.strip_prefix("http="));
+        let (address, http) = (address.unwrap().to_owned(), http.map(str::to_owned));
         child.stdout = Some(stdout.into_inner());
         Self {
             child: Some(child),
             address,
+            http,
+            log,
+        }
+    }
+
+    /// Waits for a line of the log that has all of these words.
+    pub(crate) fn wait_for_log(&self, words: &[&str]) -> String {
+        loop {
+            let line = self.log.recv_timeout(DEADLINE).unwrap();
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
         }
     }
 

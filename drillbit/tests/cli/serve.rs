@@ -35,6 +35,26 @@ fn a_port_in_use_is_told_with_a_way_out() {
 #[test]
 fn an_address_of_another_machine_is_refused() {
     // TEST-NET-1: belongs to nobody.
-    let stderr = run(&["serve", "--bind", "192.0.2.1", "--user-port", "0"]).with(3);
+    let arguments = [
+        "serve",
+        "--bind",
+        "192.0.2.1",
+        "--user-port",
+        "0",
+        "--insecure-no-auth",
+    ];
+    let stderr = run(&arguments).with(3);
     assert!(stderr.contains("cannot listen on 192.0.2.1:0"), "{stderr}");
+}
+
+#[test]
+fn a_node_that_others_can_reach_wants_users_or_to_be_told_that_it_needs_none() {
+    let stderr = run(&["serve", "--bind", "0.0.0.0", "--user-port", "0"]).with(2);
+    for expected in [
+        "--bind: node.bind is 0.0.0.0",
+        "--users",
+        "--insecure-no-auth",
+    ] {
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+    }
 }

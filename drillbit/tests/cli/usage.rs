@@ -28,7 +28,15 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
 #[test]
 fn help_names_the_commands_and_the_exit_codes() {
     let help = run(&["--help"]).well();
-    for expected in ["serve", "sql", "wire", "Examples:", "Exit codes:"] {
+    for expected in [
+        "serve",
+        "sql",
+        "config",
+        "password",
+        "wire",
+        "Examples:",
+        "Exit codes:",
+    ] {
         assert!(help.contains(expected), "{expected}: {help}");
     }
 }

@@ -1,0 +1,212 @@
+//! How values must relate to each other.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use super::{KeyName, Problem, Settings};
+
+/// Most rows of a batch that Drill's clients take.
+const CLIENT_ROWS_MAX: usize = 65_536;
+/// Beats that may be missed before a peer counts as dead.
+const BEATS_MIN: u64 = 3;
+/// With less, nothing runs.
+const MEMORY_MIB_MIN: u32 = 64;
+
+/// All contradictions.
+pub(super) fn check(settings: &Settings) -> Vec<Problem> {
+    let mut check = Check {
+        settings,
+        problems: Vec::new(),
+    };
+    check.node();
+    check.sizes();
+    check.heartbeat();
+    check.connection();
+    check.certificates();
+    check.exposure();
+    check.problems
+}
+
+struct Check<'a> {
+    settings: &'a Settings,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    /// Notes that the value of a key is wrong, unless `holds`.
+    fn require(&mut self, holds: bool, section: &'static str, key: &'static str, message: &str) {
+        if holds {
+            return;
+        }
+        let name = KeyName { section, key };
+        let origin = self.settings.origin(name);
+        self.problems.push(Problem {
+            place: origin.map(ToString::to_string).unwrap_or_default(),
+            message: format!("{name} {message}"),
+        });
+    }
+
+    fn node(&mut self) {
+        let (node, http) = (&self.settings.config.node, &self.settings.config.http);
+        self.require(
+            node.memory_mib.get() >= MEMORY_MIB_MIN,
+            "node",
+            "memory_mib",
+            &format!(
+                "is {}, at least {MEMORY_MIB_MIN} are needed",
+                node.memory_mib
+            ),
+        );
+        let same = http.enabled && http.port != 0 && http.port == node.user_port;
+        self.require(
+            !(same && http.bind == node.bind),
+            "http",
+            "port",
+            &format!("is {}, which is node.user_port already", http.port),
+        );
+    }
+
+    fn sizes(&mut self) {
+        let user = &self.settings.config.user;
+        self.require(
+            user.batch_rows_max.get() <= CLIENT_ROWS_MAX,
+            "user",
+            "batch_rows_max",
+            &format!(
+                "is {}, Drill's clients take at most {CLIENT_ROWS_MAX}",
+                user.batch_rows_max
+            ),
+        );
+        self.require(
+            user.statement_kib_max.get() <= user.frame_mib_max.get().saturating_mul(1024),
+            "user",
+            "statement_kib_max",
+            &format!(
+                "is {}, more than user.frame_mib_max lets through",
+                user.statement_kib_max
+            ),
+        );
+        self.require(
+            user.batch_kib_target.get() <= user.unacked_mib_max.get().saturating_mul(1024),
+            "user",
+            "batch_kib_target",
+            &format!(
+                "is {}, more than user.unacked_mib_max",
+                user.batch_kib_target
+            ),
+        );
+        let per_peer = user.connections_per_peer_max;
+        self.require(
+            per_peer.is_none_or(|max| max <= user.connections_max),
+            "user",
+            "connections_per_peer_max",
+            "is above user.connections_max",
+        );
+    }
+
+    fn heartbeat(&mut self) {
+        let user = &self.settings.config.user;
+        let Some(timeout) = user.heartbeat_timeout_ms else {
+            return;
+        };
+        let name = "heartbeat_timeout_ms";
+        let Some(interval) = user.heartbeat_interval_ms else {
+            self.require(
+                false,
+                "user",
+                name,
+                "is set, but no user.heartbeat_interval_ms",
+            );
+            return;
+        };
+        let least = interval.get().saturating_mul(BEATS_MIN);
+        self.require(
+            timeout.get() >= least,
+            "user",
+            name,
+            &format!("is {timeout}, below {BEATS_MIN} beats of {interval} ms, that is {least}"),
+        );
+    }
+
+    /// What the bus itself asks of its options.
+    fn connection(&mut self) {
+        let checked = self.settings.config.user_connection().validate();
+        if let Err(error) = checked {
+            let key = "frame_mib_max";
+            self.require(
+                false,
+                "user",
+                key,
+                &format!("or another limit does not fit: {error}"),
+            );
+        }
+    }
+
+    /// Of certificate and key, each needs the other.
+    fn certificates(&mut self) {
+        let (tls, auth) = (&self.settings.config.tls, &self.settings.config.auth);
+        self.pair(
+            "tls",
+            ["certificates", "key"],
+            [&tls.certificates, &tls.key],
+        );
+        let client = &self.settings.config.client;
+        let (names, files) = (
+            ["tls_certificates", "tls_key"],
+            [&client.tls_certificates, &client.tls_key],
+        );
+        self.pair("client", names, files);
+        self.require(
+            tls.client_authorities.is_none() || tls.certificates.is_some(),
+            "tls",
+            "client_authorities",
+            "is set, but no tls.certificates",
+        );
+        self.require(
+            !auth.mechanisms.is_empty(),
+            "auth",
+            "mechanisms",
+            "is empty: nobody could come in",
+        );
+        self.require(
+            auth.users.is_none() || !auth.insecure_no_auth,
+            "auth",
+            "insecure_no_auth",
+            "is set, but so is auth.users",
+        );
+    }
+
+    fn pair(
+        &mut self,
+        section: &'static str,
+        [one, other]: [&'static str; 2],
+        [first, second]: [&Option<PathBuf>; 2],
+    ) {
+        let message = |missing| format!("is set, but no {section}.{missing}");
+        let both = first.is_some() == second.is_some();
+        self.require(both || first.is_none(), section, one, &message(other));
+        self.require(both || second.is_none(), section, other, &message(one));
+    }
+
+    /// A node that other machines reach knows who comes, or was told not to care.
+    fn exposure(&mut self) {
+        let config = &self.settings.config;
+        if config.auth.users.is_some() || config.auth.insecure_no_auth {
+            return;
+        }
+        // Whoever has a certificate has authenticated; the HTTP server does not ask for one.
+        if config.tls.client_authorities.is_none() {
+            self.exposed("node", config.node.bind);
+        }
+        if config.http.enabled {
+            self.exposed("http", config.http.bind);
+        }
+    }
+
+    fn exposed(&mut self, section: &'static str, bind: IpAddr) {
+        let message = format!(
+            "is {bind}, which other machines reach, and nobody would have to authenticate: name \
+             the users (--users FILE, or users in [auth]), or let everybody in (--insecure-no-auth)"
+        );
+        self.require(bind.is_loopback(), section, "bind", &message);
+    }
+}

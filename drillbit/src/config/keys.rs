@@ -1,0 +1,260 @@
+//! Every key of the configuration, declared once: section, name, type, default, text.
+//!
+//! A name ends in its unit where it has one (`_mib`, `_s`, `_ms`), and in `_max` where it is a limit.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{node::USER_PORT, threads::ThreadOptions};
+
+/// A section of the file.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    /// Lines of text, each with a space in front.
+    pub(crate) text: &'static [&'static str],
+    pub(crate) keys: &'static [Key],
+}
+
+/// A key of a section.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    /// Lines of text, each with a space in front.
+    pub(crate) text: &'static [&'static str],
+}
+
+macro_rules! sections {
+    ($(
+        $(#[doc = $section_text:literal])+
+        $section:ident: $Section:ident {
+            $($(#[doc = $text:literal])+ $key:ident: $Type:ty = $default:expr,)+
+        }
+    )+) => {
+        $(
+            $(#[doc = $section_text])+
+            #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub(crate) struct $Section {
+                $($(#[doc = $text])+ pub(crate) $key: $Type,)+
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $($key: $default,)+ }
+                }
+            }
+        )+
+
+        /// The values of all keys.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(crate) struct Config {
+            $($(#[doc = $section_text])+ pub(crate) $section: $Section,)+
+        }
+
+        /// The sections in the order of the file.
+        pub(crate) const SECTIONS: &[Section] = &[$(Section {
+            name: stringify!($section),
+            text: &[$($section_text),+],
+            keys: &[$(Key { name: stringify!($key), text: &[$($text),+] },)+],
+        },)+];
+    };
+}
+
+/// A number that is not zero.
+macro_rules! positive {
+    ($Type:ident, $value:expr) => {
+        const { $Type::new($value).expect("invariant: not zero") }
+    };
+}
+
+sections! {
+    /// The node: where it listens, its threads, its memory.
+    node: NodeSection {
+        /// Address to listen on for clients. Off the loopback interface, clients must authenticate:
+        /// see the section auth.
+        bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
+        /// Port for clients; 0 takes a free one.
+        user_port: u16 = USER_PORT,
+        /// Host that clients are told, in errors above all. Unset: the address they connected to.
+        advertised_host: Option<String> = None,
+        /// Threads that only move bytes between sockets and memory. The default fits the machine.
+        io_threads: NonZeroUsize = at_least_one(ThreadOptions::default().io),
+        /// Threads for handlers and queries. The default fits the machine.
+        app_threads: NonZeroUsize = at_least_one(ThreadOptions::default().app),
+        /// Threads for encoding and decoding. The default fits the machine.
+        cpu_threads: NonZeroUsize = at_least_one(ThreadOptions::default().cpu),
+        /// Most memory for connections and queries, half of it for each, in MiB.
+        memory_mib: NonZeroU32 = positive!(NonZeroU32, 4096),
+        /// How often the files of certificates and users are looked at for changes, in seconds. SIGHUP
+        /// has them read at once.
+        reload_interval_s: NonZeroU64 = positive!(NonZeroU64, 10),
+        /// How long running queries may go on after the first SIGTERM or Ctrl-C, in seconds.
+        grace_s: u32 = 10,
+    }
+
+    /// The engine: how queries are planned and run.
+    engine: EngineSection {
+        /// Folder for data that does not fit into memory. Unset: the system's folder for temporary
+        /// files.
+        spill_folder: Option<PathBuf> = None,
+        /// Most bytes of it, in MiB.
+        spill_mib_max: u64 = 64 * 1024,
+        /// Statements planned at a time.
+        planning_threads_max: NonZeroUsize = positive!(NonZeroUsize, 8),
+        /// Longest planning of a statement, reading of schemas included, in seconds.
+        planning_timeout_s: NonZeroU64 = positive!(NonZeroU64, 60),
+        /// Partitions of a plan. Unset: one a core.
+        partitions: Option<NonZeroUsize> = None,
+        /// The folders behind dfs.NAME.
+        workspaces: BTreeMap<String, PathBuf> = crate::engine::EngineOptions::default().workspaces,
+    }
+
+    /// Limits and times of the connections of clients.
+    user: UserSection {
+        /// Largest frame before the handshake is done, in KiB.
+        handshake_frame_kib_max: NonZeroUsize = positive!(NonZeroUsize, 64),
+        /// Largest frame afterwards, in MiB.
+        frame_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
+        /// Connections at a time; one more is closed at once.
+        connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
+        /// Connections at a time from one address. Unset: only `connections_max` holds.
+        connections_per_peer_max: Option<NonZeroUsize> = None,
+        /// Connections that the system may hold before they are accepted.
+        backlog: u32 = 1024,
+        /// Requests of one connection that may wait for their answer; one more fails at once.
+        requests_in_flight_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
+        /// Calls to one client that may wait for their answer.
+        calls_in_flight_max: NonZeroUsize = positive!(NonZeroUsize, 65_536),
+        /// Bytes of one connection that may wait to be written before senders wait, in KiB.
+        write_queue_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
+        /// Bytes of replies that may wait for a client that does not read, in MiB; with more it is
+        /// closed.
+        reply_queue_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
+        /// Send buffer of a socket, in KiB. More helps only on long, fast links.
+        send_buffer_kib: NonZeroUsize = positive!(NonZeroUsize, 512),
+        /// How long a client may take for the handshake, in milliseconds.
+        handshake_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
+        /// How long nothing may come from a client that is able to send PING, in seconds.
+        idle_timeout_s: NonZeroU64 = positive!(NonZeroU64, 30),
+        /// Time between two PINGs of the node to a client, in milliseconds. Unset: the node sends
+        /// none, as Drill's; clients do.
+        heartbeat_interval_ms: Option<NonZeroU64> = None,
+        /// How long a client may leave PINGs unanswered, in milliseconds; at least three intervals.
+        /// Unset: three intervals.
+        heartbeat_timeout_ms: Option<NonZeroU64> = None,
+        /// How long a closing connection may take to write what is queued, in milliseconds.
+        linger_timeout_ms: u64 = 1000,
+        /// Batches of one query that may be sent before the client acknowledged them.
+        unacked_batches_max: NonZeroUsize = positive!(NonZeroUsize, 8),
+        /// Bytes of these batches, in MiB.
+        unacked_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
+        /// Most rows of a batch; Drill's clients take at most 65536.
+        batch_rows_max: NonZeroUsize = positive!(NonZeroUsize, 32 * 1024),
+        /// Bytes that a batch should have, in KiB.
+        batch_kib_target: NonZeroUsize = positive!(NonZeroUsize, 1024),
+        /// Longest statement, in KiB.
+        statement_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
+        /// Queries of one connection that may run at once; one more is refused.
+        queries_per_connection_max: NonZeroUsize = positive!(NonZeroUsize, 64),
+    }
+
+    /// TLS for clients. Certificates are read again when their files change.
+    tls: TlsSection {
+        /// PEM file of the node's certificate, followed by those that it was issued by. Unset: no
+        /// TLS.
+        certificates: Option<PathBuf> = None,
+        /// PEM file of its private key, without a password.
+        key: Option<PathBuf> = None,
+        /// PEM file of authorities: clients must then show a certificate that one of them issued.
+        client_authorities: Option<PathBuf> = None,
+        /// Oldest version that is spoken: 1.2 or 1.3.
+        min_version: TlsVersion = TlsVersion::V12,
+    }
+
+    /// Who may come in. Users are read again when their file changes.
+    auth: AuthSection {
+        /// File of users, as htpasswd and `drillbit password` write it. Unset: everybody may come in.
+        users: Option<PathBuf> = None,
+        /// How users may authenticate: SCRAM-SHA-256 (offered if all users have its scheme), PLAIN.
+        mechanisms: Vec<MechanismName> = vec![MechanismName::ScramSha256, MechanismName::Plain],
+        /// Failures of one address within the window; then it is refused until the window has passed.
+        failures_per_peer_max: NonZeroU32 = positive!(NonZeroU32, 10),
+        /// The window, in seconds.
+        failure_window_s: NonZeroU64 = positive!(NonZeroU64, 60),
+        /// Lets everybody in although the node can be reached from other machines.
+        insecure_no_auth: bool = false,
+    }
+
+    /// The HTTP server: /healthz and /metrics.
+    http: HttpSection {
+        /// Whether there is one.
+        enabled: bool = false,
+        /// Address to listen on. Off the loopback interface, readers must authenticate (see the section
+        /// auth), and their passwords travel in clear: there is no TLS here.
+        bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
+        /// Port; 0 takes a free one.
+        port: u16 = 8047,
+        /// Connections at a time; one more is closed at once.
+        connections_max: NonZeroUsize = positive!(NonZeroUsize, 64),
+        /// How long the head of a request may take, in milliseconds; also how long a connection may
+        /// be idle.
+        header_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
+        /// Largest body of a request, in KiB.
+        body_kib_max: NonZeroUsize = positive!(NonZeroUsize, 64),
+    }
+
+    /// What `drillbit sql` connects to, and as whom.
+    client: ClientSection {
+        /// User address of the Drillbit; the port may be left out.
+        connect: String = format!("127.0.0.1:{USER_PORT}"),
+        /// Name of the user to be.
+        user: Option<String> = None,
+        /// File whose first line is the password. Unset: the variable
+        /// `DRILLBIT_PASSWORD`.
+        password_file: Option<PathBuf> = None,
+        /// Schema in which tables are looked up, such as dfs.tmp.
+        schema: Option<String> = None,
+        /// Whether to speak TLS.
+        tls: bool = false,
+        /// PEM file of the authorities to trust. Unset: those of the system.
+        tls_ca: Option<PathBuf> = None,
+        /// PEM file of a certificate to show to servers that want one.
+        tls_certificates: Option<PathBuf> = None,
+        /// PEM file of its private key, without a password.
+        tls_key: Option<PathBuf> = None,
+        /// Host that the server's certificate must be for. Unset: the one that is connected to.
+        tls_server_name: Option<String> = None,
+        /// Whether that is checked at all.
+        tls_verify_host_name: bool = true,
+    }
+}
+
+/// Versions of TLS by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V12,
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// Mechanisms of SASL by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MechanismName {
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[serde(rename = "PLAIN")]
+    Plain,
+}
+
+fn at_least_one(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
+}

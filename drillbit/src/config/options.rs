@@ -1,0 +1,161 @@
+//! The configuration as the options of what the program is made of.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rpc_bus::{
+    Beats, ConnectionOptions, ServerOptions,
+    auth::{AuthOptions, Mechanism},
+    tls::{TlsServerFiles, TlsVersions},
+};
+use user_server::UserServerOptions;
+
+use super::{
+    Config,
+    keys::{MechanismName, TlsVersion},
+};
+use crate::{
+    engine::EngineOptions,
+    node::{HttpOptions, NodeOptions},
+    security::SecurityOptions,
+    threads::ThreadOptions,
+    version,
+};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+impl Config {
+    /// All of a node.
+    pub(crate) fn node_options(&self) -> NodeOptions {
+        let half = usize::try_from(u64::from(self.node.memory_mib.get()) << 19);
+        let half = half.unwrap_or(usize::MAX);
+        NodeOptions {
+            user_addr: SocketAddr::new(self.node.bind, self.node.user_port),
+            connection_bytes_max: half,
+            threads: self.threads(),
+            user_server: self.user_server(),
+            engine: self.engine(half),
+            http: self.http.enabled.then(|| self.http()),
+            security: self.security(),
+            reload_interval: Duration::from_secs(self.node.reload_interval_s.get()),
+        }
+    }
+
+    /// How many threads of each kind.
+    pub(crate) fn threads(&self) -> ThreadOptions {
+        ThreadOptions {
+            io: self.node.io_threads.get(),
+            app: self.node.app_threads.get(),
+            cpu: self.node.cpu_threads.get(),
+            ..ThreadOptions::default()
+        }
+    }
+
+    fn engine(&self, memory_bytes_max: usize) -> EngineOptions {
+        let engine = &self.engine;
+        EngineOptions {
+            memory_bytes_max,
+            spill_folder: engine.spill_folder.clone(),
+            spill_bytes_max: engine.spill_mib_max.saturating_mul(MIB as u64),
+            planning_threads_max: engine.planning_threads_max,
+            planning_time_max: Duration::from_secs(engine.planning_timeout_s.get()),
+            partitions: engine.partitions,
+            workspaces: engine.workspaces.clone(),
+        }
+    }
+
+    /// Certificates and users of the node.
+    pub(crate) fn security(&self) -> SecurityOptions {
+        let (tls, auth) = (&self.tls, &self.auth);
+        let files = |(certificates, key)| TlsServerFiles {
+            certificates,
+            key,
+            client_authorities: tls.client_authorities.clone(),
+        };
+        SecurityOptions {
+            tls: tls.certificates.clone().zip(tls.key.clone()).map(files),
+            tls_versions: match tls.min_version {
+                TlsVersion::V12 => TlsVersions::Both,
+                TlsVersion::V13 => TlsVersions::Tls13,
+            },
+            users: auth.users.clone(),
+            auth: AuthOptions {
+                mechanisms: auth.mechanisms.iter().map(|&name| name.into()).collect(),
+                failures_per_peer_max: auth.failures_per_peer_max.get(),
+                failure_window: Duration::from_secs(auth.failure_window_s.get()),
+                ..AuthOptions::default()
+            },
+        }
+    }
+
+    fn http(&self) -> HttpOptions {
+        let http = &self.http;
+        HttpOptions {
+            addr: SocketAddr::new(http.bind, http.port),
+            connections_max: http.connections_max,
+            header_timeout: Duration::from_millis(http.header_timeout_ms.get()),
+            body_bytes_max: http.body_kib_max.get().saturating_mul(KIB),
+        }
+    }
+
+    fn user_server(&self) -> UserServerOptions {
+        let user = &self.user;
+        UserServerOptions {
+            connections: ServerOptions {
+                connections_max: user.connections_max.get(),
+                connections_per_peer_max: user.connections_per_peer_max.map(Into::into),
+                backlog: user.backlog,
+                ..ServerOptions::new(self.user_connection())
+            },
+            advertised_host: self.node.advertised_host.clone(),
+            unacked_batches_max: user.unacked_batches_max.get(),
+            unacked_bytes_max: user.unacked_mib_max.get().saturating_mul(MIB),
+            batch_rows_max: user.batch_rows_max.get(),
+            batch_bytes_target: user.batch_kib_target.get().saturating_mul(KIB),
+            statement_bytes_max: user.statement_kib_max.get().saturating_mul(KIB),
+            queries_per_connection_max: user.queries_per_connection_max.get(),
+            ..UserServerOptions::default()
+        }
+    }
+
+    /// Limits of one connection of a client.
+    pub(super) fn user_connection(&self) -> ConnectionOptions {
+        let user = &self.user;
+        ConnectionOptions {
+            handshake_frame_bytes_max: user.handshake_frame_kib_max.get().saturating_mul(KIB),
+            frame_bytes_max: user.frame_mib_max.get().saturating_mul(MIB),
+            handshake_timeout: Duration::from_millis(user.handshake_timeout_ms.get()),
+            idle_timeout: Some(Duration::from_secs(user.idle_timeout_s.get())),
+            beats: self.beats(),
+            requests_in_flight_max: user.requests_in_flight_max.get(),
+            calls_in_flight_max: user.calls_in_flight_max.get(),
+            write_queue_bytes_max: user.write_queue_kib_max.get().saturating_mul(KIB),
+            reply_queue_bytes_max: user.reply_queue_mib_max.get().saturating_mul(MIB),
+            send_buffer_bytes: Some(user.send_buffer_kib.get().saturating_mul(KIB)),
+            linger_timeout: Duration::from_millis(user.linger_timeout_ms),
+            capabilities: Some(version::capabilities().into()),
+            ..ConnectionOptions::user_server()
+        }
+    }
+
+    fn beats(&self) -> Option<Beats> {
+        let interval = self.user.heartbeat_interval_ms?.get();
+        let missed_max = match self.user.heartbeat_timeout_ms {
+            Some(timeout) => u32::try_from(timeout.get() / interval).unwrap_or(u32::MAX),
+            None => Beats::MISSED_MIN,
+        };
+        Some(Beats {
+            interval: Duration::from_millis(interval),
+            missed_max,
+        })
+    }
+}
+
+impl From<MechanismName> for Mechanism {
+    fn from(name: MechanismName) -> Self {
+        match name {
+            MechanismName::ScramSha256 => Self::ScramSha256,
+            MechanismName::Plain => Self::Plain,
+        }
+    }
+}

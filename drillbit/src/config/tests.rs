@@ -1,0 +1,330 @@
+//! Layers, origins, texts, contradictions; and that what is shown can be read again.
+
+use std::path::Path;
+
+use super::{Config, Flags, KeyName, Origin, Problems, Settings, keys::SECTIONS, layer::Layer};
+
+const FILE: &str = "conf/node.toml";
+
+fn load(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Settings, Problems> {
+    let variables = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let settings = Settings::of_layers(vec![
+        Layer::text(Path::new(FILE), text)?,
+        Layer::environment(variables)?,
+        flags.into_layer(),
+    ])?;
+    match super::check::check(&settings) {
+        problems if problems.is_empty() => Ok(settings),
+        problems => Err(Problems(problems)),
+    }
+}
+
+fn file(text: &str) -> Result<Settings, Problems> {
+    load(text, &[], Flags::default())
+}
+
+fn refused(text: &str) -> String {
+    file(text).expect_err("a problem").to_string()
+}
+
+const PORT: KeyName = KeyName {
+    section: "node",
+    key: "user_port",
+};
+
+#[test]
+fn nothing_said_is_all_defaults_and_they_contradict_nothing() {
+    let settings = file("").unwrap();
+    assert_eq!(settings.config, Config::default());
+    assert_eq!(settings.origin(PORT), None);
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file_which_beats_the_default() {
+    let text = "[node]\nbind = \"::1\"\nuser_port = 1\n";
+    let variable = ("DRILLBIT_NODE_USER_PORT", "2");
+    let flags = || Flags::default().with("--user-port", ("node", "user_port"), Some(3));
+
+    let from_file = file(text).unwrap();
+    assert_eq!(from_file.config.node.user_port, 1);
+    let line = Origin::File {
+        path: FILE.into(),
+        line: 3,
+    };
+    assert_eq!(from_file.origin(PORT), Some(&line));
+
+    let from_variable = load(text, &[variable], Flags::default()).unwrap();
+    assert_eq!(from_variable.config.node.user_port, 2);
+    let variable_name = Origin::Variable(variable.0.to_owned());
+    assert_eq!(from_variable.origin(PORT), Some(&variable_name));
+
+    let from_flag = load(text, &[variable], flags()).unwrap();
+    assert_eq!(from_flag.config.node.user_port, 3);
+    assert_eq!(from_flag.origin(PORT), Some(&Origin::Flag("--user-port")));
+    assert_eq!(
+        from_flag.config.node.bind.to_string(),
+        "::1",
+        "still the file's"
+    );
+}
+
+#[test]
+fn a_flag_that_is_not_given_says_nothing() {
+    let flags = Flags::default().with("--user-port", ("node", "user_port"), None::<i64>);
+    let settings = load("[node]\nuser_port = 1\n", &[], flags).unwrap();
+    assert_eq!(settings.config.node.user_port, 1);
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_nearest_one() {
+    assert_eq!(
+        refused("[node]\nuser_port = 1\nmemroy_mib = 64\n"),
+        "conf/node.toml:3: unknown key node.memroy_mib; did you mean memory_mib?"
+    );
+    assert_eq!(
+        refused("[http]\nmemory_mib = 64\n"),
+        "conf/node.toml:2: unknown key http.memory_mib; there is one in [node]"
+    );
+    assert!(refused("[node]\nmemory = 64\n").ends_with("did you mean memory_mib?"));
+    assert!(refused("[http]\nqqq = 1").ends_with(
+        "unknown key http.qqq; there are enabled, bind, port, connections_max, header_timeout_ms, \
+         body_kib_max"
+    ));
+}
+
+#[test]
+fn an_unknown_section_is_told_and_so_is_a_key_outside_of_any() {
+    assert_eq!(
+        refused("[nodes]\n"),
+        "conf/node.toml:1: unknown section [nodes]; did you mean [node]?"
+    );
+    assert_eq!(
+        refused("user_port = 1\n"),
+        "conf/node.toml:1: the key user_port belongs into the section [node]"
+    );
+}
+
+#[test]
+fn all_unknown_keys_are_told_at_once() {
+    let told = refused("[node]\na_b = 1\n[http]\nx_y = 2\n");
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
+#[test]
+fn a_wrong_value_is_told_with_its_line() {
+    for (text, expected) in [
+        (
+            "[node]\n\nuser_port = 70000\n",
+            ":3: invalid value: integer `70000`, expected u16: user_port = 70000",
+        ),
+        ("[node]\nbind = \"here\"\n", ":2: "),
+        (
+            "[node]\nuser_port = \"1\"\n",
+            ":2: invalid type: string \"1\", expected u16",
+        ),
+        (
+            "[user]\nframe_mib_max = 0\n",
+            ":2: invalid value: integer `0`, expected a nonzero usize",
+        ),
+        ("node = 1\n", ":1: "),
+        ("[node]\nuser_port =\n", ":2: "),
+        (
+            "[node]\nuser_port = 1\nuser_port = 2\n",
+            ":3: duplicate key",
+        ),
+    ] {
+        let told = refused(text);
+        assert!(
+            told.starts_with(FILE) && told.contains(expected),
+            "{text:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn variables_are_values_without_quotes_or_toml() {
+    let environment = [
+        ("DRILLBIT_NODE_BIND", "127.0.0.2"),
+        ("DRILLBIT_NODE_ADVERTISED_HOST", "42"),
+        ("DRILLBIT_HTTP_ENABLED", "true"),
+        ("DRILLBIT_ENGINE_WORKSPACES", "{ data = \"/srv\" }"),
+        ("DRILLBIT_PASSWORD", "not a key"),
+        ("DRILLBIT_CONFIG", "not a key"),
+        ("PATH", "/bin"),
+    ];
+    let config = load("", &environment, Flags::default()).unwrap().config;
+    assert_eq!(config.node.bind.to_string(), "127.0.0.2");
+    assert_eq!(config.node.advertised_host.as_deref(), Some("42"));
+    assert!(config.http.enabled);
+    assert_eq!(config.engine.workspaces["data"], Path::new("/srv"));
+}
+
+#[test]
+fn a_wrong_variable_is_told_by_its_name() {
+    let refused = |name, value| {
+        let settings = load("", &[(name, value)], Flags::default());
+        settings.expect_err("a problem").to_string()
+    };
+    assert_eq!(
+        refused("DRILLBIT_NODE_USER_PORT", "x"),
+        "DRILLBIT_NODE_USER_PORT: invalid type: string \"x\", expected u16"
+    );
+    assert_eq!(
+        refused("DRILLBIT_NODE_USR_PORT", "1"),
+        "DRILLBIT_NODE_USR_PORT: unknown key node.usr_port; did you mean user_port?"
+    );
+}
+
+#[test]
+fn contradictions_are_told_with_the_place_of_the_value() {
+    for (text, expected) in [
+        (
+            "[node]\nmemory_mib = 63\n",
+            ":2: node.memory_mib is 63, at least 64 are needed",
+        ),
+        (
+            "[user]\nheartbeat_interval_ms = 1000\nheartbeat_timeout_ms = 2999\n",
+            ":3: user.heartbeat_timeout_ms is 2999, below 3 beats of 1000 ms, that is 3000",
+        ),
+        (
+            "[user]\nheartbeat_timeout_ms = 2999\n",
+            ":2: user.heartbeat_timeout_ms is set, but no user.heartbeat_interval_ms",
+        ),
+        (
+            "[user]\nbatch_rows_max = 65537\n",
+            ":2: user.batch_rows_max is 65537",
+        ),
+        (
+            "[user]\nstatement_kib_max = 16385\n",
+            ":2: user.statement_kib_max is 16385",
+        ),
+        (
+            "[user]\nbatch_kib_target = 16385\n",
+            ":2: user.batch_kib_target is 16385",
+        ),
+        (
+            "[user]\nconnections_per_peer_max = 10001\n",
+            ":2: user.connections_per_peer_max",
+        ),
+        ("[user]\nframe_mib_max = 4096\n", ":2: user.frame_mib_max"),
+        (
+            "[http]\nenabled = true\nport = 31010\n",
+            ":3: http.port is 31010",
+        ),
+        ("[node]\nbind = \"0.0.0.0\"\n", ":2: node.bind is 0.0.0.0"),
+        (
+            "[http]\nenabled = true\nbind = \"::\"\n",
+            ":3: http.bind is ::",
+        ),
+    ] {
+        let told = refused(text);
+        assert!(told.contains(expected), "{text:?}: {told}");
+    }
+}
+
+#[test]
+fn three_beats_are_enough() {
+    let text = "[user]\nheartbeat_interval_ms = 1000\nheartbeat_timeout_ms = 3000\n";
+    let beats = file(text).unwrap().config.user_connection().beats.unwrap();
+    assert_eq!((beats.interval.as_millis(), beats.missed_max), (1000, 3));
+}
+
+#[test]
+fn other_machines_may_come_in_when_that_is_asked_for_by_name() {
+    let text = "[node]\nbind = \"0.0.0.0\"\n[auth]\ninsecure_no_auth = true\n";
+    assert!(file(text).is_ok());
+    assert!(
+        file("[http]\nbind = \"::\"\n").is_ok(),
+        "there is no HTTP server"
+    );
+}
+
+#[test]
+fn every_key_has_a_text_of_its_own() {
+    let keys = SECTIONS.iter().flat_map(|section| section.keys);
+    for key in keys {
+        let text = key.text.concat();
+        assert!(
+            text.len() > 15 && text.ends_with('.'),
+            "{}: {text}",
+            key.name
+        );
+    }
+}
+
+#[test]
+fn names_end_in_the_unit_that_their_text_speaks_of() {
+    for key in SECTIONS.iter().flat_map(|section| section.keys) {
+        let text = key.text.concat();
+        for (words, named) in [
+            ("in MiB", key.name.contains("_mib")),
+            ("in KiB", key.name.contains("_kib")),
+            ("in milliseconds", key.name.ends_with("_ms")),
+            ("in seconds", key.name.ends_with("_s")),
+        ] {
+            assert_eq!(text.contains(words), named, "{}: {text}", key.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let text = "\
+[node]
+bind = \"127.0.0.3\"
+advertised_host = \"a \\\"host\\\"\"
+[user]
+connections_per_peer_max = 7
+[engine]
+workspaces = { \"a b\" = \"/x\", tmp = \"/tmp\" }
+";
+    for settings in [file("").unwrap(), file(text).unwrap()] {
+        let shown = settings.show();
+        let again = file(&shown).unwrap_or_else(|problems| panic!("{problems}\n{shown}"));
+        assert_eq!(again.config, settings.config, "{shown}");
+    }
+}
+
+#[test]
+fn what_is_shown_names_every_key_with_default_and_origin() {
+    let shown = file("[node]\nuser_port = 1\n").unwrap().show();
+    for section in SECTIONS {
+        assert!(shown.contains(&format!("\n[{}]\n", section.name)));
+        for key in section.keys {
+            let (set, unset) = (
+                format!("\n{} = ", key.name),
+                format!("\n# {} =\n", key.name),
+            );
+            assert!(
+                shown.contains(&set) || shown.contains(&unset),
+                "{}",
+                key.name
+            );
+        }
+    }
+    assert!(
+        shown.contains("# Default: 31010. Set by conf/node.toml:2.\nuser_port = 1\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("# Default: 4096.\nmemory_mib = 4096\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("# Default: unset.\n# advertised_host =\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_missing_file_is_told_by_its_name() {
+    let missing = Path::new("/nowhere/node.toml");
+    let problems = Settings::load(Some(missing), [], Flags::default()).unwrap_err();
+    let told = problems.to_string();
+    assert!(
+        told.starts_with("/nowhere/node.toml: cannot read the configuration: "),
+        "{told}"
+    );
+}

@@ -1,0 +1,125 @@
+//! Every family of metrics, declared once: name, type, labels, help.
+
+/// Types of Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A family of metrics.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// Counters end in `_total`.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+impl Family {
+    /// Its row in `METRICS.md`.
+    #[cfg(test)]
+    pub(super) fn document_row(&self) -> String {
+        let kind = match self.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let (name, labels, help) = (self.name, self.labels.join(", "), self.help);
+        format!("| `{name}` | {kind} | {labels} | {help} |")
+    }
+}
+
+macro_rules! families {
+    ($($NAME:ident = $Kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(pub(super) const $NAME: Family = Family {
+            name: $name,
+            kind: Kind::$Kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)+
+
+        /// In the order in which they are shown.
+        #[cfg(test)]
+        pub(super) const ALL: &[Family] = &[$($NAME),+];
+    };
+}
+
+families! {
+    BUILD = Gauge "drillbit_build_info" ["version", "engine"]
+        "Version of the software and of its engine; always 1.";
+    UPTIME = Gauge "drillbit_uptime_seconds" []
+        "Time since the node started, in seconds.";
+    LEDGER_USED = Gauge "drillbit_ledger_used" ["ledger", "kind"]
+        "What connections hold: bytes, tasks, calls and files.";
+    LEDGER_LIMIT = Gauge "drillbit_ledger_limit" ["ledger", "kind"]
+        "How much of it they may hold, where there is a limit.";
+    QUERIES_RUNNING = Gauge "drillbit_queries_running" []
+        "Queries that are running.";
+    QUERIES = Counter "drillbit_queries_total" ["outcome"]
+        "Queries that have ended: completed, failed, canceled, or lost with their client.";
+    QUERY_ROWS = Counter "drillbit_query_rows_total" []
+        "Rows sent to clients.";
+    QUERY_BYTES = Counter "drillbit_query_bytes_total" []
+        "Batches sent to clients, in bytes.";
+    ENGINE_MEMORY = Gauge "drillbit_engine_memory_bytes" []
+        "Memory that queries have reserved, in bytes.";
+    ENGINE_MEMORY_LIMIT = Gauge "drillbit_engine_memory_limit_bytes" []
+        "Memory that queries may reserve, in bytes.";
+    CONNECTIONS_OPENED = Counter "drillbit_connections_opened_total" ["plane"]
+        "Sockets that became connections, with or without a handshake.";
+    CONNECTIONS_OPEN = Gauge "drillbit_connections_open" ["plane"]
+        "Connections that are open.";
+    CONNECTIONS_CLOSED = Counter "drillbit_connections_closed_total" ["plane", "reason"]
+        "Connections that have ended, by reason.";
+    CONNECTIONS_REFUSED = Counter "drillbit_connections_refused_total" ["plane"]
+        "Sockets closed at once because there were too many.";
+    CONNECT_FAILURES = Counter "drillbit_connect_failures_total" ["plane", "reason"]
+        "Attempts of this side to connect that failed, by reason.";
+    FRAMES = Counter "drillbit_frames_total" ["plane", "direction"]
+        "Frames received and sent.";
+    BYTES = Counter "drillbit_socket_bytes_total" ["plane", "direction"]
+        "What was received and sent, in bytes.";
+    SOCKET_CALLS = Counter "drillbit_socket_calls_total" ["plane", "direction"]
+        "Reads that brought something and writes that took something.";
+    PINGS = Counter "drillbit_pings_total" ["plane", "direction"]
+        "PINGs received and sent.";
+    BEATS_MISSED = Counter "drillbit_beats_missed_total" ["plane"]
+        "Heartbeats before which nothing had come from the peer since the last one.";
+    LATE_ANSWERS = Counter "drillbit_late_answers_total" ["plane"]
+        "Answers that came after their call was given up.";
+    QUEUED_BYTES = Gauge "drillbit_queued_bytes" ["plane", "queue"]
+        "Requests and replies that wait to be written, in bytes.";
+    REQUESTS = Counter "drillbit_requests_total" ["plane", "rpc", "direction"]
+        "Requests received from peers and sent to them, by RPC type.";
+    REQUESTS_IN_FLIGHT = Gauge "drillbit_requests_in_flight" ["plane", "rpc", "direction"]
+        "Requests that wait for their answer.";
+    REQUESTS_ENDED = Counter "drillbit_requests_ended_total" ["plane", "rpc", "direction", "outcome"]
+        "Requests that have ended, by how: answered, failed, lost with the connection, and others.";
+    REQUEST_BYTES = Counter "drillbit_request_bytes_total" ["plane", "rpc", "direction"]
+        "Bodies of requests, in bytes.";
+    ANSWER_BYTES = Counter "drillbit_answer_bytes_total" ["plane", "rpc", "direction"]
+        "Bodies of answers to these requests, in bytes.";
+    QUEUE_TIME = Histogram "drillbit_request_queue_seconds" ["plane", "rpc"]
+        "From the arrival of a request to the start of its handler, in seconds.";
+    HANDLER_TIME = Histogram "drillbit_request_handler_seconds" ["plane", "rpc"]
+        "From the start of a handler to its answer, in seconds.";
+    ROOM_WAIT = Histogram "drillbit_call_room_wait_seconds" ["plane", "rpc"]
+        "How long calls that had to wait for room in the write queue waited, in seconds.";
+    ROUND_TRIP = Histogram "drillbit_call_round_trip_seconds" ["plane", "rpc"]
+        "From a call to its answer, the wait for room included, in seconds.";
+    PING_ROUND_TRIP = Histogram "drillbit_ping_round_trip_seconds" ["plane"]
+        "From a PING to its PONG, in seconds.";
+    PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []
+        "Resident memory of the process, in bytes.";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Virtual memory of the process, in bytes.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads of the process.";
+    PROCESS_FILES = Gauge "process_open_fds" []
+        "Open file handles of the process.";
+    PROCESS_FILES_MAX = Gauge "process_max_fds" []
+        "Most file handles that the process may open.";
+}

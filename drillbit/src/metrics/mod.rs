@@ -1,0 +1,110 @@
+//! What a node counts, as Prometheus text: <https://prometheus.io/docs/specs/om/open_metrics_spec>.
+//!
+//! `families.rs` declares every family once; `METRICS.md` lists them, which a test checks. The values
+//! are snapshots, taken when they are asked for: nothing here is kept between two scrapes.
+
+mod bus;
+mod exposition;
+mod families;
+mod node;
+mod process;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use rpc_bus::{BusRuntime, Ledger, PlaneSnapshot};
+use user_server::{Queries, QueryCounts};
+
+use crate::engine::DrillEngine;
+use exposition::Exposition;
+use node::{EngineUse, LedgerUse};
+use process::Process;
+
+/// What a text of metrics is served as.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is watched of a node, for as long as anybody watches.
+pub(crate) struct Watched {
+    pub(crate) bus: BusRuntime,
+    pub(crate) ledger: Ledger,
+    pub(crate) queries: Queries,
+    pub(crate) engine: Arc<DrillEngine>,
+    /// When the node started.
+    pub(crate) started: Instant,
+}
+
+impl Watched {
+    /// Everything as it is now, as text.
+    pub(crate) fn scrape(&self) -> Result<String, fmt::Error> {
+        let snapshot = Snapshot {
+            planes: self.bus.metrics().snapshot(),
+            ledger: LedgerUse::of(&self.ledger),
+            queries: self.queries.counts(),
+            engine: EngineUse::of(&self.engine),
+            process: Process::read(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+        };
+        exposition::text(snapshot)
+    }
+}
+
+/// Values of one moment.
+#[derive(Debug)]
+struct Snapshot {
+    planes: Vec<PlaneSnapshot>,
+    ledger: LedgerUse,
+    queries: QueryCounts,
+    engine: EngineUse,
+    process: Process,
+    uptime_s: f64,
+}
+
+impl Snapshot {
+    fn expose(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        node::build(out)?;
+        node::uptime(out, self.uptime_s)?;
+        node::ledger(out, &self.ledger)?;
+        node::queries(out, &self.queries)?;
+        node::engine(out, &self.engine)?;
+        bus::connections(out, &self.planes)?;
+        bus::frames(out, &self.planes)?;
+        bus::requests(out, &self.planes)?;
+        bus::times(out, &self.planes)?;
+        process::expose(out, &self.process)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::families::{ALL, Family, Kind};
+
+    #[test]
+    fn the_document_lists_the_families_that_there_are() {
+        let document = include_str!("../../METRICS.md");
+        let (_, families) = document.split_once("| name |").unwrap();
+        let listed: Vec<_> = families
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let declared: Vec<_> = ALL.iter().map(Family::document_row).collect();
+        assert_eq!(
+            listed,
+            declared,
+            "METRICS.md should have:\n{}\n",
+            declared.join("\n")
+        );
+    }
+
+    #[test]
+    fn names_say_what_is_counted_and_in_which_unit() {
+        for family in ALL {
+            let counter = family.kind == Kind::Counter;
+            assert_eq!(counter, family.name.ends_with("_total"), "{}", family.name);
+            for unit in ["seconds", "bytes"] {
+                let named = family.name.trim_end_matches("_total").ends_with(unit);
+                let told = family.help.contains(&format!("in {unit}"));
+                assert_eq!(named, told, "{}: {}", family.name, family.help);
+            }
+            assert!(family.help.ends_with('.'), "{}", family.help);
+        }
+    }
+}

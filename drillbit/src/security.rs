@@ -1,0 +1,210 @@
+//! Who may come in, and over what: certificates and users of a node, read again when their files change.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use rpc_bus::{
+    BusRuntime, OptionsError,
+    auth::{AuthOptions, Authenticator, Users, UsersError},
+    tls::{TlsConfigError, TlsServer, TlsServerFiles, TlsVersions},
+};
+
+/// How a node is secured. `Default`: not at all.
+#[derive(Debug, Clone, Default)]
+pub struct SecurityOptions {
+    /// Certificate and key of the node; `None` is no TLS.
+    pub tls: Option<TlsServerFiles>,
+    /// Versions of TLS.
+    pub tls_versions: TlsVersions,
+    /// File of the users, as `htpasswd` writes them; `None` lets everybody in.
+    pub users: Option<PathBuf>,
+    /// How users authenticate.
+    pub auth: AuthOptions,
+}
+
+/// Why a node cannot be secured as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityError {
+    /// Certificates or keys cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
+    /// The users cannot be read.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The limits of authentication cannot work.
+    #[error("authentication: {0}")]
+    Options(#[from] OptionsError),
+}
+
+impl SecurityOptions {
+    /// All that is wrong with the files.
+    pub(crate) fn problems(&self) -> Vec<SecurityError> {
+        let tls = self.open_tls().err();
+        let users = self.open_users().err().map(SecurityError::from);
+        tls.into_iter().map(Into::into).chain(users).collect()
+    }
+
+    fn open_tls(&self) -> Result<Option<TlsServer>, TlsConfigError> {
+        let files = self.tls.clone();
+        let open = |files| TlsServer::from_files(files, self.tls_versions);
+        files.map(open).transpose()
+    }
+
+    fn open_users(&self) -> Result<Option<Users>, UsersError> {
+        self.users.clone().map(Users::from_file).transpose()
+    }
+
+    fn tls_files(&self) -> Vec<PathBuf> {
+        let Some(files) = self.tls.clone() else {
+            return Vec::new();
+        };
+        let both = [files.certificates, files.key];
+        both.into_iter().chain(files.client_authorities).collect()
+    }
+}
+
+/// What the servers of a node are given.
+pub(crate) struct Security {
+    pub(crate) tls: Option<TlsServer>,
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
+    tls_files: Watch,
+    users_file: Watch,
+}
+
+impl Security {
+    /// Reads all files.
+    pub(crate) fn open(options: &SecurityOptions, bus: &BusRuntime) -> Result<Self, SecurityError> {
+        // Looked at first, so that what changes in between is read again.
+        let tls_files = Watch::new(options.tls_files());
+        let users_file = Watch::new(options.users.clone().into_iter().collect());
+        let authenticator = match options.open_users()? {
+            Some(users) => {
+                let auth = options.auth.clone();
+                Some(Authenticator::new(users.into(), auth, bus.clone())?.into())
+            }
+            None => None,
+        };
+        Ok(Self {
+            tls: options.open_tls()?,
+            authenticator,
+            tls_files,
+            users_file,
+        })
+    }
+
+    /// Whether there are files to be read again.
+    pub(crate) fn has_files(&self) -> bool {
+        self.tls.is_some() || self.authenticator.is_some()
+    }
+
+    /// Reads all files again.
+    pub(crate) fn reload(&self) {
+        self.tls_files.has_changed();
+        self.users_file.has_changed();
+        self.reload_tls();
+        self.reload_users();
+    }
+
+    /// Reads again what has changed.
+    pub(crate) fn reload_changed(&self) {
+        if self.tls_files.has_changed() {
+            self.reload_tls();
+        }
+        if self.users_file.has_changed() {
+            self.reload_users();
+        }
+    }
+
+    fn reload_tls(&self) {
+        if let Some(tls) = &self.tls {
+            tell("certificates", tls.reload());
+        }
+    }
+
+    fn reload_users(&self) {
+        if let Some(authenticator) = &self.authenticator {
+            tell("users", authenticator.users().reload());
+        }
+    }
+}
+
+fn tell(what: &'static str, outcome: Result<(), impl std::error::Error>) {
+    match outcome {
+        Ok(()) => tracing::info!(what, "read again"),
+        Err(error) => tracing::warn!(what, %error, "cannot be read again, the old ones stay"),
+    }
+}
+
+/// Files, and how they were when last looked at.
+struct Watch {
+    files: Vec<PathBuf>,
+    seen: Mutex<Vec<Option<Stamp>>>,
+}
+
+/// What changes with a file: when it was written, and its length.
+type Stamp = (SystemTime, u64);
+
+impl Watch {
+    fn new(files: Vec<PathBuf>) -> Self {
+        let seen = Mutex::new(stamps(&files));
+        Self { files, seen }
+    }
+
+    /// Since the last time that this was asked.
+    fn has_changed(&self) -> bool {
+        let now = stamps(&self.files);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *seen != now;
+        *seen = now;
+        changed
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    files.iter().map(|file| stamp(file)).collect()
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_changed_once_after_it_was_written_made_or_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users");
+        let watch = Watch::new(vec![file.clone()]);
+        assert!(!watch.has_changed());
+        fs::write(&file, "a").unwrap();
+        assert!(watch.has_changed() && !watch.has_changed());
+        fs::write(&file, "ab").unwrap();
+        assert!(watch.has_changed() && !watch.has_changed());
+        fs::remove_file(&file).unwrap();
+        assert!(watch.has_changed() && !watch.has_changed());
+    }
+
+    #[test]
+    fn all_files_that_cannot_be_used_are_told() {
+        let options = SecurityOptions {
+            tls: Some(TlsServerFiles {
+                certificates: "/nowhere/cert.pem".into(),
+                key: "/nowhere/key.pem".into(),
+                client_authorities: None,
+            }),
+            users: Some("/nowhere/users".into()),
+            ..SecurityOptions::default()
+        };
+        let told: Vec<_> = options.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("/nowhere/cert.pem") && told[1].contains("/nowhere/users"));
+        assert!(SecurityOptions::default().problems().is_empty());
+    }
+}

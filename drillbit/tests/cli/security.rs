@@ -1,0 +1,260 @@
+//! TLS, users and passwords, as server and client of the program have them.
+
+use std::fs;
+
+use crate::{
+    certificates::Authority,
+    http::get,
+    program::{Served, run, run_with},
+};
+
+const PASSWORD: &str = "open sesame";
+const QUERY: [&str; 4] = ["-c", "select 1 as one", "--format", "csv"];
+
+/// The line of a user.
+fn user(name: &str, password: &str, scheme: &str) -> String {
+    run_with(
+        &["password", name, "--scheme", scheme],
+        &format!("{password}\n"),
+    )
+    .well()
+}
+
+/// A folder with `users` and a file `password`.
+struct Users {
+    folder: tempfile::TempDir,
+}
+
+impl Users {
+    fn new(lines: &str) -> Self {
+        let users = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        users.write("users", lines);
+        users.write("password", PASSWORD);
+        users
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_line_of_each_scheme_lets_its_user_in() {
+    for scheme in ["bcrypt", "argon2", "scram-sha-256"] {
+        let line = user("ann", PASSWORD, scheme);
+        assert!(
+            line.starts_with("ann:") && !line.contains(PASSWORD),
+            "{line}"
+        );
+        let users = Users::new(&line);
+        let node = Served::start_with(&["--users", &users.file("users")]);
+        let password = users.file("password");
+        let login = ["-u", "ann", "--password-file", password.as_str()];
+        assert_eq!(node.sql(&[&login[..], &QUERY].concat()).well(), "one\n1\n");
+    }
+}
+
+#[test]
+fn a_password_is_read_from_one_line_and_must_be_one() {
+    run_with(&["password", "ann"], "\n").with(1);
+    run_with(&["password", "a:b"], "x\n").with(2);
+    run_with(&["password", "ann", "--scheme", "md5"], "x\n").with(2);
+}
+
+#[test]
+fn nobody_else_comes_in_and_is_told_what_is_missing() {
+    let users = Users::new(&user("ann", PASSWORD, "scram-sha-256"));
+    users.write("wrong", "open barley");
+    let node = Served::start_with(&["--users", &users.file("users")]);
+    let stderr = node.sql(&QUERY).with(3);
+    for way in ["-u NAME", "--password-file", "DRILLBIT_PASSWORD"] {
+        assert!(stderr.contains(way), "{stderr}");
+    }
+    let wrong = users.file("wrong");
+    let login = ["-u", "ann", "--password-file", wrong.as_str()];
+    let stderr = node.sql(&[&login[..], &QUERY].concat()).with(3);
+    assert!(
+        stderr.contains("did not accept user and password"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("barley"), "{stderr}");
+}
+
+#[test]
+fn users_are_read_again_by_sighup_and_bad_ones_keep_the_old() {
+    let users = Users::new(&user("ann", PASSWORD, "scram-sha-256"));
+    let node = Served::start_with(&["--users", &users.file("users")]);
+    let password = users.file("password");
+    let login = |name| ["-u", name, "--password-file", password.as_str()];
+    let query = |name| node.sql(&[&login(name)[..], &QUERY].concat());
+    query("bob").with(3);
+
+    users.write("users", &user("bob", PASSWORD, "scram-sha-256"));
+    crate::program::signal(node.pid(), "HUP");
+    node.wait_for_log(&["users", "read again"]);
+    query("bob").well();
+    query("ann").with(3);
+
+    users.write("users", "no hash");
+    crate::program::signal(node.pid(), "HUP");
+    node.wait_for_log(&["users", "cannot be read again", "line 1"]);
+    query("bob").well();
+}
+
+#[test]
+fn a_changed_file_of_users_is_noticed() {
+    let users = Users::new(&user("ann", PASSWORD, "scram-sha-256"));
+    users.write("drillbit.toml", "[node]\nreload_interval_s = 1\n");
+    let (file, config) = (users.file("users"), users.file("drillbit.toml"));
+    let node = Served::start_with(&["--users", &file, "--config", &config]);
+    users.write(
+        "users",
+        &(user("ann", PASSWORD, "bcrypt") + &user("bob", PASSWORD, "bcrypt")),
+    );
+    node.wait_for_log(&["users", "read again"]);
+    let password = users.file("password");
+    let login = ["-u", "bob", "--password-file", password.as_str()];
+    node.sql(&[&login[..], &QUERY].concat()).well();
+}
+
+#[test]
+fn metrics_want_a_user_and_health_does_not() {
+    let users = Users::new(&user("ann", PASSWORD, "bcrypt"));
+    let node = Served::start_with(&["--users", &users.file("users"), "--http-port", "0"]);
+    assert_eq!(get(&node, "/healthz", "").status, 200);
+    let refused = get(&node, "/metrics", "");
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused.head.contains("www-authenticate: basic"),
+        "{refused:?}"
+    );
+    // ann:open sesame, ann:open barley
+    let right = "Authorization: Basic YW5uOm9wZW4gc2VzYW1l\r\n";
+    let wrong = "Authorization: Basic YW5uOm9wZW4gYmFybGV5\r\n";
+    assert_eq!(get(&node, "/metrics", right).status, 200);
+    assert_eq!(get(&node, "/metrics", wrong).status, 401);
+}
+
+#[test]
+fn sql_goes_over_tls_with_a_password() {
+    let authority = Authority::new("authority");
+    let (certificate, key) = authority.issue("node", "127.0.0.1");
+    let users = Users::new(&user("ann", PASSWORD, "scram-sha-256"));
+    let (ca, password) = (authority.file("authority.pem"), users.file("password"));
+    let node = Served::start_with(&[
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+        "--users",
+        &users.file("users"),
+    ]);
+    let tls = ["--tls-ca", ca.as_str()];
+    let login = ["-u", "ann", "--password-file", password.as_str()];
+    let rows = node.sql(&[&tls[..], &login, &QUERY].concat()).well();
+    assert_eq!(rows, "one\n1\n");
+}
+
+#[test]
+fn what_is_wrong_with_tls_is_told_with_a_way_out() {
+    let (authority, stranger) = (Authority::new("authority"), Authority::new("stranger"));
+    let (certificate, key) = authority.issue("node", "elsewhere.example");
+    let (ca, other) = (
+        authority.file("authority.pem"),
+        stranger.file("authority.pem"),
+    );
+    let node = Served::start_with(&["--tls-cert", &certificate, "--tls-key", &key]);
+    let told = |flags: &[&str]| node.sql(&[flags, &QUERY].concat()).with(3);
+
+    let stderr = told(&[]);
+    assert!(stderr.contains("TLS"), "{stderr}");
+    let stderr = told(&["--tls-ca", &other]);
+    assert!(stderr.contains("--tls-ca FILE names"), "{stderr}");
+    let stderr = told(&["--tls-ca", &ca]);
+    assert!(
+        stderr.contains("elsewhere.example") && stderr.contains("--tls-server-name"),
+        "{stderr}"
+    );
+    for flags in [
+        ["--tls-server-name", "elsewhere.example"].as_slice(),
+        &["--tls-no-host-verification"],
+    ] {
+        node.sql(&[&["--tls-ca", &ca], flags, &QUERY].concat())
+            .well();
+    }
+
+    let plain = Served::start();
+    let stderr = plain
+        .sql(&[&["--tls-ca", ca.as_str()], &QUERY[..]].concat())
+        .with(3);
+    assert!(stderr.contains("leave out --tls"), "{stderr}");
+}
+
+#[test]
+fn a_node_may_want_certificates_of_its_clients() {
+    let authority = Authority::new("authority");
+    let (certificate, key) = authority.issue("node", "127.0.0.1");
+    let (own, own_key) = authority.issue("client", "client.example");
+    let ca = authority.file("authority.pem");
+    let node = Served::start_with(&[
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ]);
+    let stderr = node
+        .sql(&[&["--tls-ca", ca.as_str()], &QUERY[..]].concat())
+        .with(3);
+    assert!(stderr.contains("--tls-cert FILE"), "{stderr}");
+    let identity = ["--tls-ca", &ca, "--tls-cert", &own, "--tls-key", &own_key];
+    node.sql(&[&identity[..], &QUERY].concat()).well();
+}
+
+#[test]
+fn certificates_are_read_again_by_sighup() {
+    let authority = Authority::new("authority");
+    let (certificate, key) = authority.issue("node", "elsewhere.example");
+    let ca = authority.file("authority.pem");
+    let node = Served::start_with(&["--tls-cert", &certificate, "--tls-key", &key]);
+    let arguments = [&["--tls-ca", ca.as_str()], &QUERY[..]].concat();
+    node.sql(&arguments).with(3);
+    authority.issue("node", "127.0.0.1");
+    crate::program::signal(node.pid(), "HUP");
+    node.wait_for_log(&["certificates", "read again"]);
+    node.sql(&arguments).well();
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told_before_anything_starts() {
+    let authority = Authority::new("authority");
+    let (certificate, _) = authority.issue("node", "127.0.0.1");
+    let (_, key) = authority.issue("other", "127.0.0.1");
+    let arguments = [
+        "serve",
+        "--user-port",
+        "0",
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+    ];
+    let stderr = run(&arguments).with(2);
+    assert!(stderr.contains("does not belong to"), "{stderr}");
+    let stderr = run(&arguments[..5]).with(2);
+    assert!(
+        stderr.contains("--tls-cert: tls.certificates is set, but no tls.key"),
+        "{stderr}"
+    );
+    let config = authority.folder().join("drillbit.toml");
+    fs::write(&config, "[auth]\nusers = \"/nowhere/users\"\n").unwrap();
+    let stderr = run(&["config", "check", "--config", config.to_str().unwrap()]).with(1);
+    assert!(stderr.contains("/nowhere/users"), "{stderr}");
+}
