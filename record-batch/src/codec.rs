@@ -251,14 +251,15 @@ mod tests {
 
     #[test]
     fn damaged_bodies_never_panic() {
+        let body = body().slice(..1200);
         for codec in Codec::ALL {
-            let encoded = compressed(codec, &body());
-            for at in 0..encoded.len().min(2000) {
+            let encoded = Bytes::from(codec.compress(vec![body.clone()]).concat());
+            for at in 0..encoded.len() {
                 let mut damaged = encoded.to_vec();
                 damaged[at] ^= 0x55;
                 // Damage that no codec sees is the checksum's to find.
-                let _ = codec.decompress(&damaged.into(), body().len(), LIMIT);
-                let _ = codec.decompress(&encoded.slice(..at), body().len(), LIMIT);
+                let _ = codec.decompress(&damaged.into(), body.len(), LIMIT);
+                let _ = codec.decompress(&encoded.slice(..at), body.len(), LIMIT);
             }
         }
     }
