@@ -18,7 +18,7 @@ use datafusion::prelude::SessionContext;
 use url::Url;
 
 use super::folded::{Missing, folded};
-use super::json;
+use super::{json, text};
 use crate::engine::error::EngineError;
 
 /// Most files of one table.
@@ -40,6 +40,10 @@ enum Format {
     Json,
     /// Text with a line of column names.
     CsvWithHeader,
+    /// Text without one.
+    Commas,
+    Tabs,
+    Bars,
 }
 
 impl Workspace {
@@ -108,6 +112,9 @@ impl Workspace {
                 listing(&files, Arc::new(csv), Some(schema)).await
             }
             Format::Json => json::table(files.clone()),
+            Format::Commas => text::commas(files.clone()),
+            Format::Tabs => text::tabs(files.clone()),
+            Format::Bars => text::bars(files.clone()),
         };
         let missing = if format == Format::CsvWithHeader {
             Missing::EmptyText
@@ -191,9 +198,12 @@ fn format(file: &Path) -> Result<Format, EngineError> {
         Some("parquet") => Ok(Format::Parquet),
         Some("json" | "ndjson" | "jsonl") => Ok(Format::Json),
         Some("csvh") => Ok(Format::CsvWithHeader),
+        Some("csv") => Ok(Format::Commas),
+        Some("tsv") => Ok(Format::Tabs),
+        Some("psv" | "tbl") => Ok(Format::Bars),
         Some(other) => Err(EngineError::Unsupported {
             what: format!("The file type .{other} ({})", file.display()),
-            note: "Files are read as .parquet, .json or .csvh (with a line of column names)",
+            note: "Files are read as .parquet, .json, .csvh (with a line of column names), .csv, .tsv or .psv",
         }),
         None => Err(EngineError::Unsupported {
             what: format!("A file without type ({})", file.display()),

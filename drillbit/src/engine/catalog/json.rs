@@ -9,20 +9,12 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use datafusion::catalog::TableProvider;
-use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::Result;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
-use datafusion::physical_plan::streaming::PartitionStream;
 use serde_json::{Map, Value};
 
 use super::json_schema::Columns;
+use super::streamed::{self, BUFFER_BYTES, Batches, unreadable};
 use crate::engine::error::EngineError;
-
-const BUFFER_BYTES: usize = 256 * 1024;
-/// Batches read ahead of the consumer.
-const BATCHES_AHEAD: usize = 2;
 
 /// The table of these files; reads all of them once for their columns.
 pub(super) fn table(files: Vec<PathBuf>) -> Result<Arc<dyn TableProvider>> {
@@ -31,30 +23,16 @@ pub(super) fn table(files: Vec<PathBuf>) -> Result<Arc<dyn TableProvider>> {
         add_columns(file, &mut columns)?;
     }
     let schema = Arc::new(Schema::new(columns.fields()));
-    let partition = |file| {
-        Arc::new(JsonFile {
-            file,
-            schema: Arc::clone(&schema),
-        }) as Arc<dyn PartitionStream>
-    };
-    let partitions = files.into_iter().map(partition).collect();
-    Ok(Arc::new(StreamingTable::try_new(
-        Arc::clone(&schema),
-        partitions,
-    )?))
+    streamed::table(files, &schema, batches)
 }
 
 fn add_columns(file: &Path, columns: &mut Columns) -> Result<(), EngineError> {
-    let unreadable = |reason: String| EngineError::FileUnreadable {
-        file: file.display().to_string(),
-        reason,
-    };
-    let text = open(file).map_err(|error| unreadable(error.to_string()))?;
+    let text = open(file).map_err(|error| unreadable(file, &error))?;
     for object in serde_json::Deserializer::from_reader(text).into_iter::<Map<String, Value>>() {
-        let object = object.map_err(|error| unreadable(error.to_string()))?;
+        let object = object.map_err(|error| unreadable(file, &error))?;
         columns
             .add(&object)
-            .map_err(|conflict| unreadable(conflict.to_string()))?;
+            .map_err(|conflict| unreadable(file, &conflict))?;
     }
     Ok(())
 }
@@ -67,42 +45,13 @@ fn open(file: &Path) -> std::io::Result<BufReader<TopLevelObjects<BufReader<File
     ))
 }
 
-/// One file of the table.
-#[derive(Debug)]
-struct JsonFile {
-    file: PathBuf,
-    schema: SchemaRef,
-}
-
-impl PartitionStream for JsonFile {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut stream =
-            RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
-        let (sender, file, schema) = (stream.tx(), self.file.clone(), Arc::clone(&self.schema));
-        let rows = context.session_config().batch_size();
-        stream.spawn_blocking(move || {
-            let unreadable = |reason: String| {
-                let file = file.display().to_string();
-                EngineError::FileUnreadable { file, reason }
-            };
-            let text = open(&file).map_err(|error| unreadable(error.to_string()))?;
-            let batches = ReaderBuilder::new(schema)
-                .with_batch_size(rows)
-                .build(text)?;
-            for batch in batches {
-                let batch = batch.map_err(|error| unreadable(error.to_string()).into());
-                if sender.blocking_send(batch).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
-        stream.build()
-    }
+fn batches(file: &Path, schema: SchemaRef, rows: usize) -> std::io::Result<Batches> {
+    let text = open(file)?;
+    let reader = ReaderBuilder::new(schema)
+        .with_batch_size(rows)
+        .build(text)
+        .map_err(std::io::Error::other)?;
+    Ok(Box::new(reader))
 }
 
 /// Turns the brackets and commas of lists around objects into blanks.

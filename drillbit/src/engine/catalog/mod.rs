@@ -10,8 +10,10 @@ mod information_schema;
 mod json;
 mod json_schema;
 mod sample;
+mod streamed;
 mod sys;
 mod system_table;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
