@@ -8,7 +8,7 @@ use protos::{
     shared::DrillPbError,
     user::HandshakeStatus,
 };
-use record_batch::DecodeError;
+use record_batch::{ArrowBodyError, DecodeError};
 use rpc_bus::{
     BudgetExceeded, CallError, CloseReason, ConnectError, auth::LoginError, tls::TlsConfigError,
 };
@@ -87,6 +87,9 @@ pub enum ClientError {
     /// A batch cannot be read.
     #[error("cannot read a batch of the result: {0}")]
     Decode(#[from] DecodeError),
+    /// A batch that came as an Arrow body cannot be read.
+    #[error("cannot read a batch of the result: {0}")]
+    ArrowBody(#[from] ArrowBodyError),
     /// A budget of this side is spent.
     #[error(transparent)]
     Budget(#[from] BudgetExceeded),

@@ -96,11 +96,17 @@ impl Gate {
     }
 }
 
+/// What a batch is decoded from.
+#[derive(Debug)]
+pub(crate) enum BatchBody {
+    Drill(RecordBatchDef, Bytes),
+    Arrow(Bytes),
+}
+
 /// A batch that its consumer has not taken yet. It is acknowledged when it is dropped, read or not.
 #[derive(Debug)]
 pub(crate) struct Undelivered {
-    def: RecordBatchDef,
-    dbody: Bytes,
+    body: BatchBody,
     affected_rows: Option<i32>,
     bytes: usize,
     gate: Arc<Gate>,
@@ -117,10 +123,14 @@ impl Undelivered {
         let def = data.def.unwrap_or_default();
         let bytes = dbody.len() + MESSAGE_BYTES + def.field.len() * COLUMN_BYTES;
         gate.add(bytes);
+        let body = if data.arrow_body == Some(true) {
+            BatchBody::Arrow(dbody)
+        } else {
+            BatchBody::Drill(def, dbody)
+        };
         Self {
             affected_rows: data.affected_rows_count,
-            def,
-            dbody,
+            body,
             bytes,
             gate: Arc::clone(gate),
             reply: Some(reply),
@@ -133,8 +143,8 @@ impl Undelivered {
     }
 
     /// Takes the batch, which acknowledges it.
-    pub(crate) fn take(mut self) -> (RecordBatchDef, Bytes) {
-        (mem::take(&mut self.def), mem::take(&mut self.dbody))
+    pub(crate) fn take(mut self) -> BatchBody {
+        mem::replace(&mut self.body, BatchBody::Arrow(Bytes::new()))
     }
 }
 

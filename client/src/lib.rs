@@ -22,6 +22,7 @@
 //! reading the connection when too much waits for the consumer, and gives every query that streams
 //! a connection of its own.
 
+mod bodies;
 mod client;
 mod error;
 mod gate;

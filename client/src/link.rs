@@ -51,7 +51,7 @@ impl Link {
                 tls: options.tls.clone(),
             },
             &options.runtime,
-            options.connection.clone(),
+            options.connection(),
             options.ledger.clone(),
             hello(options),
             Arc::<Router>::clone(&router),

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use rpc_bus::{
-    BusRuntime, Capabilities, ConnectionOptions, Ledger,
+    BusRuntime, Capabilities, ConnectionOptions, Feature, Ledger,
     auth::{Credentials, Login, Mechanism, Password},
     tls::TlsClient,
 };
@@ -38,6 +38,9 @@ pub struct ClientOptions {
     /// Whether maps and lists come as Arrow structs and lists, the default; otherwise a real Drill
     /// turns them into JSON text.
     pub complex_types: bool,
+    /// Whether our own node sends results as Arrow bodies, the default: every Arrow type is kept. Otherwise they come as
+    /// Drill's vectors, with Drill's types, as from a real Drill.
+    pub arrow_bodies: bool,
     /// Bytes of one connection to a real Drill that may wait for their consumer; above, it is not
     /// read. Default 64 MiB.
     pub undelivered_bytes_max: usize,
@@ -68,6 +71,7 @@ impl ClientOptions {
             properties: Vec::new(),
             autolimit_rows: None,
             complex_types: true,
+            arrow_bodies: true,
             undelivered_bytes_max: 64 << 20,
             connections_max: 64,
             cancel_timeout: Duration::from_secs(10),
@@ -91,6 +95,21 @@ impl ClientOptions {
             step_timeout: self.connection.handshake_timeout,
             ..Login::new(Credentials { user, password })
         })
+    }
+}
+
+impl ClientOptions {
+    /// Those of a connection, which offers what these options want.
+    pub(crate) fn connection(&self) -> ConnectionOptions {
+        let mut options = self.connection.clone();
+        if let Some(ours) = options.capabilities.take() {
+            let mut ours = Arc::unwrap_or_clone(ours);
+            if !self.arrow_bodies {
+                ours.features = ours.features.without(Feature::ArrowBodies);
+            }
+            options.capabilities = Some(Arc::new(ours));
+        }
+        options
     }
 }
 

@@ -10,10 +10,10 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{Stream, future::poll_fn};
 use protos::id::QueryId;
-use record_batch::{DecodeOptions, Decoder};
 use rpc_bus::CloseReason;
 
 use crate::{
+    bodies::Bodies,
     error::ClientError,
     gate::Undelivered,
     link::{Lease, Link},
@@ -39,7 +39,7 @@ pub struct QueryStream {
     id: QueryId,
     /// `None` after the end: a stream that is kept keeps no connection.
     running: Option<Running>,
-    decoder: Decoder,
+    bodies: Bodies,
     schema: Option<SchemaRef>,
     /// Rows that come after a schema.
     waiting: Option<RecordBatch>,
@@ -63,7 +63,7 @@ impl QueryStream {
                 events,
                 _lease: lease,
             }),
-            decoder: Decoder::new(DecodeOptions::default()),
+            bodies: Bodies::default(),
             schema: None,
             waiting: None,
             affected_rows: None,
@@ -146,11 +146,8 @@ impl QueryStream {
     /// What a batch means to the consumer; `None` if it brings nothing new.
     fn receive(&mut self, batch: Undelivered) -> Result<Option<QueryEvent>, ClientError> {
         self.affected_rows = batch.affected_rows().or(self.affected_rows);
-        let (def, dbody) = batch.take();
-        let batch = self
-            .decoder
-            .decode(&def, &dbody)
-            .inspect_err(|_| self.abandon())?;
+        let batch = self.bodies.decode(batch.take());
+        let batch = batch.inspect_err(|_| self.abandon())?;
         let schema = batch.schema();
         let has_rows = batch.num_rows() > 0;
         // wire: golden/transcripts/fake2 "emptyfirst": a batch may have neither columns nor rows

@@ -75,18 +75,20 @@ impl ArrowEncoder {
         })
     }
 
-    /// Encodes one batch: the pieces of a body in wire order. Large pieces reference the batch's buffers and keep those
+    /// Encodes one batch, under the names of the encoder's schema: the pieces of a body in wire order. Large pieces reference the batch's buffers and keep those
     /// alive. The first body brings the schema.
     ///
     /// # Errors
     ///
-    /// Columns of other types than the encoder's.
+    /// Columns of other types than the encoder's, or nulls where its schema has none.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Bytes>, EncodeError> {
         let (expected, actual) = (self.schema.fields().len(), batch.num_columns());
         if expected != actual {
             return Err(EncodeError::ColumnCount { expected, actual });
         }
-        let batch = batch.clone().with_schema(Arc::clone(&self.schema))?;
+        let counted = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let (schema, columns) = (Arc::clone(&self.schema), batch.columns().to_vec());
+        let batch = RecordBatch::try_new_with_options(schema, columns, &counted)?;
         let mut body = Body::default();
         for buffer in self.stream.encode(&batch)? {
             body.push(buffer);

@@ -22,11 +22,13 @@ const VERSION: u32 = 1;
 pub enum Feature {
     /// Errors carry advice: whether, where and when to try again.
     ErrorAdvice = bus_capabilities::Feature::ErrorAdvice as isize,
+    /// Results of queries come as bodies of an Arrow stream.
+    ArrowBodies = bus_capabilities::Feature::ArrowBodies as isize,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 1] = [Self::ErrorAdvice];
+    pub const ALL: [Self; 2] = [Self::ErrorAdvice, Self::ArrowBodies];
 
     fn bit(self) -> u64 {
         1 << self as u32
@@ -48,6 +50,12 @@ impl Features {
     #[must_use]
     pub fn contains(self, feature: Feature) -> bool {
         self.0 & feature.bit() != 0
+    }
+
+    /// The set without `feature`.
+    #[must_use]
+    pub fn without(self, feature: Feature) -> Self {
+        Self(self.0 & !feature.bit())
     }
 
     fn iter(self) -> impl Iterator<Item = Feature> {

@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+mod bodies;
 mod connection;
 mod engine;
 mod error;

@@ -1,43 +1,35 @@
-//! Sends a result: encodes pieces on the cpu pool, and keeps what the client has not acknowledged
-//! in a window.
+//! Sends a result, and keeps what the client has not acknowledged in a window.
 
-use std::sync::Arc;
-
-use futures::{Stream, StreamExt, future, stream};
+use futures::{StreamExt, future, stream};
 use protos::{
     calls::user::QueryData as QueryDataCall,
     error::ErrorType,
     rpc::Ack,
     shared::{QueryData, RecordBatchDef},
 };
-use record_batch::{EncodedBatch, Encoder};
 use rpc_bus::{
-    Answer, BusRuntime, CallError, Charge, PendingAnswer,
+    Answer, CallError, Charge, Feature, PendingAnswer,
     ledger::{BudgetExceeded, Kind},
 };
 
 use crate::{
+    bodies::{Bodies, Outgoing},
     engine::QueryOutput,
     error::UserError,
     names,
     query::{Failure, Query},
-    shape::{GATHERED_BATCHES_MAX, Piece, PieceLimits, pieces},
+    shape::{GATHERED_BATCHES_MAX, PieceLimits, pieces},
     window::{Window, WindowLimits},
 };
 
-/// Pieces below this are encoded where they are: handing them to the pool takes longer.
-const ENCODED_INLINE_BYTES_MAX: usize = 32 * 1024;
-/// Pieces that are encoded, or wait for the window, at once: the next one while the last one is
-/// written.
-const ENCODED_AHEAD: usize = 2;
-
 type Batches = stream::BoxStream<'static, Result<arrow::array::RecordBatch, UserError>>;
+type Outgoings = stream::BoxStream<'static, Result<Outgoing, UserError>>;
 type Acknowledgement = Result<Answer<Ack>, CallError>;
 
 /// A result on its way to the client.
 pub(crate) struct Delivery<'a> {
     query: &'a Query,
-    encoder: Arc<Encoder>,
+    bodies: Bodies,
     affected_rows: Option<i32>,
     window: Window<Unacknowledged>,
 }
@@ -55,9 +47,11 @@ impl<'a> Delivery<'a> {
             batches_max: options.unacked_batches_max,
             bytes_max: options.unacked_bytes_max,
         };
+        let schema = names::unique(&output.schema);
+        let has_arrow = query.connection.has(Feature::ArrowBodies);
         Ok(Self {
             query,
-            encoder: Arc::new(Encoder::try_new(&names::unique(&output.schema))?),
+            bodies: Bodies::new(schema, has_arrow)?,
             affected_rows: output.affected_rows,
             window: Window::new(limits),
         })
@@ -68,20 +62,15 @@ impl<'a> Delivery<'a> {
     // wire: golden/user/employee
     pub(crate) async fn send_all(mut self, batches: Batches) -> Result<(), Failure> {
         let (first, rest) = batches.into_future().await;
-        let encoded = self.encoded(first, rest);
-        futures::pin_mut!(encoded);
+        let mut encoded = self.encoded(first, rest);
         let mut sent_any = false;
         while let Some(batch) = self.next_encoded(&mut encoded).await? {
             self.send(batch).await?;
             sent_any = true;
         }
         if !sent_any {
-            let def = self.encoder.schema_only();
-            self.send(EncodedBatch {
-                def,
-                dbody: Vec::new(),
-            })
-            .await?;
+            let columns = self.bodies.schema_only()?;
+            self.send(columns).await?;
         }
         while let Some(answer) = self.window.next().await {
             check(answer)?;
@@ -95,25 +84,21 @@ impl<'a> Delivery<'a> {
         &self,
         first: Option<Result<arrow::array::RecordBatch, UserError>>,
         rest: Batches,
-    ) -> impl Stream<Item = Result<EncodedBatch, UserError>> + use<> {
+    ) -> Outgoings {
         let options = &self.query.shared.options;
         let limits = PieceLimits {
             rows_max: options.batch_rows_max,
             bytes_target: options.batch_bytes_target,
         };
-        let (runtime, encoder) = (self.query.shared.runtime.clone(), Arc::clone(&self.encoder));
-        stream::iter(first.map(|batch| vec![batch]))
+        let pieces = stream::iter(first.map(|batch| vec![batch]))
             .chain(rest.ready_chunks(GATHERED_BATCHES_MAX))
-            .flat_map(move |ready| stream::iter(pieces(ready, limits)))
-            .map(move |piece| encode(piece, runtime.clone(), Arc::clone(&encoder)))
-            .buffered(ENCODED_AHEAD)
+            .flat_map(move |ready| stream::iter(pieces(ready, limits)));
+        let runtime = self.query.shared.runtime.clone();
+        self.bodies.of(pieces.boxed(), runtime)
     }
 
     /// The next piece; acknowledgements are taken while it is made.
-    async fn next_encoded(
-        &mut self,
-        encoded: &mut (impl Stream<Item = Result<EncodedBatch, UserError>> + Unpin),
-    ) -> Result<Option<EncodedBatch>, Failure> {
+    async fn next_encoded(&mut self, encoded: &mut Outgoings) -> Result<Option<Outgoing>, Failure> {
         loop {
             tokio::select! {
                 biased;
@@ -123,10 +108,10 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    async fn send(&mut self, batch: EncodedBatch) -> Result<(), Failure> {
-        let (rows, bytes) = (batch.def.record_count(), batch.body_bytes());
+    async fn send(&mut self, batch: Outgoing) -> Result<(), Failure> {
+        let (rows, bytes) = (batch.rows, batch.body_bytes());
         let charge = self.make_room(bytes).await?;
-        let (message, dbody) = (self.message(batch.def), batch.dbody);
+        let (message, dbody) = (self.message(rows, batch.def), batch.dbody);
         let options = self.query.call_options();
         let sent = self
             .query
@@ -134,9 +119,7 @@ impl<'a> Delivery<'a> {
             .start::<QueryDataCall>(&message, dbody, options)
             .await;
         let answer = sent.map_err(unsent)?;
-        self.query
-            .entry
-            .sent(usize::try_from(rows).unwrap_or_default(), bytes);
+        self.query.entry.sent(rows, bytes);
         self.window.push(bytes, hold(answer, charge));
         Ok(())
     }
@@ -165,28 +148,18 @@ impl<'a> Delivery<'a> {
             .then(|| ledger.charge(Kind::Bytes, bytes))
     }
 
-    fn message(&self, mut def: RecordBatchDef) -> QueryData {
-        def.affected_rows_count = self.affected_rows;
+    fn message(&self, rows: usize, mut def: Option<RecordBatchDef>) -> QueryData {
+        if let Some(def) = &mut def {
+            def.affected_rows_count = self.affected_rows;
+        }
         QueryData {
             query_id: Some(self.query.request.id.into()),
-            row_count: def.record_count,
-            def: Some(def),
+            // Java's int, which the pieces are far below.
+            row_count: Some(i32::try_from(rows).unwrap_or(i32::MAX)),
+            arrow_body: def.is_none().then_some(true),
+            def,
             affected_rows_count: self.affected_rows,
         }
-    }
-}
-
-async fn encode(
-    piece: Result<Piece, UserError>,
-    runtime: BusRuntime,
-    encoder: Arc<Encoder>,
-) -> Result<EncodedBatch, UserError> {
-    let piece = piece?;
-    let bytes = piece.bytes();
-    let job = move || -> Result<_, UserError> { Ok(encoder.encode(&piece.into_batch()?)?) };
-    match bytes {
-        ..ENCODED_INLINE_BYTES_MAX => job(),
-        _ => runtime.compute(job).await?,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use arrow::{
     array::{AsArray, RecordBatch},
-    datatypes::Int64Type,
+    compute::concat_batches,
+    datatypes::{DataType, Int64Type},
 };
 use client::{Client, ClientError, ClientOptions, QueryEvent, ServerKind};
 use futures::{StreamExt, TryStreamExt, future::try_join_all};
@@ -10,7 +11,7 @@ use protos::error::{ErrorType, Retry};
 use rpc_bus::{Ledger, auth::Mechanism};
 use user_server::{SERVER_NAME, UserServerOptions};
 
-use crate::support::{TestServer, ledger, runtime, settled, until, users};
+use crate::support::{TestServer, engine::unusual, ledger, runtime, settled, until, users};
 
 /// A server, and a client of it with a ledger of its own.
 struct Pair {
@@ -72,6 +73,55 @@ async fn our_server_is_known_by_its_name() {
     );
     assert!(!server.version.is_empty());
     pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_server_sends_every_arrow_type_as_it_is() {
+    let pair = Pair::start().await;
+    let result = pair.client.query("types").await.unwrap();
+    let batches: Vec<RecordBatch> = result.try_collect().await.unwrap();
+    let schema = unusual().schema();
+    let expected = concat_batches(&schema, &[unusual(), unusual()]).unwrap();
+    assert_eq!(concat_batches(&schema, &batches).unwrap(), expected);
+    drop(batches);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_wants_no_arrow_bodies_gets_drills_types() {
+    let pair = Pair::with(UserServerOptions::default(), |options| {
+        options.arrow_bodies = false;
+    })
+    .await;
+    let result = pair.client.query("types").await.unwrap();
+    let batches: Vec<RecordBatch> = result.try_collect().await.unwrap();
+    let schema = batches[0].schema();
+    let types: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type())
+        .collect();
+    assert_eq!(types, [&DataType::Date64, &DataType::Utf8, &DataType::Utf8]);
+    drop(batches);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_without_rows_tells_its_columns_with_either_body() {
+    for arrow_bodies in [true, false] {
+        let pair = Pair::with(UserServerOptions::default(), |options| {
+            options.arrow_bodies = arrow_bodies;
+        })
+        .await;
+        let mut result = pair.client.query("rows 0").await.unwrap();
+        let event = result.next_event().await.unwrap().unwrap();
+        let QueryEvent::Schema(schema) = event else {
+            panic!("{event:?}")
+        };
+        assert_eq!(schema.field(0).name(), "n");
+        assert_eq!(result.next_event().await.unwrap(), None);
+        pair.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,7 @@ impl Drill {
             row_count: batch.def.record_count,
             def: Some(batch.def.clone()),
             affected_rows_count: None,
+            arrow_body: None,
         };
         let pbody = data.encode_to_vec();
         self.peer

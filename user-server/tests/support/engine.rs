@@ -10,8 +10,11 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{
+        ArrayRef, Date32Array, DictionaryArray, Int64Array, RecordBatch, RecordBatchOptions,
+        StringViewArray,
+    },
+    datatypes::{DataType, Field, Int32Type, Schema, SchemaRef},
 };
 use async_trait::async_trait;
 use futures::{Stream, StreamExt, stream};
@@ -77,6 +80,7 @@ impl Session for FakeSession {
                 .boxed(),
             "stalls" => numbers(rows).map(Ok).chain(stream::pending()).boxed(),
             "twins" => return Ok(twins()),
+            "types" => return Ok(types()),
             "hang" => std::future::pending().await,
             "panic" => panic!("as asked"),
             _ => {
@@ -131,6 +135,24 @@ fn twins() -> QueryOutput {
     QueryOutput {
         schema,
         batches,
+        affected_rows: None,
+    }
+}
+
+/// Types that Drill's vectors do not have.
+pub fn unusual() -> RecordBatch {
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![Some(1), None]));
+    let words: DictionaryArray<Int32Type> = ["a", "a"].into_iter().collect();
+    let views: ArrayRef = Arc::new(StringViewArray::from(vec!["x", "longer than twelve bytes"]));
+    let columns = [("d", days), ("w", Arc::new(words) as _), ("v", views)];
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
+        .expect("columns of one length")
+}
+
+fn types() -> QueryOutput {
+    QueryOutput {
+        schema: unusual().schema(),
+        batches: stream::iter([Ok(unusual()), Ok(unusual())]).boxed(),
         affected_rows: None,
     }
 }
