@@ -25,6 +25,8 @@ mod settings;
 mod target;
 #[cfg(feature = "node")]
 mod user;
+#[cfg(feature = "vectors")]
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,9 @@ use target::Target;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const HAS_NODE: bool = cfg!(feature = "node");
+const HAS_VECTORS: bool = cfg!(feature = "vectors");
+
 const HELP: &str = "\
 Cases (units) and variants:
   user  1M-rows (rows_s, cpu_s of the client process), first-row (ms)
@@ -48,6 +53,9 @@ Cases (units) and variants:
         under-bulk (p50_us, p99_us, req_s, bulk_GB_s), idle-10000 (KiB_conn of one end)
         bus, bus-inline (handlers on the I/O thread), bus-tls, raw (bare sockets);
         with feature `peers` tonic, tonic-tuned, tarpc
+  vectors  decode/TYPE/required, .../nullable, encode/TYPE/..., of int64, float64, utf8, utf8-wide, decimal, bool, list;
+        mixed20x100/same, .../first (GB_s, Mvalues_s, us_batch)
+        record-batch, arrow-body, arrow-ipc, memcpy
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";
@@ -62,12 +70,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    #[command(about = of_node("1 M rows x 5 columns from a node to a program"))]
+    #[command(about = with("node", HAS_NODE, "1 M rows x 5 columns from a node to a program"))]
     User(Settings),
-    #[command(about = of_node("Start-up time and idle memory of a node"))]
+    #[command(about = with("node", HAS_NODE, "Start-up time and idle memory of a node"))]
     Node(Settings),
     /// Small calls, beside other stacks
     Rpc(rpc::Options),
+    #[command(about = with("vectors", HAS_VECTORS, "Record batches to bodies and back"))]
+    Vectors(Settings),
     /// One end of idle connections, for the benchmarks.
     #[command(hide = true)]
     Idle(rpc::End),
@@ -84,13 +94,17 @@ enum Command {
     Read { server: std::net::SocketAddr },
 }
 
-/// What `--help` says of a benchmark of the whole node.
-fn of_node(about: &str) -> String {
-    if cfg!(feature = "node") {
+/// What `--help` says of a benchmark that needs `feature`.
+fn with(feature: &str, is_built: bool, about: &str) -> String {
+    if is_built {
         about.to_owned()
     } else {
-        format!("{about}; built without feature `node`")
+        format!("{about}; {}", without(feature))
     }
+}
+
+fn without(feature: &str) -> String {
+    format!("built without feature `{feature}`")
 }
 
 /// What a benchmark can be asked for, and what its numbers are judged by.
@@ -111,6 +125,12 @@ const NODE: Bench = Bench {
     cases: node::CASES,
     base: node::BASE,
     targets: node::TARGETS,
+};
+#[cfg(feature = "vectors")]
+const VECTORS: Bench = Bench {
+    cases: vectors::CASES,
+    base: vectors::BASE,
+    targets: vectors::TARGETS,
 };
 const RPC: Bench = Bench {
     cases: rpc::CASES,
@@ -139,7 +159,11 @@ fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Node(settings) => NODE.run(&settings, || node::run(&settings)),
         #[cfg(not(feature = "node"))]
-        Command::User(_) | Command::Node(_) => Err(anyhow::anyhow!("built without feature `node`")),
+        Command::User(_) | Command::Node(_) => Err(anyhow::anyhow!(without("node"))),
+        #[cfg(feature = "vectors")]
+        Command::Vectors(settings) => VECTORS.run(&settings, || vectors::run(&settings)),
+        #[cfg(not(feature = "vectors"))]
+        Command::Vectors(_) => Err(anyhow::anyhow!(without("vectors"))),
         Command::Rpc(options) => RPC.run(&options.settings, || rpc::run(&options)),
         Command::Idle(end) => rpc::run_end(&end),
         #[cfg(feature = "node")]
