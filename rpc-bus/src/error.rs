@@ -9,7 +9,7 @@ use protos::{
 use thiserror::Error;
 
 use crate::{
-    auth::AuthError,
+    auth::{AuthError, LoginError},
     frame::{CoordinationId, DecodeError},
     ledger::BudgetExceeded,
     tls::TlsError,
@@ -323,7 +323,7 @@ impl CallError {
 }
 
 /// Why there is no connection.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The socket could not be connected.
@@ -341,12 +341,24 @@ pub enum ConnectError {
     /// A budget of this side is spent.
     #[error(transparent)]
     Budget(#[from] BudgetExceeded),
+    /// The peer asks who this side is, and nobody has said.
+    #[error("the peer asks for a login, and there is none")]
+    NoLogin,
+    /// The peer did not let this side in, or is not to be trusted.
+    #[error(transparent)]
+    Login(Box<LoginError>),
     /// There is no address to connect to.
     #[error("no endpoint to connect to")]
     NoEndpoint,
     /// The options contradict each other.
     #[error(transparent)]
     Options(#[from] crate::options::OptionsError),
+}
+
+impl From<LoginError> for ConnectError {
+    fn from(error: LoginError) -> Self {
+        Self::Login(Box::new(error))
+    }
 }
 
 impl ConnectError {
@@ -359,6 +371,7 @@ impl ConnectError {
             Self::Lost(_) => "lost",
             Self::Tls(_) => "tls",
             Self::Budget(_) => "budget",
+            Self::NoLogin | Self::Login(_) => "login",
             Self::NoEndpoint => "no_endpoint",
             Self::Options(_) => "options",
         }
@@ -371,7 +384,8 @@ impl ConnectError {
             Self::Io(_) | Self::Timeout(_) | Self::Budget(_) => true,
             Self::Lost(reason) => reason.is_retryable(),
             Self::Tls(error) => error.is_retryable(),
-            Self::Options(_) | Self::NoEndpoint => false,
+            Self::Login(error) => error.is_retryable(),
+            Self::Options(_) | Self::NoEndpoint | Self::NoLogin => false,
         }
     }
 }

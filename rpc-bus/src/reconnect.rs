@@ -16,6 +16,7 @@ use protos::{Call, Plane};
 use tokio::sync::Mutex;
 
 use crate::{
+    auth::{Login, authenticate},
     client::{Endpoint, connect},
     dispatch::Handler,
     error::{CallError, CloseReason, ConnectError},
@@ -32,12 +33,12 @@ pub trait Greeter: Send + Sync + 'static {
     /// Body of the handshake.
     fn hello(&self) -> Bytes;
 
-    /// Judges the peer's answer.
+    /// Judges the peer's answer; returns the mechanisms that it offers, if this side has to prove who it is, else none.
     ///
     /// # Errors
     ///
     /// Why the connection is of no use; it is closed, and not tried again.
-    fn judge(&self, reply: Bytes) -> Result<(), String>;
+    fn judge(&self, reply: Bytes) -> Result<Vec<String>, String>;
 
     /// Serves the requests of a new connection.
     fn handler(&self) -> Arc<dyn Handler>;
@@ -52,6 +53,8 @@ pub struct Target {
     pub plane: Plane,
     /// TLS, if the peer speaks it.
     pub tls: Option<TlsClient>,
+    /// Who to be, where the peer asks.
+    pub login: Option<Login>,
     /// Limits of each connection.
     pub options: ConnectionOptions,
     /// Where connections are charged.
@@ -156,6 +159,7 @@ impl Inner {
             endpoints,
             plane,
             tls,
+            login,
             options,
             ledger,
             greeter,
@@ -169,9 +173,12 @@ impl Inner {
         let (hello, handler) = (greeter.hello(), greeter.handler());
         let (connection, reply) =
             connect(&endpoint, &self.runtime, options, ledger, hello, handler).await?;
-        greeter
-            .judge(reply)
-            .map_err(|reason| CloseReason::HandshakeRefused { reason })?;
+        let offered = greeter.judge(reply);
+        let offered = offered.map_err(|reason| CloseReason::HandshakeRefused { reason })?;
+        if !offered.is_empty() {
+            let login = login.as_ref().ok_or(ConnectError::NoLogin)?;
+            authenticate(&connection, &self.runtime, login, &offered).await?;
+        }
         Ok(connection)
     }
 }

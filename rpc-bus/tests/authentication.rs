@@ -22,12 +22,13 @@ use protos::{
     },
     error::ErrorType,
     rpc::RpcMode,
-    shared::{DrillPbError, SaslMessage, SaslStatus},
+    shared::{DrillPbError, QueryId, SaslMessage, SaslStatus},
 };
 use rpc_bus::{
-    Acceptor, BusRuntime, CallError, CallOptions, CloseReason, ConnectionOptions, Endpoint,
-    Handler, Hello, IdleTimeout, InboundRequest, Ledger, ProtocolError, RemoteConnection, Server,
-    ServerOptions, Verdict,
+    Acceptor, BusRuntime, CallError, CallOptions, CloseReason, ConnectError, ConnectionOptions,
+    Endpoint, Greeter, Handler, Hello, IdleTimeout, InboundRequest, Ledger, ProtocolError,
+    ReconnectingClient, RemoteConnection, RetryOptions, RetryPolicy, Server, ServerOptions, Target,
+    Verdict,
     auth::{
         AuthError, AuthOptions, Authenticator, Credentials, Identity, Login, LoginError, Mechanism,
         Users, authenticate,
@@ -218,6 +219,65 @@ impl Scene {
         let log = log_text();
         assert!(!log.contains(PASSWORD) && !log.contains(WRONG));
     }
+}
+
+/// Says hello as a client that can prove who it is.
+struct Greets(Vec<String>);
+
+impl Greeter for Greets {
+    fn hello(&self) -> Bytes {
+        Bytes::from_static(b"hello")
+    }
+
+    fn judge(&self, _reply: Bytes) -> Result<Vec<String>, String> {
+        Ok(self.0.clone())
+    }
+
+    fn handler(&self) -> Arc<dyn Handler> {
+        Arc::new(Answers::<CancelQuery>(std::marker::PhantomData))
+    }
+}
+
+fn reconnecting(scene: &Scene, login: Option<Login>) -> ReconnectingClient {
+    let mechanisms = scene.authenticator.mechanisms();
+    let target = Target {
+        endpoints: vec![scene.server.local_addr()],
+        plane: Plane::User,
+        tls: None,
+        login,
+        options: ConnectionOptions::user_client(),
+        ledger: scene.ledger.clone(),
+        greeter: Arc::new(Greets(mechanisms.iter().map(ToString::to_string).collect())),
+    };
+    let policy = RetryPolicy::try_new(RetryOptions::default()).unwrap();
+    ReconnectingClient::try_new(target, scene.runtime.clone(), policy).unwrap()
+}
+
+#[tokio::test]
+async fn a_reconnecting_client_proves_who_it_is_on_every_connection() {
+    let scene = Scene::new(SCRAM_USERS).await;
+    let login = Login::new(Credentials::new("ann", PASSWORD));
+    let client = reconnecting(&scene, Some(login));
+    for logins in 1..=2 {
+        let cancel =
+            client.call::<CancelQuery>(&QueryId::default(), vec![], CallOptions::default());
+        cancel.await.unwrap();
+        assert_eq!(scene.admitted.lock().unwrap().len(), logins);
+        client.close().await;
+    }
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_reconnecting_client_that_is_not_let_in_tries_once() {
+    let scene = Scene::new(SCRAM_USERS).await;
+    let login = Login::new(Credentials::new("ann", WRONG));
+    let refused = reconnecting(&scene, Some(login)).connection().await;
+    let rejected = ConnectError::Login(Box::new(LoginError::Rejected));
+    assert_eq!(refused.map(|_| ()), Err(rejected));
+    let nobody = reconnecting(&scene, None).connection().await;
+    assert_eq!(nobody.map(|_| ()), Err(ConnectError::NoLogin));
+    scene.finish().await;
 }
 
 async fn dial(

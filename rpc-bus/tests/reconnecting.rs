@@ -21,9 +21,9 @@ impl Greeter for Hello {
         Bytes::from_static(self.0.as_bytes())
     }
 
-    fn judge(&self, reply: Bytes) -> Result<(), String> {
+    fn judge(&self, reply: Bytes) -> Result<Vec<String>, String> {
         if reply == "welcome" {
-            Ok(())
+            Ok(Vec::new())
         } else {
             Err(format!("answered {reply:?}"))
         }
@@ -47,6 +47,7 @@ fn client(scene: &Scene, hello: &'static str, endpoints: Vec<SocketAddr>) -> Rec
         endpoints,
         plane: Plane::User,
         tls: None,
+        login: None,
         options: ConnectionOptions::user_client(),
         ledger: scene.client_ledger.clone(),
         greeter: Arc::new(Hello(hello)),

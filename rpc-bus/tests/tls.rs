@@ -575,6 +575,7 @@ fn reconnecting(scene: &Scene, tls: TlsClient) -> ReconnectingClient {
         endpoints: vec![scene.server.local_addr()],
         plane: protos::Plane::User,
         tls: Some(tls),
+        login: None,
         options: ConnectionOptions::user_client(),
         ledger: scene.client_ledger.clone(),
         greeter: Arc::new(Hello),
@@ -590,9 +591,9 @@ impl Greeter for Hello {
         Bytes::from_static(b"hello")
     }
 
-    fn judge(&self, reply: Bytes) -> Result<(), String> {
+    fn judge(&self, reply: Bytes) -> Result<Vec<String>, String> {
         (reply == "welcome")
-            .then_some(())
+            .then(Vec::new)
             .ok_or_else(|| format!("answered {reply:?}"))
     }
 

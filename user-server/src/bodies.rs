@@ -86,14 +86,14 @@ fn of_drill(
     runtime: BusRuntime,
     encoder: Arc<Encoder>,
 ) -> BoxStream<'static, Result<Outgoing, UserError>> {
-    let encoded = pieces.map(move |piece| {
+    let batches = pieces.map(move |piece| {
         let encoder = Arc::clone(&encoder);
         on_pool(piece, runtime.clone(), move |piece| {
             let batch = encoder.encode(&piece.into_batch()?)?;
             Ok(Outgoing::of_drill(batch))
         })
     });
-    encoded.buffered(PIECES_AHEAD).boxed()
+    batches.buffered(PIECES_AHEAD).boxed()
 }
 
 /// Gathering may copy, so it is done on the pool; encoding only references, and knows what came before.
@@ -106,8 +106,8 @@ fn of_arrow(
         .map(move |piece| on_pool(piece, runtime.clone(), |piece| Ok(piece.into_batch()?)))
         .buffered(PIECES_AHEAD);
     let mut encoder = None;
-    let encoded = batches.map(move |batch| encode(&mut encoder, &schema, &batch?));
-    encoded.boxed()
+    let bodies = batches.map(move |batch| encode(&mut encoder, &schema, &batch?));
+    bodies.boxed()
 }
 
 fn encode(
