@@ -258,9 +258,9 @@ async fn a_reconnecting_client_proves_who_it_is_on_every_connection() {
     let scene = Scene::new(SCRAM_USERS).await;
     let login = Login::new(Credentials::new("ann", PASSWORD));
     let client = reconnecting(&scene, Some(login));
+    let query = QueryId::default();
     for logins in 1..=2 {
-        let cancel =
-            client.call::<CancelQuery>(&QueryId::default(), vec![], CallOptions::default());
+        let cancel = client.call::<CancelQuery>(&query, vec![], CallOptions::default());
         cancel.await.unwrap();
         assert_eq!(scene.admitted.lock().unwrap().len(), logins);
         client.close().await;
