@@ -8,5 +8,6 @@ mod driver_on_both;
 mod driver_to_node;
 mod harness;
 mod killed;
+mod secured;
 mod stalled;
 mod versions;

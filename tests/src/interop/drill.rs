@@ -23,6 +23,17 @@ pub struct Memory {
     pub direct_mib: u32,
 }
 
+/// How a Drillbit lets users in: over TLS, with a password.
+#[derive(Debug, Clone)]
+pub struct Security {
+    /// Its key and certificate, a PKCS12 file.
+    pub key_store: PathBuf,
+    /// Password of that file and of the key in it.
+    pub key_store_password: String,
+    /// Users, as `htpasswd` writes them.
+    pub users: PathBuf,
+}
+
 /// A running Drill 1.22, alone in its cluster.
 #[derive(Debug)]
 pub struct RealDrillbit {
@@ -39,12 +50,24 @@ impl RealDrillbit {
     /// # Errors
     /// What is missing, or what the Drillbit said when it failed.
     pub fn start(memory: &Memory) -> Result<Self> {
+        Self::start_with(memory, Vec::new())
+    }
+
+    /// As [`RealDrillbit::start`], with users that have to prove who they are.
+    ///
+    /// # Errors
+    /// As [`RealDrillbit::start`].
+    pub fn start_secured(memory: &Memory, security: &Security) -> Result<Self> {
+        Self::start_with(memory, security.settings()?)
+    }
+
+    fn start_with(memory: &Memory, more: Vec<(&'static str, String)>) -> Result<Self> {
         let java = Java::build(Project::Drillbit)?;
         let home = TempDir::with_prefix("drillbit-")?;
         let mut command = java.command(memory.heap_mib, memory.direct_mib);
         command.env("DRILL_HOST_NAME", "127.0.0.1");
         // System properties go before the main class, and java takes them in any order before it.
-        for (key, value) in settings(home.path())? {
+        for (key, value) in settings(home.path())?.into_iter().chain(more) {
             command.arg(format!("-D{key}={value}"));
         }
         let begun = Instant::now();
@@ -95,17 +118,40 @@ fn settings(home: &Path) -> Result<Vec<(&'static str, String)>> {
     let (user, bit) = free_ports()?;
     let temporary: PathBuf = home.join("jvm");
     fs::create_dir(&temporary)?;
-    let path = |path: &Path| {
-        path.to_str()
-            .map(str::to_owned)
-            .context("a path that is not UTF-8")
-    };
     Ok(vec![
-        ("interop.home", path(home)?),
-        ("java.io.tmpdir", path(&temporary)?),
+        ("interop.home", text(home)?),
+        ("java.io.tmpdir", text(&temporary)?),
         ("drill.exec.rpc.user.server.port", user.to_string()),
         ("drill.exec.rpc.bit.server.port", bit.to_string()),
     ])
+}
+
+impl Security {
+    fn settings(&self) -> Result<Vec<(&'static str, String)>> {
+        let yes = || "true".to_owned();
+        Ok(vec![
+            ("drill.exec.security.user.auth.enabled", yes()),
+            ("drill.exec.security.user.auth.impl", "htpasswd".to_owned()),
+            (
+                "drill.exec.security.user.auth.htpasswd.path",
+                text(&self.users)?,
+            ),
+            ("drill.exec.security.auth.mechanisms.0", "PLAIN".to_owned()),
+            ("drill.exec.security.user.encryption.ssl.enabled", yes()),
+            ("drill.exec.ssl.keyStoreType", "PKCS12".to_owned()),
+            ("drill.exec.ssl.keyStorePath", text(&self.key_store)?),
+            (
+                "drill.exec.ssl.keyStorePassword",
+                self.key_store_password.clone(),
+            ),
+        ])
+    }
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .context("a path that is not UTF-8")
 }
 
 /// Two ports that were free a moment ago. Drill takes the next ones where they are taken meanwhile,

@@ -74,6 +74,14 @@ impl Java {
     }
 }
 
+/// Runs `keytool`, Java's own program for keys and certificates.
+///
+/// # Errors
+/// There is no Java, or what it said.
+pub fn keytool(arguments: &[&str]) -> Result<()> {
+    run(Command::new("keytool").args(arguments))
+}
+
 impl Project {
     fn name(self) -> &'static str {
         match self {

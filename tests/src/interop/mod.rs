@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
-pub use drill::{Memory, RealDrillbit};
-pub use java::{Java, Project};
+pub use drill::{Memory, RealDrillbit, Security};
+pub use java::{Java, Project, keytool};
 pub use jdbc::{ALL_ROWS, Column, Jdbc, JdbcConnection, JdbcError, JdbcStatement, JdbcValue, Rows};
 
 /// Set to `1` where a skipped interop test is a failure.
