@@ -87,11 +87,12 @@ pub(crate) fn run(settings: &Settings) -> Result<Report> {
 }
 
 type Timed = (&'static str, Duration, Subject);
+/// Its name, and how one batch is timed.
+type Variant = (&'static str, fn(&Subject) -> Result<Duration>);
 
 fn times(case: &'static str) -> Result<Vec<Timed>> {
     let subject = Subject::new(case)?;
-    let variants: &[(&'static str, fn(&Subject) -> Result<Duration>)] = match case.split('/').next()
-    {
+    let variants: &[Variant] = match case.split('/').next() {
         Some("decode") => &[
             (OURS, decode_vectors),
             ("arrow-body", decode_arrow_body),
@@ -175,44 +176,33 @@ impl Subject {
 fn decode_vectors(subject: &Subject) -> Result<Duration> {
     if subject.is_first {
         let options = DecodeOptions::default();
-        return time(|| {
-            Ok(drop(black_box(decode(
-                &subject.def,
-                &subject.body,
-                &options,
-            )?)))
-        });
+        return time(|| Ok(decode(&subject.def, &subject.body, &options)?));
     }
     let mut decoder = Decoder::new(DecodeOptions::default());
-    time(|| {
-        Ok(drop(black_box(
-            decoder.decode(&subject.def, &subject.body)?,
-        )))
-    })
+    time(|| Ok(decoder.decode(&subject.def, &subject.body)?))
 }
 
 fn encode_vectors(subject: &Subject) -> Result<Duration> {
     let encoder = Encoder::try_new(&subject.batch.schema())?;
-    time(|| Ok(drop(black_box(encoder.encode(&subject.batch)?))))
+    time(|| Ok(encoder.encode(&subject.batch)?))
 }
 
 fn decode_arrow_body(subject: &Subject) -> Result<Duration> {
     time(|| {
         let mut decoder = ArrowDecoder::new(ArrowDecodeOptions::default());
-        Ok(drop(black_box(decoder.decode(&subject.arrow)?)))
+        Ok(decoder.decode(&subject.arrow)?)
     })
 }
 
 fn encode_arrow_body(subject: &Subject) -> Result<Duration> {
     let mut encoder = ArrowEncoder::try_new(&subject.batch.schema())?;
-    time(|| Ok(drop(black_box(encoder.encode(&subject.batch)?))))
+    time(|| Ok(encoder.encode(&subject.batch)?))
 }
 
 fn read_stream(subject: &Subject) -> Result<Duration> {
     time(|| {
         let mut stream = StreamReader::try_new(&*subject.arrow, None)?;
-        let batch = stream.next().context("the stream has no batch")??;
-        Ok(drop(black_box(batch)))
+        Ok(stream.next().context("the stream has no batch")??)
     })
 }
 
@@ -221,8 +211,7 @@ fn write_stream(subject: &Subject) -> Result<Duration> {
     time(|| {
         out.clear();
         let mut writer = StreamWriter::try_new(&mut out, &subject.batch.schema())?;
-        writer.write(&subject.batch)?;
-        Ok(())
+        Ok(writer.write(&subject.batch)?)
     })
 }
 
@@ -235,14 +224,14 @@ fn copy(subject: &Subject) -> Result<Duration> {
 }
 
 /// The median time of one call, over blocks of calls.
-fn time(mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
+fn time<T>(mut work: impl FnMut() -> Result<T>) -> Result<Duration> {
     let calls = calls_of_a_block(&mut work)?;
     let mut blocks = Vec::new();
     let begun = Instant::now();
     while begun.elapsed() < MEASURED || blocks.len() < 3 {
         let block = Instant::now();
         for _ in 0..calls {
-            work()?;
+            black_box(work()?);
         }
         blocks.push(block.elapsed() / calls);
     }
@@ -250,10 +239,10 @@ fn time(mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
     Ok(blocks[blocks.len() / 2])
 }
 
-fn calls_of_a_block(work: &mut impl FnMut() -> Result<()>) -> Result<u32> {
+fn calls_of_a_block<T>(work: &mut impl FnMut() -> Result<T>) -> Result<u32> {
     let (mut calls, begun) = (0, Instant::now());
     while begun.elapsed() < BLOCK {
-        work()?;
+        black_box(work()?);
         calls += 1;
     }
     Ok(calls)

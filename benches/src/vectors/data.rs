@@ -85,7 +85,9 @@ fn of_columns(columns: impl IntoIterator<Item = (String, ArrayRef)>) -> RecordBa
 
 /// One row in eight is null, in no regular order.
 fn nulls(rows: usize) -> NullBuffer {
-    (0..rows).map(|row| scattered(row) % 8 != 0).collect()
+    (0..rows)
+        .map(|row| !scattered(row).is_multiple_of(8))
+        .collect()
 }
 
 /// A number that has little to do with the one of the next row.
@@ -108,7 +110,7 @@ fn column(kind: &str, rows: usize, nulls: Option<NullBuffer>) -> ArrayRef {
             Arc::new(Float64Array::new(values, nulls))
         }
         "bool" => {
-            let values = all.map(|row| scattered(row) % 3 == 0).collect();
+            let values = all.map(|row| scattered(row).is_multiple_of(3)).collect();
             Arc::new(BooleanArray::new(values, nulls))
         }
         "decimal" => {

@@ -50,7 +50,7 @@ impl RealDrillbit {
     /// # Errors
     /// What is missing, or what the Drillbit said when it failed.
     pub fn start(memory: &Memory) -> Result<Self> {
-        Self::start_with(memory, Vec::new())
+        Self::start_with(*memory, Vec::new())
     }
 
     /// As [`RealDrillbit::start`], with users that have to prove who they are.
@@ -58,10 +58,10 @@ impl RealDrillbit {
     /// # Errors
     /// As [`RealDrillbit::start`].
     pub fn start_secured(memory: &Memory, security: &Security) -> Result<Self> {
-        Self::start_with(memory, security.settings()?)
+        Self::start_with(*memory, security.settings()?)
     }
 
-    fn start_with(memory: &Memory, more: Vec<(&'static str, String)>) -> Result<Self> {
+    fn start_with(memory: Memory, more: Vec<(&'static str, String)>) -> Result<Self> {
         let java = Java::build(Project::Drillbit)?;
         let home = TempDir::with_prefix("drillbit-")?;
         let mut command = java.command(memory.heap_mib, memory.direct_mib);
