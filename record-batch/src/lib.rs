@@ -26,7 +26,7 @@
 //! ```
 //!
 //! Between our own nodes bodies are Arrow's: an [`ArrowEncoder`] and an [`ArrowDecoder`] keep every Arrow type, for the
-//! batches of one stream. A body of either kind may be compressed with a [`Codec`], cut into [`chunks`] and secured by
+//! batches of one stream. A body of either kind may be compressed with a [`Codec`], cut into [`chunks()`] and secured by
 //! a [`Checksum`].
 //!
 //! Null rows keep whatever stands in their slots, on both sides and both ways: it travels as it is,

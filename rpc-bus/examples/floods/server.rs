@@ -21,6 +21,9 @@ pub(crate) const HELLO: &[u8] = b"hello";
 /// Largest frame, so that one of 2 GiB is not refused by its length.
 const FRAME_BYTES_MAX: usize = i32::MAX as usize;
 
+/// What all connections may hold together: replies that nobody reads, above all.
+const BYTES_MAX: usize = 256 << 20;
+
 struct Cancels;
 
 impl Acceptor for Cancels {
@@ -56,7 +59,11 @@ pub(crate) fn run() -> Outcome<()> {
     };
     let options = ServerOptions::new(connection);
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let ledger = Ledger::root("server", Limits::default());
+    let limits = Limits {
+        bytes: Some(BYTES_MAX),
+        ..Limits::default()
+    };
+    let ledger = Ledger::root("server", limits);
     let server = Server::bind(here, Plane::User, bus, options, ledger, Arc::new(Cancels));
     let server = app.block_on(server)?;
     println!("{}", server.local_addr());

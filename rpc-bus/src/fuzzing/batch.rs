@@ -10,9 +10,9 @@ const BATCH_INPUTS: u32 = 100;
 /// What mutations start from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corpus {
-    /// What one peer sends: inputs of [`codec`] and [`stream`].
+    /// What one peer sends: inputs of [`codec()`] and [`stream()`].
     pub streams: Vec<Vec<u8>>,
-    /// Inputs of [`session`].
+    /// Inputs of [`session()`].
     pub scripts: Vec<Vec<u8>>,
 }
 
@@ -56,7 +56,7 @@ fn read_files(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     paths.into_iter().map(fs::read).collect()
 }
 
-/// Runs one batch of mutations of `corpus`: 100 streams, each through [`codec`] and [`stream`], and 100 scripts. What
+/// Runs one batch of mutations of `corpus`: 100 streams, each through [`codec()`] and [`stream()`], and 100 scripts. What
 /// breaks is printed, with what is needed to run it again.
 ///
 /// # Panics
