@@ -51,6 +51,22 @@ impl Report {
         self.samples.entry(key).or_default().push(value);
     }
 
+    /// Adds one sample of each unit.
+    pub(crate) fn add_all(
+        &mut self,
+        (case, variant): (&'static str, &'static str),
+        samples: impl IntoIterator<Item = (&'static str, f64)>,
+    ) {
+        for (unit, value) in samples {
+            let key = Key {
+                case,
+                unit,
+                variant,
+            };
+            self.add(key, value);
+        }
+    }
+
     /// Prints a table; each variant's median is also shown as a ratio to that of `base`.
     pub(crate) fn print_table(&self, base: &str) {
         println!(

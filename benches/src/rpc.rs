@@ -48,7 +48,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::progress::Progress;
-use crate::report::{Key, Report};
+use crate::report::Report;
 use crate::settings::Settings;
 use crate::target::{Bound, Target};
 pub(crate) use idle::{End, run as run_end};
@@ -238,14 +238,8 @@ impl Run<'_> {
 
     fn add(&mut self, case: &'static str, variant: &'static str, samples: &[Sample]) {
         self.progress.note(&line(case, variant, samples));
-        for (unit, value) in samples {
-            let key = Key {
-                case,
-                unit,
-                variant,
-            };
-            self.report.add(key, *value);
-        }
+        self.report
+            .add_all((case, variant), samples.iter().copied());
     }
 }
 

@@ -28,7 +28,7 @@ use record_batch::{
 };
 
 use crate::progress::Progress;
-use crate::report::{Key, Report};
+use crate::report::Report;
 use crate::settings::Settings;
 use crate::target::{Bound, Target};
 
@@ -118,26 +118,18 @@ fn times(case: &'static str) -> Result<Vec<Timed>> {
 )]
 fn add(
     report: &mut Report,
-    (case, variant): (&'static str, &'static str),
+    variant: (&'static str, &'static str),
     time: Duration,
     subject: &Subject,
 ) {
     let seconds = time.as_secs_f64();
     let values = subject.batch.num_rows() * subject.batch.num_columns();
-    for (unit, value) in [
+    let samples = [
         ("GB_s", subject.body.len() as f64 / seconds / 1e9),
         ("Mvalues_s", values as f64 / seconds / 1e6),
         ("us_batch", seconds * 1e6),
-    ] {
-        report.add(
-            Key {
-                case,
-                unit,
-                variant,
-            },
-            value,
-        );
-    }
+    ];
+    report.add_all(variant, samples);
 }
 
 /// One batch in all forms.
