@@ -1,7 +1,7 @@
 //! The bodies of one result, as record batches.
 
 use arrow::array::RecordBatch;
-use record_batch::{ArrowDecodeOptions, ArrowDecoder, Decoder};
+use record_batch::{ArrowDecoder, Decoder};
 
 use crate::{error::ClientError, gate::BatchBody};
 
@@ -9,8 +9,7 @@ use crate::{error::ClientError, gate::BatchBody};
 #[derive(Debug, Default)]
 pub(crate) struct Bodies {
     drill: Decoder,
-    /// Once the first Arrow body has come.
-    arrow: Option<ArrowDecoder>,
+    arrow: ArrowDecoder,
 }
 
 impl Bodies {
@@ -19,10 +18,8 @@ impl Bodies {
         match body {
             BatchBody::Drill(def, dbody) => Ok(self.drill.decode(&def, &dbody)?),
             BatchBody::Arrow(dbody) => {
-                let new = || ArrowDecoder::new(ArrowDecodeOptions::default());
-                let decoder = self.arrow.get_or_insert_with(new);
-                let batch = decoder.decode(&dbody)?;
-                let schema = decoder.schema();
+                let batch = self.arrow.decode(&dbody)?;
+                let schema = self.arrow.schema();
                 let columns_only = || schema.map(|schema| RecordBatch::new_empty(schema.clone()));
                 let nothing = ClientError::Protocol("an Arrow body without columns");
                 batch.or_else(columns_only).ok_or(nothing)
