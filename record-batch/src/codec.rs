@@ -58,25 +58,25 @@ impl Codec {
 
     /// Compresses the pieces of a body into one; without a codec they stay as they are.
     #[must_use]
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "the codecs size their output themselves"
+    )]
     pub fn compress(self, pieces: Vec<Bytes>) -> Vec<Bytes> {
-        if self == Self::None {
-            return pieces;
-        }
-        let joined = match pieces.as_slice() {
+        const ROOM: &str = "invariant: the output is sized for the worst case";
+        let joined = || match pieces.as_slice() {
             [one] => one.clone(),
             many => Bytes::from(many.concat()),
         };
-        vec![Bytes::from(self.compress_block(&joined))]
-    }
-
-    fn compress_block(self, bytes: &[u8]) -> Vec<u8> {
-        const ROOM: &str = "invariant: the output is sized for the worst case";
-        match self {
-            Self::None => bytes.to_vec(),
-            Self::Lz4 => lz4_flex::block::compress(bytes),
-            Self::Zstd => zstd::bulk::compress(bytes, Self::ZSTD_LEVEL).expect(ROOM),
-            Self::Snappy => snap::raw::Encoder::new().compress_vec(bytes).expect(ROOM),
-        }
+        let block = match self {
+            Self::None => return pieces,
+            Self::Lz4 => lz4_flex::block::compress(&joined()),
+            Self::Zstd => zstd::bulk::compress(&joined(), Self::ZSTD_LEVEL).expect(ROOM),
+            Self::Snappy => snap::raw::Encoder::new()
+                .compress_vec(&joined())
+                .expect(ROOM),
+        };
+        vec![Bytes::from(block)]
     }
 
     /// Decompresses a body that is announced to have `decoded_bytes`.
