@@ -243,6 +243,16 @@ impl Rpcs {
         })
         .collect()
     }
+
+    /// The counts of a type whose requests have not all ended, each in one way; for checks once a connection is closed.
+    pub(crate) fn unsettled(&self, plane: Plane) -> Option<RpcCounts> {
+        let inbound = self.inbound(plane).into_iter().map(|rpc| rpc.counts);
+        let outbound = self.outbound(plane).into_iter().map(|rpc| rpc.counts);
+        inbound.chain(outbound).find(|counts| {
+            let ended: u64 = counts.ended.iter().map(|(_, count)| count).sum();
+            (ended, counts.in_flight) != (counts.requests, 0)
+        })
+    }
 }
 
 impl PerType {
