@@ -71,6 +71,33 @@ pub struct CallRow {
     pub unordered: bool,
 }
 
+/// A message that is never answered: a request with coordination id 0, between our own nodes.
+pub trait OneWay: Send + Sync + 'static {
+    /// The plane whose connections carry it.
+    const PLANE: Plane;
+    /// Its `rpc_type`.
+    const RPC_TYPE: i32;
+    /// Its body.
+    type Message: Message + Default + Name + Send + 'static;
+
+    /// Name of its number.
+    #[must_use]
+    fn name() -> &'static str {
+        rpc_name(Self::PLANE, Self::RPC_TYPE).unwrap_or("UNKNOWN")
+    }
+}
+
+/// A [`OneWay`] as data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneWayRow {
+    /// Plane of the message.
+    pub plane: Plane,
+    /// Its `rpc_type`.
+    pub rpc_type: i32,
+    /// Its body.
+    pub message: MessageName,
+}
+
 /// Full protobuf name of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageName {
@@ -115,7 +142,11 @@ pub fn body_message(plane: Plane, mode: RpcMode, rpc_type: i32) -> Option<Messag
         .flatten()
         .filter(|row| row.plane == plane);
     match mode {
-        RpcMode::Request => Some(rows.find(|row| row.request == rpc_type)?.request_message),
+        RpcMode::Request => {
+            let called = rows.find(|row| row.request == rpc_type);
+            let one_way = || one_way(plane, rpc_type).map(|row| row.message);
+            called.map(|row| row.request_message).or_else(one_way)
+        }
         RpcMode::Response => Some(rows.find(|row| row.response == rpc_type)?.response_message),
         RpcMode::ResponseFailure => Some(MessageName::of::<pb::shared::DrillPbError>()),
         RpcMode::Ping | RpcMode::Pong => Some(MessageName::of::<pb::rpc::Ack>()),
@@ -128,6 +159,13 @@ pub fn body_message(plane: Plane, mode: RpcMode, rpc_type: i32) -> Option<Messag
 pub fn unordered(plane: Plane, rpc_type: i32) -> bool {
     let mut rows = TABLE.iter().copied().flatten();
     rows.any(|row| row.unordered && row.plane == plane && row.request == rpc_type)
+}
+
+/// The row of a message that is never answered.
+#[must_use]
+pub fn one_way(plane: Plane, rpc_type: i32) -> Option<OneWayRow> {
+    let mut rows = ONE_WAY.iter().copied();
+    rows.find(|row| row.plane == plane && row.rpc_type == rpc_type)
 }
 
 /// All rows, one slice a plane.
@@ -173,6 +211,32 @@ macro_rules! calls {
     };
     (@is unordered) => { true };
     (@is) => { false };
+}
+
+macro_rules! one_way {
+    ($module:ident, $plane:ident: $(
+        $(#[$row_doc:meta])*
+        $name:ident = $rpc_type:ident ($message:ty);
+    )+) => {
+        $(
+            $(#[$row_doc])*
+            #[derive(Clone, Copy, Debug)]
+            pub struct $name;
+
+            impl OneWay for $name {
+                const PLANE: Plane = Plane::$plane;
+                const RPC_TYPE: i32 = pb::$module::RpcType::$rpc_type as i32;
+                type Message = $message;
+            }
+        )+
+
+        /// All messages that are never answered.
+        pub const ONE_WAY: &[OneWayRow] = &[$(OneWayRow {
+            plane: Plane::$plane,
+            rpc_type: $name::RPC_TYPE,
+            message: MessageName::of::<$message>(),
+        }),+];
+    };
 }
 
 calls! {
@@ -247,6 +311,18 @@ calls! {
     SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
     /// Bloom filters of a join for the scans of its probe side.
     RuntimeFilter = ReqRuntimeFilter(pb::data::RuntimeFilterBDef) -> DataAckWithCredit(pb::data::AckWithCredit);
+    /// Between our own nodes: a receiver opens a stream; acknowledged once the sender is there.
+    OpenStream = OpenStream(pb::data::OpenStream) -> Ack(pb::rpc::Ack);
+}
+
+one_way! {
+    data, Data:
+    /// One frame of a stream, from its sender: the request of [`data::RecordBatch`] with its field 1000 set.
+    StreamBatch = ReqRecordBatch(pb::data::FragmentRecordBatch);
+    /// More credit for a stream, from its receiver.
+    Credit = Credit(pb::data::Credit);
+    /// The receiver of a stream wants no more.
+    CloseStream = CloseStream(pb::data::CloseStream);
 }
 
 #[cfg(test)]
@@ -259,13 +335,20 @@ mod tests {
             assert!(rpc_name(row.plane, row.request).is_some(), "{row:?}");
             assert!(rpc_name(row.plane, row.response).is_some(), "{row:?}");
             for message in [row.request_message, row.response_message] {
-                assert!(
-                    crate::descriptors()
-                        .get_message_by_name(&message.to_string())
-                        .is_some()
-                );
+                assert!(is_described(message), "{row:?}");
             }
         }
+        for row in ONE_WAY {
+            assert!(rpc_name(row.plane, row.rpc_type).is_some(), "{row:?}");
+            assert!(is_described(row.message), "{row:?}");
+        }
+    }
+
+    fn is_described(message: MessageName) -> bool {
+        let descriptors = crate::descriptors();
+        descriptors
+            .get_message_by_name(&message.to_string())
+            .is_some()
     }
 
     #[test]
@@ -310,6 +393,10 @@ mod tests {
         assert_eq!(
             name(Plane::Data, RpcMode::Response, 6).as_deref(),
             Some("exec.bit.data.AckWithCredit")
+        );
+        assert_eq!(
+            name(Plane::Data, RpcMode::Request, 1001).as_deref(),
+            Some("exec.bit.data.Credit")
         );
         assert_eq!(
             name(Plane::Control, RpcMode::ResponseFailure, 0).as_deref(),

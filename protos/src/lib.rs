@@ -12,7 +12,7 @@ pub mod id;
 mod packages;
 mod reflect;
 
-pub use calls::{Call, Plane, body_message, rpc_name};
+pub use calls::{Call, OneWay, Plane, body_message, rpc_name};
 pub use packages::{bit, bus, common, control, coord, data, rpc, shared, user};
 pub use reflect::descriptors;
 
