@@ -24,11 +24,23 @@ pub enum Feature {
     ErrorAdvice = bus_capabilities::Feature::ErrorAdvice as isize,
     /// Results of queries come as bodies of an Arrow stream.
     ArrowBodies = bus_capabilities::Feature::ArrowBodies as isize,
+    /// Messages that are never answered, and the streams of the data plane that are made of them.
+    Streams = bus_capabilities::Feature::Streams as isize,
+    /// Frames of streams carry a checksum, where their receiver asks for it.
+    Checksums = bus_capabilities::Feature::Checksums as isize,
+    /// Bodies of streams may be compressed.
+    Compression = bus_capabilities::Feature::Compression as isize,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 2] = [Self::ErrorAdvice, Self::ArrowBodies];
+    pub const ALL: [Self; 5] = [
+        Self::ErrorAdvice,
+        Self::ArrowBodies,
+        Self::Streams,
+        Self::Checksums,
+        Self::Compression,
+    ];
 
     fn bit(self) -> u64 {
         1 << self as u32
@@ -44,6 +56,20 @@ impl Features {
     #[must_use]
     pub fn all() -> Self {
         Feature::ALL.into_iter().collect()
+    }
+
+    /// What needs nothing of the plane: streams and what belongs to them are offered by whoever serves them.
+    #[must_use]
+    pub fn of_any_plane() -> Self {
+        [Feature::ErrorAdvice, Feature::ArrowBodies]
+            .into_iter()
+            .collect()
+    }
+
+    /// The set with `feature`.
+    #[must_use]
+    pub fn with(self, feature: Feature) -> Self {
+        Self(self.0 | feature.bit())
     }
 
     /// Whether `feature` is in it.
@@ -105,12 +131,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// A program of `software_version` that can do all that this version of the bus can.
+    /// A program of `software_version` with the features [of any plane](Features::of_any_plane).
     #[must_use]
     pub fn of_software(software_version: impl Into<String>) -> Self {
         Self {
             software_version: software_version.into(),
-            features: Features::all(),
+            features: Features::of_any_plane(),
             ..Self::default()
         }
     }
@@ -254,6 +280,6 @@ mod tests {
         let agreed = ours()
             .agree(later.encode_to_vec().into())
             .expect("an offer");
-        assert_eq!(agreed.features, Features::all());
+        assert_eq!(agreed.features, Features::of_any_plane());
     }
 }

@@ -27,6 +27,7 @@ pub(crate) use heartbeat::PingCompletion;
 
 use crate::{
     capabilities::{Capabilities, Feature},
+    dispatch::OneWayMessage,
     error::{CallError, CloseReason, ProtocolError, RpcFailure},
     frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
     lanes::{Lanes, Pbody, StreamKey, Transmit},
@@ -79,6 +80,8 @@ pub(crate) enum Event {
         pbody: Bytes,
         dbody: Bytes,
     },
+    /// A message that is never answered.
+    OneWay(OneWayMessage),
     /// A call has ended.
     Outcome(Completion, Outcome),
     /// A PING that somebody waits for has ended.
@@ -329,6 +332,11 @@ impl Connection {
         }
         self.stats.requests_received += 1;
         let bytes = frame.pbody.len() + frame.dbody.len();
+        if self.is_one_way(&frame.header) {
+            self.rpcs.on_one_way(self.plane, rpc_type, bytes);
+            let message = OneWayMessage::new(rpc_type, frame.pbody, frame.dbody);
+            return self.events.push(Event::OneWay(message));
+        }
         let ticket = self.rpcs.on_request(self.plane, (rpc_type, id), bytes, now);
         if !self.may_owe_more(now) {
             return;
@@ -345,6 +353,13 @@ impl Connection {
             pbody: frame.pbody,
             dbody: frame.dbody,
         });
+    }
+
+    /// Whether nobody waits for an answer to what came with `header`. To Drill coordination id 0 is one like any other.
+    pub(crate) fn is_one_way(&self, header: &Header) -> bool {
+        (header.mode, header.coordination_id) == (RpcMode::Request, CoordinationId::NONE)
+            && matches!(self.phase, Phase::Open)
+            && self.has(Feature::Streams)
     }
 
     /// A place among the requests in flight, of this connection and of all.
@@ -633,13 +648,7 @@ impl Connection {
             rpc_type: request.rpc_type,
         };
         let dbody_len = request.dbody.iter().map(Bytes::len).sum();
-        let bytes = encoded_len(&header, request.pbody.bytes_len(), dbody_len);
-        if bytes > FRAME_BYTES_LIMIT {
-            return Err(CallError::RequestTooLong {
-                bytes,
-                bytes_max: FRAME_BYTES_LIMIT,
-            });
-        }
+        check_frame_bytes(&header, request.pbody.bytes_len(), dbody_len)?;
         self.charge.grow(1)?;
         self.stats.calls_started += 1;
         let call = Waiting {
@@ -656,10 +665,67 @@ impl Connection {
 
     fn note_room_wait<P>(&mut self, request: &Outgoing<P>, started: &Started) {
         if let Some(waited) = request.room_wait {
-            self.stats.room_waits += 1;
-            self.stats.room_wait_time += waited;
+            self.stats.on_room_wait(waited);
             self.rpcs.on_room_wait(started, waited);
         }
+    }
+
+    /// Queues a message that is never answered, behind the requests of its stream.
+    pub(crate) fn post(&mut self, message: Outgoing<impl Pbody>) -> Result<(), CallError> {
+        let (pbody_len, dbody_len) = (
+            message.pbody.bytes_len(),
+            message.dbody.iter().map(Bytes::len).sum(),
+        );
+        let header = self.one_way_header(message.rpc_type, pbody_len, dbody_len)?;
+        let (bytes, waited) = (pbody_len + dbody_len, message.room_wait);
+        self.rpcs
+            .on_post(self.plane, message.rpc_type, bytes, waited);
+        if let Some(waited) = waited {
+            self.stats.on_room_wait(waited);
+        }
+        let lane = (message.stream, message.room);
+        self.lanes
+            .push_bulk(lane, &header, message.pbody, message.dbody);
+        Ok(())
+    }
+
+    /// Queues a short message that is never answered, ahead of all requests.
+    pub(crate) fn post_urgent(
+        &mut self,
+        rpc_type: i32,
+        pbody: impl Pbody,
+        now: Instant,
+    ) -> Result<(), CallError> {
+        let bytes = pbody.bytes_len();
+        let header = self.one_way_header(rpc_type, bytes, 0)?;
+        if !self.may_owe_more(now) {
+            let reason = self.close_reason().cloned();
+            return Err(CallError::Lost(reason.unwrap_or(CloseReason::Aborted)));
+        }
+        self.rpcs.on_post(self.plane, rpc_type, bytes, None);
+        self.lanes.push_control(&header, pbody, Vec::new());
+        Ok(())
+    }
+
+    fn one_way_header(
+        &self,
+        rpc_type: i32,
+        pbody_len: usize,
+        dbody_len: usize,
+    ) -> Result<Header, CallError> {
+        if let Phase::Closed(closed) = &self.phase {
+            return Err(CallError::Lost(closed.reason.clone()));
+        }
+        if !self.has(Feature::Streams) {
+            return Err(CallError::NotOffered(Feature::Streams));
+        }
+        let header = Header {
+            mode: RpcMode::Request,
+            coordination_id: CoordinationId::NONE,
+            rpc_type,
+        };
+        check_frame_bytes(&header, pbody_len, dbody_len)?;
+        Ok(header)
     }
 
     /// Nobody waits for the answer any more; when it comes it is dropped.
@@ -920,6 +986,14 @@ impl Connection {
             rpcs: self.rpcs.clone(),
         }
     }
+}
+
+fn check_frame_bytes(header: &Header, pbody_len: usize, dbody_len: usize) -> Result<(), CallError> {
+    let (bytes, bytes_max) = (encoded_len(header, pbody_len, dbody_len), FRAME_BYTES_LIMIT);
+    if bytes > bytes_max {
+        return Err(CallError::RequestTooLong { bytes, bytes_max });
+    }
+    Ok(())
 }
 
 /// Body of PING and PONG.

@@ -14,13 +14,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use protos::error::ErrorType;
+use prost::Message;
+use protos::{OneWay, error::ErrorType};
 
 use crate::{
     auth::{AuthError, Authenticator, Credentials, Identity},
     connection::IdleTimeout,
     entrance::{Entrance, enter},
-    error::{CloseReason, RpcFailure},
+    error::{CloseReason, PeerMisbehaved, ProtocolError, RpcFailure},
     link::{self, Link},
     metrics::Ticket,
     remote::RemoteConnection,
@@ -50,9 +51,74 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Takes a message that is never answered, on the I/O thread and in the order in which such messages come. Must
+    /// not wait, as with [`Self::runs_inline`].
+    ///
+    /// # Errors
+    ///
+    /// The message breaks the rules. That ends the connection, because there is no other way to tell the peer.
+    fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
+        Err(message.unexpected())
+    }
+
     /// The connection has ended; the last call of all.
     fn closed(&self, reason: &CloseReason) {
         let _ = reason;
+    }
+}
+
+/// A request that is never answered: one with coordination id 0, of a peer that has agreed on
+/// [`Feature::Streams`](crate::Feature::Streams).
+#[derive(PartialEq, Eq)]
+pub struct OneWayMessage {
+    /// Number from the plane's own `RpcType`; possibly one that does not exist.
+    pub rpc_type: i32,
+    /// The protobuf body.
+    pub pbody: Bytes,
+    /// The raw body.
+    pub dbody: Bytes,
+}
+
+impl OneWayMessage {
+    pub(crate) fn new(rpc_type: i32, pbody: Bytes, dbody: Bytes) -> Self {
+        Self {
+            rpc_type,
+            pbody,
+            dbody,
+        }
+    }
+
+    /// The message of `M`, and the raw body.
+    ///
+    /// # Errors
+    ///
+    /// The body is no such message.
+    pub fn decode<M: OneWay>(self) -> Result<(M::Message, Bytes), PeerMisbehaved> {
+        match M::Message::decode(self.pbody) {
+            Ok(message) => Ok((message, self.dbody)),
+            Err(error) => Err(PeerMisbehaved {
+                reason: format!("malformed {}: {error}", M::name()),
+            }),
+        }
+    }
+
+    /// What is wrong with a message that nobody here takes.
+    #[must_use]
+    pub fn unexpected(&self) -> PeerMisbehaved {
+        PeerMisbehaved {
+            reason: "unexpected here".to_owned(),
+        }
+    }
+}
+
+/// Without the bodies, as requests are shown.
+impl fmt::Debug for OneWayMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneWayMessage")
+            .field("rpc_type", &self.rpc_type)
+            .field("pbody_bytes", &self.pbody.len())
+            .field("dbody_bytes", &self.dbody.len())
+            .finish()
     }
 }
 
@@ -174,6 +240,16 @@ impl Mailbox {
         }
     }
 
+    /// Gives a message that is never answered to the handler, which there is once the connection is open.
+    pub(crate) fn take_one_way(&self, message: OneWayMessage) -> Result<(), ProtocolError> {
+        let rpc_type = message.rpc_type;
+        let taken = match self.handler.get() {
+            Some(handler) => survive("one_way", || handler.one_way(message)).unwrap_or(Ok(())),
+            None => Err(message.unexpected()),
+        };
+        taken.map_err(|PeerMisbehaved { reason }| ProtocolError::OneWay { rpc_type, reason })
+    }
+
     /// Who starts requests of this type on the I/O thread; nobody before the handshake is accepted.
     pub(crate) fn inline(&self, rpc_type: i32) -> Option<&dyn Handler> {
         let handler = self.handler.get()?;
@@ -181,10 +257,10 @@ impl Mailbox {
         (inline == Some(true)).then_some(&**handler)
     }
 
-    fn serve(&self, service: &Service) {
-        if let Service::Handler(handler) = service {
-            self.handler.get_or_init(|| Arc::clone(handler));
-        }
+    /// From here on requests are served by `handler`: said before the peer may know that it is let in, so that not
+    /// even its first message finds nobody.
+    pub(crate) fn serve(&self, handler: &Arc<dyn Handler>) {
+        self.handler.get_or_init(|| Arc::clone(handler));
     }
 
     /// Appends a read batch.
@@ -283,9 +359,8 @@ pub(crate) enum Service {
 /// Starts the requests of one connection until it ends.
 pub(crate) async fn drain(mailbox: Arc<Mailbox>, link: Arc<Link>, mut service: Service) {
     let reason = loop {
-        mailbox.serve(&service);
         match mailbox.next_batch().await {
-            Ok(batch) => drain_batch(batch, &link, &mut service).await,
+            Ok(batch) => drain_batch(batch, (&link, &mailbox), &mut service).await,
             Err(reason) => break reason,
         }
     };
@@ -294,7 +369,11 @@ pub(crate) async fn drain(mailbox: Arc<Mailbox>, link: Arc<Link>, mut service: S
     }
 }
 
-async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Service) {
+async fn drain_batch(
+    batch: VecDeque<Item>,
+    (link, mailbox): (&Arc<Link>, &Mailbox),
+    service: &mut Service,
+) {
     let mut batch = batch.into_iter();
     while batch.len() > 0 {
         if let Service::Handler(handler) = service {
@@ -304,7 +383,7 @@ async fn drain_batch(batch: VecDeque<Item>, link: &Arc<Link>, service: &mut Serv
             }
         } else if let Some(item) = batch.next() {
             let before = mem::replace(service, Service::Nobody);
-            *service = enter(item, link, before).await;
+            *service = enter(item, (link, mailbox), before).await;
         }
     }
 }

@@ -215,8 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Callers first, then handlers on this thread, then the mailbox.
-    fn pass_on(&self, events: Vec<Event>) {
-        let mut requests = Vec::new();
+    fn pass_on(&mut self, events: Vec<Event>) {
+        let (mut requests, mut broken) = (Vec::new(), None);
         for event in events {
             match event {
                 Event::Hello { pbody } => requests.push(Item::Hello { pbody }),
@@ -236,11 +236,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         dbody,
                     }),
                 },
+                Event::OneWay(message) => {
+                    let taken = self.mailbox.take_one_way(message);
+                    broken = broken.or_else(|| taken.err());
+                }
                 Event::Outcome(..) | Event::Pinged(..) => link::finish(event),
             }
         }
         if !requests.is_empty() {
             self.mailbox.deliver(requests.into_iter());
+        }
+        if let Some(error) = broken {
+            self.close(error.into());
         }
     }
 

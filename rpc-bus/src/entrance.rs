@@ -13,7 +13,7 @@ use protos::{
 use crate::{
     auth::{AuthError, Exchange, Identity, Step, failed},
     connection::IdleTimeout,
-    dispatch::{Acceptor, Handler, Hello, Item, Service, Verdict, survive},
+    dispatch::{Acceptor, Handler, Hello, Item, Mailbox, Service, Verdict, survive},
     error::{CloseReason, ProtocolError, RpcFailure},
     link::{self, Link},
     remote::RemoteConnection,
@@ -29,10 +29,11 @@ pub(crate) struct Entrance {
 
 /// Takes what comes before there is a handler; returns who takes the next. Boxed inside: the task of a connection holds
 /// room for this as long as it lives.
-pub(crate) async fn enter(item: Item, link: &Arc<Link>, service: Service) -> Service {
+pub(crate) async fn enter(item: Item, at: (&Arc<Link>, &Mailbox), service: Service) -> Service {
+    let (link, _) = at;
     match (item, service) {
         (Item::Hello { pbody }, Service::Acceptor(acceptor)) => {
-            Box::pin(judge(pbody, link, &acceptor)).await
+            Box::pin(judge(pbody, at, &acceptor)).await
         }
         (
             Item::Request {
@@ -44,14 +45,18 @@ pub(crate) async fn enter(item: Item, link: &Arc<Link>, service: Service) -> Ser
             Service::Entrance(entrance),
         ) => {
             let responder = Responder::new(Arc::clone(link), ticket.started(link::now()));
-            Box::pin(entrance.step(rpc_type, pbody, responder, link)).await
+            Box::pin(entrance.step((rpc_type, pbody), responder, at)).await
         }
         // The connection is closing.
         (_, service) => service,
     }
 }
 
-async fn judge(pbody: Bytes, link: &Arc<Link>, acceptor: &Arc<dyn Acceptor>) -> Service {
+async fn judge(
+    pbody: Bytes,
+    (link, mailbox): (&Arc<Link>, &Mailbox),
+    acceptor: &Arc<dyn Acceptor>,
+) -> Service {
     let hello = Hello {
         pbody,
         connection: RemoteConnection::of_server(Arc::clone(link)),
@@ -70,16 +75,17 @@ async fn judge(pbody: Bytes, link: &Arc<Link>, acceptor: &Arc<dyn Acceptor>) -> 
         };
         verdict = survive("accept", || then(verified));
     }
-    apply(verdict, link)
+    apply(verdict, link, mailbox)
 }
 
-fn apply(verdict: Option<Verdict>, link: &Link) -> Service {
+fn apply(verdict: Option<Verdict>, link: &Link, mailbox: &Mailbox) -> Service {
     match verdict {
         Some(Verdict::Open {
             reply,
             handler,
             idle_timeout,
         }) => {
+            mailbox.serve(&handler);
             link.with(|connection| connection.open(reply, idle_timeout));
             Service::Handler(handler)
         }
@@ -113,10 +119,9 @@ impl Entrance {
     // wire: drill@051b164 exec/rpc/.../ServerAuthenticationHandler.java: any other request ends the connection, unanswered
     async fn step(
         mut self: Box<Self>,
-        rpc_type: i32,
-        pbody: Bytes,
+        (rpc_type, pbody): (i32, Bytes),
         responder: Responder,
-        link: &Arc<Link>,
+        (link, mailbox): (&Arc<Link>, &Mailbox),
     ) -> Service {
         if rpc_type != sasl_message(link.ends.plane) {
             let reason = ProtocolError::NotAuthenticated { actual: rpc_type };
@@ -137,6 +142,7 @@ impl Entrance {
                 let Some(handler) = survive("admit", move || admit(identity)) else {
                     return deny(responder, rpc_type, AuthError::Broken, link);
                 };
+                mailbox.serve(&handler);
                 link.with(|connection| connection.admit(idle_timeout));
                 responder.send(rpc_type, message.encode_to_vec().into(), Vec::new());
                 Service::Handler(handler)

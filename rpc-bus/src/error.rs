@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::{
     auth::{AuthError, LoginError},
+    capabilities::Feature,
     frame::{CoordinationId, DecodeError},
     ledger::BudgetExceeded,
     tls::TlsError,
@@ -97,6 +98,22 @@ pub enum ProtocolError {
     /// The handshake was answered with `RESPONSE_FAILURE`, which Drill never does.
     #[error("the handshake was answered with a failure")]
     HandshakeFailed,
+    /// A one-way message that its handler could not take: nobody can be told but by the end of the connection.
+    #[error("one-way message of rpc type {rpc_type}: {reason}")]
+    OneWay {
+        /// Its `rpc_type`.
+        rpc_type: i32,
+        /// What was wrong with it.
+        reason: String,
+    },
+}
+
+/// A peer has broken the rules of what it sent: the connection cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct PeerMisbehaved {
+    /// For the log.
+    pub reason: String,
 }
 
 /// Why a connection ended.
@@ -278,6 +295,9 @@ pub enum CallError {
     /// The answer is not the protobuf message that it should be.
     #[error("the answer is malformed: {0}")]
     MalformedAnswer(#[from] prost::DecodeError),
+    /// The peer has not offered what the message needs; nothing was sent.
+    #[error("the peer has not offered {0:?}")]
+    NotOffered(Feature),
 }
 
 impl CallError {
@@ -292,7 +312,8 @@ impl CallError {
             Self::Timeout(_)
             | Self::RequestTooLong { .. }
             | Self::UnexpectedAnswer { .. }
-            | Self::MalformedAnswer(_) => false,
+            | Self::MalformedAnswer(_)
+            | Self::NotOffered(_) => false,
         }
     }
 
@@ -309,6 +330,7 @@ impl CallError {
             Self::RequestTooLong { .. } => "request_too_long",
             Self::UnexpectedAnswer { .. } => "unexpected_answer",
             Self::MalformedAnswer(_) => "malformed_answer",
+            Self::NotOffered(_) => "not_offered",
         }
     }
 

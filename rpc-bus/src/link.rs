@@ -185,6 +185,14 @@ impl Link {
             .inspect_err(|_| self.room.add_permits(room as usize))
     }
 
+    /// Queues a message that is never answered as soon as there is room for it.
+    pub(crate) async fn post(&self, mut message: Outgoing<impl Pbody>) -> Result<(), CallError> {
+        let (room, waited) = self.acquire_room(&message).await?;
+        (message.room, message.room_wait) = (room as usize, waited);
+        self.with(|connection| connection.post(message))
+            .inspect_err(|_| self.room.add_permits(room as usize))
+    }
+
     /// The room taken, and how long that had to wait for others to give it back, if it did.
     async fn acquire_room(
         &self,
@@ -284,7 +292,7 @@ pub(crate) fn finish(event: Event) {
     match event {
         Event::Outcome(completion, outcome) => drop(completion.send(outcome)),
         Event::Pinged(completion, outcome) => drop(completion.send(outcome)),
-        Event::Hello { .. } | Event::Request { .. } => {
+        Event::Hello { .. } | Event::Request { .. } | Event::OneWay(_) => {
             debug_assert!(
                 false,
                 "invariant: only frames bring requests, and the driver takes them"

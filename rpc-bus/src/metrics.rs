@@ -79,7 +79,7 @@ pub struct RpcCounts {
     pub requests: u64,
     /// Those that wait for their end now. A call that was given up does not.
     pub in_flight: u64,
-    /// Those that ended, by how: `answered`, `failed` (with `RESPONSE_FAILURE`), `lost` (the connection ended first);
+    /// Those that ended, by how: `answered`, `one_way` (never answered), `failed` (with `RESPONSE_FAILURE`), `lost` (the connection ended first);
     /// those of peers also `refused` (too many in flight); those of this side also `given_up` (dropped by the caller)
     /// and the other words of [`CallError::kind`](crate::CallError::kind).
     pub ended: Vec<(&'static str, u64)>,

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message;
-use protos::{Call, Plane};
+use protos::{Call, OneWay, Plane};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -175,6 +175,46 @@ impl RemoteConnection {
             ended: false,
             message: PhantomData,
         })
+    }
+
+    /// Sends a message that is never answered, after waiting for room to write it. Messages of one stream leave in
+    /// order; streams take turns.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended, or the peer has not offered [`Feature::Streams`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn post<M: OneWay>(
+        &self,
+        message: &M::Message,
+        dbody: Vec<Bytes>,
+        stream: StreamKey,
+    ) -> Result<(), CallError> {
+        let message = Outgoing {
+            rpc_type: M::RPC_TYPE,
+            pbody: message,
+            dbody,
+            stream,
+            room: 0,
+            room_wait: None,
+            began: link::now(),
+        };
+        self.0.link.post(message).await
+    }
+
+    /// Sends a short message that is never answered, ahead of all requests and batches. Never waits; a peer that does
+    /// not read is closed once too many of them are queued.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended, or the peer has not offered [`Feature::Streams`].
+    pub fn post_urgent<M: OneWay>(&self, message: &M::Message) -> Result<(), CallError> {
+        let now = link::now();
+        let post = |connection: &mut Connection| connection.post_urgent(M::RPC_TYPE, message, now);
+        self.0.link.with(post)
     }
 
     /// Stops reading. Only for the client of a real Drill, which sends results without limit: a pause stops

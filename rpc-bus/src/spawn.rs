@@ -65,6 +65,9 @@ impl Parts {
 
     /// The drainer's task, for the app runtime.
     pub(crate) fn drainer(&self, service: Service) -> impl Future<Output = ()> + Send + 'static {
+        if let Service::Handler(handler) = &service {
+            self.mailbox.serve(handler);
+        }
         dispatch::drain(Arc::clone(&self.mailbox), Arc::clone(&self.link), service)
     }
 

@@ -69,6 +69,12 @@ pub struct ConnectionStats {
 }
 
 impl ConnectionStats {
+    /// A request had to wait for room to write.
+    pub(crate) fn on_room_wait(&mut self, waited: Duration) {
+        self.room_waits += 1;
+        self.room_wait_time += waited;
+    }
+
     /// Adds counters and gauges, and takes the higher peaks.
     pub(crate) fn add(&mut self, other: &Self) {
         let mut other = *other;

@@ -15,7 +15,7 @@ use super::{
     oracle::{CALL, Oracle, call_body},
 };
 use crate::{
-    capabilities::Capabilities,
+    capabilities::{Capabilities, Features},
     connection::{Connection, Deadline, Event, IdleTimeout, Outcome, Outgoing, Stage},
     error::{CloseReason, RpcFailure},
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header},
@@ -128,7 +128,7 @@ impl Host {
             coordination_id: CoordinationId(1),
             rpc_type,
         };
-        let offered = Capabilities::of_software("0").append_to(HELLO);
+        let offered = everything().append_to(HELLO);
         self.send();
         self.receive(&Op::wire(&header, &offered, 0));
         self.send();
@@ -200,8 +200,9 @@ impl Host {
 
     fn handle(&mut self, frame: Frame, requests: &mut Vec<Frame>) {
         self.tally.frames += 1;
+        let one_way = self.connection.is_one_way(&frame.header);
         self.connection.handle_frame(frame.clone(), self.now);
-        if !self.connection.is_closed() && self.oracle.received(&frame) {
+        if !self.connection.is_closed() && (one_way || self.oracle.received(&frame)) {
             requests.push(frame);
         }
     }
@@ -257,19 +258,31 @@ impl Host {
                     pbody,
                     dbody,
                 } => {
-                    let same = |frame: &Frame| {
-                        let header = frame.header;
-                        (header.coordination_id, header.rpc_type) == (ticket.id, rpc_type)
-                            && (&frame.pbody, &frame.dbody) == (&pbody, &dbody)
-                    };
-                    // A connection that was closed behind it owes nothing.
-                    let in_order = self.connection.is_closed() || started.any(|f| same(&f));
-                    assert!(in_order, "{ticket:?} did not start in its turn");
+                    self.check_order(&mut started, (ticket.id, rpc_type), (&pbody, &dbody));
                     self.requests.push(ticket.started(self.now));
+                }
+                Event::OneWay(message) => {
+                    let header = (CoordinationId::NONE, message.rpc_type);
+                    self.check_order(&mut started, header, (&message.pbody, &message.dbody));
                 }
                 other => link::finish(other),
             }
         }
+    }
+
+    fn check_order(
+        &self,
+        started: &mut impl Iterator<Item = Frame>,
+        header: (CoordinationId, i32),
+        bodies: (&Bytes, &Bytes),
+    ) {
+        let same = |frame: Frame| {
+            (frame.header.coordination_id, frame.header.rpc_type) == header
+                && (&frame.pbody, &frame.dbody) == bodies
+        };
+        // A connection that was closed behind it owes nothing.
+        let in_order = self.connection.is_closed() || started.any(same);
+        assert!(in_order, "{header:?} did not start in its turn");
     }
 
     // ---- the acceptor and the handler ----
@@ -484,7 +497,14 @@ fn options(mode: Mode) -> ConnectionOptions {
         options.beats = Some(Beats::default());
     }
     if mode.capabilities {
-        options.capabilities = Some(Arc::new(Capabilities::of_software("1")));
+        options.capabilities = Some(Arc::new(everything()));
     }
     options
+}
+
+fn everything() -> Capabilities {
+    Capabilities {
+        features: Features::all(),
+        ..Capabilities::of_software("1")
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use protos::{
     Plane,
-    calls::{TABLE, rpc_name},
+    calls::{self, CallRow, TABLE, rpc_name},
 };
 
 use super::{InboundRpc, OutboundRpc, RpcCounts, histogram::Times};
@@ -20,6 +20,8 @@ const UNKNOWN: &str = "unknown";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Answered,
+    /// It is never answered: its end is that it was taken, or queued.
+    OneWay,
     Failed,
     /// Inbound: too many were in flight.
     Refused,
@@ -35,9 +37,16 @@ pub(crate) enum Ending {
 
 impl Ending {
     const COUNT: usize = Self::Lost as usize + 1;
-    const INBOUND: &[Self] = &[Self::Answered, Self::Failed, Self::Refused, Self::Lost];
+    const INBOUND: &[Self] = &[
+        Self::Answered,
+        Self::OneWay,
+        Self::Failed,
+        Self::Refused,
+        Self::Lost,
+    ];
     const OUTBOUND: &[Self] = &[
         Self::Answered,
+        Self::OneWay,
         Self::Failed,
         Self::TimedOut,
         Self::GivenUp,
@@ -52,6 +61,7 @@ impl Ending {
     fn kind(self) -> &'static str {
         match self {
             Self::Answered => "answered",
+            Self::OneWay => "one_way",
             Self::Failed => "failed",
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
@@ -76,7 +86,7 @@ impl From<&CallError> for Ending {
             CallError::UnexpectedAnswer { .. } | CallError::MalformedAnswer(_) => {
                 Self::MalformedAnswer
             }
-            CallError::Lost(_) | CallError::Connect(_) => Self::Lost,
+            CallError::Lost(_) | CallError::Connect(_) | CallError::NotOffered(_) => Self::Lost,
         }
     }
 }
@@ -212,6 +222,27 @@ impl Rpcs {
 
     // ---- both ----
 
+    /// A message came in that is never answered.
+    pub(crate) fn on_one_way(&mut self, plane: Plane, rpc_type: i32, bytes: usize) {
+        let slot = slot(&mut self.inbound, plane, rpc_type, bytes);
+        end(&mut self.inbound, slot, Ending::OneWay);
+    }
+
+    /// A message was queued that is never answered, perhaps after waiting for room to write.
+    pub(crate) fn on_post(
+        &mut self,
+        plane: Plane,
+        rpc_type: i32,
+        bytes: usize,
+        room_wait: Option<Duration>,
+    ) {
+        let slot = slot(&mut self.outbound, plane, rpc_type, bytes);
+        end(&mut self.outbound, slot, Ending::OneWay);
+        if let (Some(rpc), Some(waited)) = (self.outbound.get_mut(usize::from(slot.0)), room_wait) {
+            rpc.wait.record(waited);
+        }
+    }
+
     /// The connection has ended, and with it all that was in flight.
     pub(crate) fn on_close(&mut self) {
         for rpc in self.inbound.iter_mut().chain(&mut self.outbound) {
@@ -305,10 +336,9 @@ impl PerType {
 fn slot(rpcs: &mut Vec<PerType>, plane: Plane, rpc_type: i32, bytes: usize) -> Slot {
     let found = rpcs.iter().position(|rpc| rpc.rpc_type == Some(rpc_type));
     let index = found.unwrap_or_else(|| {
-        let is_known = TABLE
-            .into_iter()
-            .flatten()
-            .any(|row| row.plane == plane && row.request == rpc_type);
+        let is_called = |row: &CallRow| row.plane == plane && row.request == rpc_type;
+        let is_known =
+            TABLE.into_iter().flatten().any(is_called) || calls::one_way(plane, rpc_type).is_some();
         position_or_new(rpcs, is_known.then_some(rpc_type))
     });
     rpcs[index].requests += 1;

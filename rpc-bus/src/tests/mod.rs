@@ -8,6 +8,7 @@ mod heartbeat;
 mod limits;
 mod link;
 mod metrics;
+mod one_way;
 mod pair;
 mod simulation;
 

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     connection::{Connection, Deadline, Event, IdleTimeout, Outcome, Outgoing},
+    dispatch::OneWayMessage,
     error::{CallError, CloseReason},
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header, encode},
     lanes::{StreamKey, Transmit},
@@ -36,6 +37,7 @@ pub(super) struct End {
     /// Requests that nobody has answered yet.
     pub(super) requests: VecDeque<(Ticket, i32, Bytes)>,
     pub(super) hellos: Vec<Bytes>,
+    pub(super) one_way: Vec<OneWayMessage>,
 }
 
 impl End {
@@ -49,6 +51,7 @@ impl End {
             transmit: Transmit::default(),
             requests: VecDeque::new(),
             hellos: Vec::new(),
+            one_way: Vec::new(),
         }
     }
 
@@ -124,6 +127,7 @@ impl End {
                 } => {
                     self.requests.push_back((ticket, rpc_type, pbody));
                 }
+                Event::OneWay(message) => self.one_way.push(message),
                 other => crate::link::finish(other),
             }
         }
@@ -246,13 +250,14 @@ impl Pair {
         self.try_call(body, None).unwrap().1
     }
 
-    pub(super) fn try_call(
-        &mut self,
-        body: &'static str,
-        timeout: Option<Duration>,
-    ) -> Result<(CoordinationId, oneshot::Receiver<Outcome>), CallError> {
-        let (completion, outcome) = oneshot::channel();
-        let request = Outgoing {
+    /// The server sends a message that is never answered.
+    pub(super) fn post(&mut self, body: &'static str) -> Result<(), CallError> {
+        let message = self.outgoing(body);
+        self.server.connection.post(message)
+    }
+
+    fn outgoing(&self, body: &'static str) -> Outgoing<Bytes> {
+        Outgoing {
             rpc_type: REQUEST,
             pbody: Bytes::from_static(body.as_bytes()),
             dbody: Vec::new(),
@@ -260,7 +265,16 @@ impl Pair {
             room: 0,
             room_wait: None,
             began: self.now,
-        };
+        }
+    }
+
+    pub(super) fn try_call(
+        &mut self,
+        body: &'static str,
+        timeout: Option<Duration>,
+    ) -> Result<(CoordinationId, oneshot::Receiver<Outcome>), CallError> {
+        let (completion, outcome) = oneshot::channel();
+        let request = self.outgoing(body);
         let deadline = timeout.map(|timeout| Deadline {
             at: self.now + timeout,
             timeout,
