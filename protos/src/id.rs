@@ -80,6 +80,55 @@ impl TryFrom<shared::QueryId> for QueryId {
     }
 }
 
+/// Names a stage of a query: all fragments that run the same operators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MajorFragmentId(pub i32);
+
+/// Names one of the fragments of a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MinorFragmentId(pub i32);
+
+impl fmt::Display for MajorFragmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for MinorFragmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One running part of a query, unique over a cluster. Shown as `query:major:minor`, as in Drill's logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FragmentId {
+    /// The query.
+    pub query: QueryId,
+    /// Its stage.
+    pub major: MajorFragmentId,
+    /// Which one of the stage.
+    pub minor: MinorFragmentId,
+}
+
+impl FragmentId {
+    /// The fragment `major`:`minor` of `query`.
+    #[must_use]
+    pub fn new(query: QueryId, major: i32, minor: i32) -> Self {
+        Self {
+            query,
+            major: MajorFragmentId(major),
+            minor: MinorFragmentId(minor),
+        }
+    }
+}
+
+impl fmt::Display for FragmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.query, self.major, self.minor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,1 @@
+//! The data plane: record batches from fragment to fragment, under credits, within budgets.
