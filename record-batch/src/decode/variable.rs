@@ -95,16 +95,7 @@ fn decimals(
     if longest > decimal::I128_BYTES {
         expect_widths(offsets, nulls.as_ref())?;
     }
-    let values = offsets.array_windows().map(|&[start, end]| {
-        // A null row may be longer than a decimal; its value is of no interest.
-        let (start, end) = (index(start), index(end));
-        decimal::read(
-            data,
-            start.max(end.saturating_sub(decimal::I128_BYTES)),
-            end,
-        )
-    });
-    let values = values.collect::<ScalarBuffer<i128>>();
+    let values = ScalarBuffer::from(decimal::read(data, offsets, longest));
     if longest >= decimal::I128_BYTES {
         expect_digits(&values, nulls.as_ref())?;
     }
