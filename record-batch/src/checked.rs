@@ -127,12 +127,11 @@ fn is_text(offsets: &[i32], data: &[u8]) -> bool {
 
 /// Whether no offset is within a character; those at the end of `data` are not.
 fn begin_characters(offsets: &[i32], data: &[u8]) -> bool {
-    const CONTINUES: u8 = 0b1000_0000;
-    const PREFIX: u8 = 0b1100_0000;
-    offsets.iter().fold(true, |all, &offset| {
-        let byte = usize::try_from(offset).ok().and_then(|at| data.get(at));
-        all & byte.is_none_or(|byte| byte & PREFIX != CONTINUES)
-    })
+    let continues = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+    let mut bytes = offsets
+        .iter()
+        .map(|offset| data.get(offset.cast_unsigned() as usize));
+    bytes.all(|byte| !byte.is_some_and(continues))
 }
 
 #[cfg(test)]

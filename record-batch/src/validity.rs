@@ -7,7 +7,7 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 const SPREAD: [[u8; 8]; 256] = spread_table();
 
 /// How many bytes are looked at together for a null among them.
-const BLOCK_BYTES: usize = 256;
+const BLOCK_BYTES: usize = 64;
 
 const fn spread_table() -> [[u8; 8]; 256] {
     let mut table = [[0; 8]; 256];

@@ -75,12 +75,10 @@ pub(super) fn scalars<T: ArrowNativeType>(
 ) -> Result<ScalarBuffer<T>, VectorError> {
     let body = sized(n.saturating_mul(size_of::<T>()), body)?;
     let is_aligned = body.bytes().as_ptr().align_offset(align_of::<T>()) == 0;
-    let buffer = if is_aligned {
-        body.share()
-    } else {
-        aligned(body.bytes())
-    };
-    Ok(ScalarBuffer::new(buffer, 0, n))
+    if is_aligned {
+        return Ok(ScalarBuffer::from(body.share()));
+    }
+    Ok(ScalarBuffer::new(aligned(body.bytes()), 0, n))
 }
 
 /// A copy, aligned for any value of up to eight bytes. As words: Arrow's own copy asks the allocator for an alignment of

@@ -89,8 +89,9 @@ fn decimals(
 
 /// The length of the longest row, also of a null one.
 fn longest(offsets: &OffsetBuffer<i32>) -> usize {
-    let lengths = offsets.array_windows().map(|[start, end]| end - start);
-    index(lengths.max().unwrap_or(0))
+    let ends = offsets.get(1..).unwrap_or_default();
+    let lengths = offsets.iter().zip(ends).map(|(start, end)| end - start);
+    index(lengths.fold(0, i32::max))
 }
 
 /// No present row may have more bytes than a decimal.

@@ -103,7 +103,9 @@ impl<'a> Vector<'a> {
 }
 
 pub(super) fn name(descriptor: &SerializedField) -> &str {
-    descriptor.name_part.as_ref().map_or("", |part| part.name())
+    let part = descriptor.name_part.as_ref();
+    part.and_then(|part| part.name.as_deref())
+        .unwrap_or_default()
 }
 
 /// Descriptors that must be `N`.
