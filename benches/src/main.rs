@@ -54,7 +54,7 @@ Cases (units) and variants:
         bus, bus-inline (handlers on the I/O thread), bus-tls, raw (bare sockets);
         with feature `peers` tonic, tonic-tuned, tarpc
   vectors  decode/TYPE/required, .../nullable, encode/TYPE/..., of int64, float64, utf8, utf8-wide, decimal, bool, list;
-        mixed20x100/same, .../first (GB_s, Mvalues_s, us_batch)
+        mixed20x100/same, .../first, mixed6x40/same, mixed6x10000/same (GB_s, Mvalues_s, us_batch)
         record-batch, arrow-body, arrow-ipc, memcpy
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of

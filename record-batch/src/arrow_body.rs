@@ -20,7 +20,7 @@ use arrow::{
     compute::concat,
     datatypes::SchemaRef,
     ipc::{
-        DictionaryBatch, MessageHeader, RecordBatch as BatchHeader,
+        DictionaryBatch, Message, MessageHeader, RecordBatch as BatchHeader,
         writer::{DictionaryHandling, IpcWriteOptions, StreamEncoder},
     },
 };
@@ -28,9 +28,8 @@ use bytes::Bytes;
 
 pub use error::ArrowBodyError;
 
-use crate::{body::Body, error::EncodeError};
+use crate::{body::Body, checked::Region, error::EncodeError};
 use arrays::Columns;
-use message::Message;
 use schema::StreamSchema;
 
 /// Limits of decoding.
@@ -154,17 +153,22 @@ impl ArrowDecoder {
     pub fn decode(&mut self, dbody: &Bytes) -> Result<Option<RecordBatch>, ArrowBodyError> {
         let mut rest = dbody.clone();
         let mut batch = None;
-        while let Some(message) = Message::cut(&mut rest)? {
+        while let Some(header) = message::cut(&mut rest)? {
+            let header = message::parse(&header)?;
+            let body = Arc::new(message::take(&mut rest, header.bodyLength())?);
             if batch.is_some() {
                 return Err(ArrowBodyError::BehindTheBatch);
             }
-            batch = self.message(&message)?;
+            batch = self.message(header, Region::new(&body))?;
         }
         Ok(batch)
     }
 
-    fn message(&mut self, message: &Message) -> Result<Option<RecordBatch>, ArrowBodyError> {
-        let header = message.header()?;
+    fn message(
+        &mut self,
+        header: Message<'_>,
+        body: Region<'_>,
+    ) -> Result<Option<RecordBatch>, ArrowBodyError> {
         match header.header_type() {
             MessageHeader::Schema => {
                 let schema = header.header_as_schema();
@@ -175,13 +179,13 @@ impl ArrowDecoder {
             MessageHeader::DictionaryBatch => {
                 let dictionary = header.header_as_dictionary_batch();
                 let dictionary = dictionary.ok_or(ArrowBodyError::Malformed("no dictionary"))?;
-                self.dictionary(dictionary, &message.body)?;
+                self.dictionary(dictionary, body)?;
                 Ok(None)
             }
             MessageHeader::RecordBatch => {
                 let batch = header.header_as_record_batch();
                 let batch = batch.ok_or(ArrowBodyError::Malformed("no batch in its message"))?;
-                self.batch(batch, &message.body).map(Some)
+                self.batch(batch, body).map(Some)
             }
             _ => Err(ArrowBodyError::Malformed("a message of another kind")),
         }
@@ -195,7 +199,11 @@ impl ArrowDecoder {
         Ok(())
     }
 
-    fn batch(&self, header: BatchHeader<'_>, body: &Bytes) -> Result<RecordBatch, ArrowBodyError> {
+    fn batch(
+        &self,
+        header: BatchHeader<'_>,
+        body: Region<'_>,
+    ) -> Result<RecordBatch, ArrowBodyError> {
         let stream = self.stream.as_ref().ok_or(ArrowBodyError::NoSchema)?;
         let rows = self.rows(header.length())?;
         let mut columns = Columns::new(header, body, &stream.ids, &self.dictionaries)?;
@@ -212,7 +220,7 @@ impl ArrowDecoder {
     fn dictionary(
         &mut self,
         header: DictionaryBatch<'_>,
-        body: &Bytes,
+        body: Region<'_>,
     ) -> Result<(), ArrowBodyError> {
         let id = header.id();
         let unknown = ArrowBodyError::UnknownDictionary { id };

@@ -22,8 +22,11 @@ use arrow::{
 use bytes::Bytes;
 use protos::shared::{RecordBatchDef, SerializedField};
 
-use crate::error::{DecodeError, VectorError};
-use vector::{Region, Vector};
+use crate::{
+    checked::Region,
+    error::{At, DecodeError, VectorError},
+};
+use vector::Vector;
 
 /// Limits of decoding.
 #[derive(Clone, Debug)]
@@ -135,14 +138,14 @@ fn decode_as(
         return Err(DecodeError::SelectionVector);
     }
     let rows = rows(def, options)?;
-    let mut region = Region::new(dbody);
+    let body = Arc::new(dbody.clone());
+    let mut region = Region::new(&body);
     let mut columns = Vec::with_capacity(def.field.len());
     for (descriptor, field) in def.field.iter().zip(schema.fields()) {
         let vector = Vector::parse(descriptor)?;
-        let body = region.take(vector.buffer_length).map_err(|problem| {
-            DecodeError::from(crate::error::At::from(problem).inside(vector.name))
-        })?;
-        let column = vector::of_rows(&vector, rows, field, body, options)
+        let body = region.take(vector.buffer_length).map_err(At::from);
+        let column = body
+            .and_then(|body| vector::of_rows(&vector, rows, field, body, options))
             .map_err(|at| at.inside(vector.name))?;
         columns.push(column);
     }

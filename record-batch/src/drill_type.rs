@@ -53,12 +53,10 @@ impl TryFrom<&MajorType> for DrillType {
     type Error = VectorError;
 
     fn try_from(major: &MajorType) -> Result<Self, VectorError> {
-        let number = major.minor_type.ok_or(VectorError::MissingType)?;
-        let mode = major.mode.unwrap_or_default();
+        let (minor, mode) = kind(major)?;
         Ok(Self {
-            minor: minor_type(number)?,
-            mode: DataMode::try_from(mode)
-                .map_err(|_| VectorError::UnknownMode { number: mode })?,
+            minor,
+            mode,
             width: major.width,
             precision: major.precision,
             scale: major.scale,
@@ -84,6 +82,17 @@ impl From<&DrillType> for MajorType {
             sub_type: drill.sub_types.iter().map(|&minor| minor as i32).collect(),
         }
     }
+}
+
+/// What the values are, and their mode. Everything else is looked at only where a schema is made.
+pub(crate) fn kind(major: &MajorType) -> Result<(MinorType, DataMode), VectorError> {
+    let Some(number) = major.minor_type else {
+        return Err(VectorError::MissingType);
+    };
+    let (minor, number) = (minor_type(number)?, major.mode.unwrap_or_default());
+    let mode = DataMode::try_from(number);
+    let mode = mode.map_err(|_| VectorError::UnknownMode { number })?;
+    Ok((minor, mode))
 }
 
 /// The type's place among Drill's types, which a union's rows are marked with. It is the number on

@@ -6,6 +6,7 @@
 //! that the plan asks for ([`convert`]).
 
 mod convert;
+mod decimals;
 mod lists;
 mod nested;
 mod plan;

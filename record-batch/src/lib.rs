@@ -44,6 +44,7 @@ compile_error!("record-batch shares buffers between wire and memory, which are l
 
 mod arrow_body;
 mod body;
+mod checked;
 mod checksum;
 mod chunks;
 mod codec;

@@ -10,7 +10,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{Field, Schema};
 
 /// What is measured: direction, type, and whether rows may be null.
-pub(super) const CASES: [&str; 32] = [
+pub(super) const CASES: [&str; 36] = [
     "decode/int64/required",
     "decode/int64/nullable",
     "decode/float64/required",
@@ -27,6 +27,8 @@ pub(super) const CASES: [&str; 32] = [
     "decode/list/nullable",
     "decode/mixed20x100/same",
     "decode/mixed20x100/first",
+    "decode/mixed6x40/same",
+    "decode/mixed6x10000/same",
     "encode/int64/required",
     "encode/int64/nullable",
     "encode/float64/required",
@@ -43,29 +45,32 @@ pub(super) const CASES: [&str; 32] = [
     "encode/list/nullable",
     "encode/mixed20x100/same",
     "encode/mixed20x100/first",
+    "encode/mixed6x40/same",
+    "encode/mixed6x10000/same",
 ];
 
 const ROWS: usize = 64 * 1024;
 const TYPES: [&str; 6] = ["int64", "float64", "utf8", "decimal", "bool", "utf8-wide"];
-const MIXED_COLUMNS: usize = 20;
-const MIXED_ROWS: usize = 100;
 
 /// The batch of a case.
 pub(super) fn batch(case: &str) -> RecordBatch {
     let mut parts = case.split('/').skip(1);
     let (kind, mode) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    if kind == "mixed20x100" {
-        let columns = (0..MIXED_COLUMNS).map(|at| {
-            let nulls = (at % 2 == 1).then(|| nulls(MIXED_ROWS));
-            (
-                format!("column{at}"),
-                column(TYPES[at % TYPES.len()], MIXED_ROWS, nulls),
-            )
-        });
-        return of_columns(columns);
+    if let Some((columns, rows)) = mixed(kind) {
+        return of_columns((0..columns).map(|at| {
+            let nulls = (at % 2 == 1).then(|| nulls(rows));
+            let values = column(TYPES[at % TYPES.len()], rows, nulls);
+            (format!("column{at}"), values)
+        }));
     }
     let nulls = (mode == "nullable").then(|| nulls(ROWS));
     of_columns([("c".to_owned(), column(kind, ROWS, nulls))])
+}
+
+/// Columns and rows of a batch of all types.
+fn mixed(kind: &str) -> Option<(usize, usize)> {
+    let (columns, rows) = kind.strip_prefix("mixed")?.split_once('x')?;
+    Some((columns.parse().ok()?, rows.parse().ok()?))
 }
 
 fn of_columns(columns: impl IntoIterator<Item = (String, ArrayRef)>) -> RecordBatch {
@@ -156,13 +161,12 @@ mod tests {
         for case in CASES {
             let batch = batch(case);
             let nullable = batch.columns().iter().any(|column| column.null_count() > 0);
-            let mixed = case.contains("mixed");
-            assert_eq!(nullable, mixed || case.ends_with("nullable"), "{case}");
-            assert_eq!(
-                batch.num_rows(),
-                if mixed { MIXED_ROWS } else { ROWS },
-                "{case}"
-            );
+            let mixed = case.split('/').nth(1).and_then(mixed);
+            let nulls = mixed.is_some() || case.ends_with("nullable");
+            assert_eq!(nullable, nulls, "{case}");
+            let (columns, rows) = mixed.unwrap_or((1, ROWS));
+            assert_eq!(batch.num_columns(), columns, "{case}");
+            assert_eq!(batch.num_rows(), rows, "{case}");
         }
     }
 }

@@ -5,15 +5,16 @@ use std::collections::HashMap;
 
 use arrow::{
     array::{
-        ArrayData, ArrayDataBuilder, ArrayRef, BufferSpec, layout, make_array, new_empty_array,
+        ArrayData, ArrayDataBuilder, ArrayRef, BufferSpec, StringArray, layout, make_array,
+        new_empty_array,
     },
-    buffer::{BooleanBuffer, Buffer, NullBuffer},
+    buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer},
     datatypes::{DataType, Field},
     ipc::{self, FieldNode, RecordBatch},
 };
-use bytes::Bytes;
 
 use super::error::{ArrowBodyError, ColumnProblem};
+use crate::checked::{self, Region};
 
 /// Most values of a column or of its elements: Java's int, as in Drill's vectors. Arrow's arithmetic stays in range.
 const LEN_MAX: usize = i32::MAX as usize;
@@ -26,7 +27,7 @@ pub(super) struct Columns<'a> {
     next: Next,
     ids: std::slice::Iter<'a, i64>,
     dictionaries: &'a HashMap<i64, ArrayRef>,
-    body: &'a Bytes,
+    body: Region<'a>,
     /// Names down to the column that is being read.
     path: Vec<&'a str>,
 }
@@ -44,7 +45,7 @@ type Decoded<T> = Result<T, ColumnProblem>;
 impl<'a> Columns<'a> {
     pub(super) fn new(
         header: RecordBatch<'_>,
-        body: &'a Bytes,
+        body: Region<'a>,
         ids: &'a [i64],
         dictionaries: &'a HashMap<i64, ArrayRef>,
     ) -> Result<Self, ArrowBodyError> {
@@ -120,6 +121,11 @@ impl<'a> Columns<'a> {
         let validity = self.buffer()?;
         let nulls = has_nulls.then(|| nulls(validity, len)).transpose()?;
         let buffers = self.buffers(data_type)?;
+        if *data_type == DataType::Utf8
+            && let Some(text) = text(&buffers, len, nulls.as_ref())
+        {
+            return Ok(text.into());
+        }
         let children = self.children(data_type)?;
         let builder = ArrayDataBuilder::new(data_type.clone())
             .len(len)
@@ -222,14 +228,14 @@ impl<'a> Columns<'a> {
         let range = || {
             let start = usize::try_from(offset).ok()?;
             let end = start.checked_add(usize::try_from(length).ok()?)?;
-            (end <= available).then_some(start..end)
+            self.body.get(start..end)
         };
         let range = range().ok_or(ColumnProblem::Buffer {
             offset,
             length,
             available,
         })?;
-        Ok(Buffer::from(self.body.slice(range)))
+        Ok(range.share())
     }
 }
 
@@ -240,6 +246,20 @@ fn nulls(validity: Buffer, len: usize) -> Decoded<NullBuffer> {
         return Err(ColumnProblem::Validity { expected, actual });
     }
     Ok(NullBuffer::new(BooleanBuffer::new(validity, 0, len)))
+}
+
+/// Text as an [`ArrowEncoder`](super::ArrowEncoder) sends it: rows from the first byte on, all of it UTF-8. What is not,
+/// Arrow judges.
+fn text(buffers: &[Buffer], rows: usize, nulls: Option<&NullBuffer>) -> Option<StringArray> {
+    let [offsets, data] = buffers else {
+        return None;
+    };
+    let is_aligned = offsets.as_ptr().align_offset(align_of::<i32>()) == 0;
+    if !is_aligned || offsets.len() < (rows + 1) * size_of::<i32>() {
+        return None;
+    }
+    let offsets = ScalarBuffer::new(offsets.clone(), 0, rows + 1);
+    checked::utf8(&checked::offsets(offsets).ok()?, data.clone(), nulls)
 }
 
 /// Arrow takes it for granted that no value is cut in two.

@@ -7,23 +7,22 @@ use arrow::{
     buffer::{NullBuffer, ScalarBuffer},
     datatypes::DataType,
 };
-use bytes::Bytes;
 use protos::common::MinorType;
 
 use super::{
     fixed::{ints, scalars},
     vector::{Vector, sized, unsupported},
 };
-use crate::error::VectorError;
+use crate::{checked::Region, error::VectorError};
 
 pub(super) fn decimal(
     vector: &Vector<'_>,
     data_type: &DataType,
     nulls: Option<NullBuffer>,
-    body: Bytes,
+    body: Region<'_>,
 ) -> Result<ArrayRef, VectorError> {
     let n = vector.value_count;
-    let values: ScalarBuffer<i128> = match vector.drill.minor {
+    let values: ScalarBuffer<i128> = match vector.minor {
         MinorType::Decimal9 => widened(&scalars::<i32>(n, body)?),
         MinorType::Decimal18 => widened(&scalars::<i64>(n, body)?),
         MinorType::Decimal28sparse => sparse::<20, 5>(vector, data_type, body)?,
@@ -44,7 +43,7 @@ fn widened<T: Copy + Into<i128>>(values: &[T]) -> ScalarBuffer<i128> {
 fn sparse<const BYTES: usize, const WORDS: usize>(
     vector: &Vector<'_>,
     data_type: &DataType,
-    body: Bytes,
+    body: Region<'_>,
 ) -> Result<ScalarBuffer<i128>, VectorError> {
     const WORD_DIGITS: u32 = 9;
     let DataType::Decimal128(_, scale) = *data_type else {
@@ -57,7 +56,7 @@ fn sparse<const BYTES: usize, const WORDS: usize>(
         digits: 10_i128.pow(WORD_DIGITS - padding),
     };
     let body = sized(vector.value_count.saturating_mul(BYTES), body)?;
-    let (slots, _) = body.as_chunks::<BYTES>();
+    let (slots, _) = body.bytes().as_chunks::<BYTES>();
     let values = slots
         .iter()
         .map(|slot| sparse_value(ints::<BYTES, WORDS>(slot), &last));

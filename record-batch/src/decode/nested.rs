@@ -10,7 +10,6 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef, Fields, UnionFields},
     error::ArrowError,
 };
-use bytes::Bytes;
 use protos::{
     common::{DataMode, MinorType},
     shared::SerializedField,
@@ -20,9 +19,10 @@ use super::{
     DecodeOptions,
     fixed::scalars,
     variable::{end_of, offsets_of},
-    vector::{self, Decoded, Region, Vector, bits_of},
+    vector::{self, Decoded, Vector, bits_of},
 };
 use crate::{
+    checked::Region,
     error::{At, VectorError},
     names,
 };
@@ -31,11 +31,11 @@ use crate::{
 pub(super) fn array(
     vector: &Vector<'_>,
     field: &Field,
-    body: &Bytes,
+    body: Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
-    let mut region = Region::new(body);
-    let decoded = match (vector.drill.minor, vector.drill.mode, field.data_type()) {
+    let mut region = body;
+    let decoded = match (vector.minor, vector.mode, field.data_type()) {
         (MinorType::Map, DataMode::Repeated, DataType::List(item)) => {
             repeated_map(vector, item, &mut region, options)
         }
@@ -54,12 +54,12 @@ pub(super) fn array(
         }
         _ => Err(vector::unsupported(vector).into()),
     }?;
-    finish(&region, body)?;
+    finish(region, body)?;
     Ok(decoded)
 }
 
 /// The children must take all of their parent's bytes.
-fn finish(region: &Region, body: &Bytes) -> Result<(), VectorError> {
+fn finish(region: Region<'_>, body: Region<'_>) -> Result<(), VectorError> {
     if region.is_empty() {
         return Ok(());
     }
@@ -75,7 +75,7 @@ fn child(
     vector: &Vector<'_>,
     rows: usize,
     field: &Field,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     let body = region.take(vector.buffer_length);
@@ -88,7 +88,7 @@ fn members(
     children: &[SerializedField],
     rows: usize,
     fields: &Fields,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     if children.len() != fields.len() {
@@ -110,7 +110,7 @@ fn members(
 fn map(
     vector: &Vector<'_>,
     fields: &Fields,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     members(vector.children, vector.value_count, fields, region, options)
@@ -119,7 +119,7 @@ fn map(
 fn repeated_map(
     vector: &Vector<'_>,
     item: &FieldRef,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     let (offsets, children) = offsets(vector, region)?;
@@ -133,7 +133,7 @@ fn repeated_map(
 /// The offsets of a vector's rows, and the children behind them.
 fn offsets<'a>(
     vector: &Vector<'a>,
-    region: &mut Region,
+    region: &mut Region<'_>,
 ) -> Result<(OffsetBuffer<i32>, &'a [SerializedField]), At<VectorError>> {
     let Some((first, rest)) = vector.children.split_first() else {
         return Err(child_count(vector, 1).into());
@@ -146,7 +146,7 @@ fn offsets<'a>(
 fn repeated(
     vector: &Vector<'_>,
     item: &FieldRef,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     let (offsets, children) = offsets(vector, region)?;
@@ -154,10 +154,10 @@ fn repeated(
         return Err(child_count(vector, 2).into());
     };
     let data = Vector::parse(data)?;
-    let minor = vector.drill.minor;
+    let minor = vector.minor;
     expect_inner_name(vector, &data)?;
     let of_scalars = !matches!(minor, MinorType::List | MinorType::Dict);
-    if of_scalars && (data.drill.minor != minor || data.drill.mode != DataMode::Required) {
+    if of_scalars && (data.minor != minor || data.mode != DataMode::Required) {
         return Err(data.wrong_child().into());
     }
     let elements = child(&data, end_of(&offsets), item, region, options)?;
@@ -166,7 +166,7 @@ fn repeated(
 
 /// wire: golden/user/complex has the arrays inside a REPEATED LIST under both names
 fn expect_inner_name(vector: &Vector<'_>, data: &Vector<'_>) -> Result<(), VectorError> {
-    match vector.drill.minor {
+    match vector.minor {
         MinorType::Dict => data.expect_name(names::INNER),
         MinorType::List if data.name == vector.name => Ok(()),
         _ => data.expect_name(names::DATA),
@@ -177,7 +177,7 @@ fn expect_inner_name(vector: &Vector<'_>, data: &Vector<'_>) -> Result<(), Vecto
 fn list(
     vector: &Vector<'_>,
     item: &FieldRef,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     let (offsets, children) = offsets(vector, region)?;
@@ -203,7 +203,7 @@ fn list(
 fn dict(
     vector: &Vector<'_>,
     entries: &FieldRef,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     let (offsets, children) = offsets(vector, region)?;
@@ -232,11 +232,12 @@ fn dict(
 fn union(
     vector: &Vector<'_>,
     fields: &UnionFields,
-    region: &mut Region,
+    region: &mut Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     let rows = vector.value_count;
     let [internal] = vector.children()?;
+    let internal = Vector::parse(internal)?;
     internal.expect_name(names::INTERNAL)?;
     internal.expect_count(rows)?;
     let Some((types, members)) = internal.children.split_first() else {

@@ -4,11 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, UnionFields, UnionMode};
 use protos::{
-    common::{DataMode, MinorType},
+    common::{DataMode, MajorType, MinorType},
     shared::SerializedField,
 };
 
-use super::vector::{Vector, name, unsupported};
+use super::vector::{Vector, exactly, name, unsupported};
 use crate::{
     drill_type::{DrillType, ordinal},
     error::{At, VectorError},
@@ -27,18 +27,15 @@ pub(super) fn field(descriptor: &SerializedField, depth_max: usize) -> Described
 }
 
 fn of_layout(vector: &Vector<'_>, depth_max: usize) -> Described {
-    match (vector.drill.minor, vector.drill.mode) {
+    match (vector.minor, vector.mode) {
         (MinorType::Map, DataMode::Repeated) => {
             let members = members(behind_offsets(vector.children), depth_max)?;
-            Ok(repeated(vector, item(DataType::Struct(members))))
+            Ok(repeated(vector, item(DataType::Struct(members)))?)
         }
         (MinorType::Map, _) => {
             let members = members(vector.children, depth_max)?;
-            Ok(always(
-                vector,
-                DataType::Struct(members),
-                DataMode::Required,
-            ))
+            let members = DataType::Struct(members);
+            Ok(always(vector, members, DataMode::Required)?)
         }
         (MinorType::List, DataMode::Repeated) => {
             let mut item = element(vector, depth_max)?;
@@ -47,32 +44,31 @@ fn of_layout(vector: &Vector<'_>, depth_max: usize) -> Described {
                 item.metadata_mut()
                     .insert(key, metadata::AS_COLUMN.to_owned());
             }
-            Ok(repeated(vector, item))
+            Ok(repeated(vector, item)?)
         }
         (MinorType::List, _) => {
             let item = element(vector, depth_max)?;
             let nullable = item.is_nullable() || !item.data_type().is_nested();
             let list = DataType::List(Arc::new(item.with_nullable(nullable)));
-            Ok(always(vector, list, DataMode::Optional).with_nullable(true))
+            Ok(always(vector, list, DataMode::Optional)?.with_nullable(true))
         }
         (MinorType::Dict, DataMode::Repeated) => {
-            let [inner] = children(behind_offsets(vector.children))?;
-            Ok(repeated(vector, field(inner, depth_max)?.with_name(ITEM)))
+            let [inner] = exactly(behind_offsets(vector.children))?;
+            Ok(repeated(vector, field(inner, depth_max)?.with_name(ITEM))?)
         }
         (MinorType::Dict, _) => {
             let map = DataType::Map(Arc::new(entries(vector, depth_max)?), false);
-            Ok(always(vector, map, DataMode::Required))
+            Ok(always(vector, map, DataMode::Required)?)
         }
         (MinorType::Union, DataMode::Optional | DataMode::Required) => union(vector, depth_max),
-        (_, DataMode::Repeated) => Ok(repeated(vector, repeated_item(vector)?)),
-        _ => Ok(scalar(vector)?),
+        (_, DataMode::Repeated) => Ok(repeated(vector, repeated_item(vector)?)?),
+        _ => Ok(scalar(vector.name, &vector.drill()?)?),
     }
 }
 
 const ITEM: &str = Field::LIST_FIELD_DEFAULT_NAME;
 
-fn scalar(vector: &Vector<'_>) -> Result<Field, VectorError> {
-    let drill = &vector.drill;
+fn scalar(name: &str, drill: &DrillType) -> Result<Field, VectorError> {
     let data_type = mapping::arrow_scalar(drill)?;
     let nullable = drill.mode == DataMode::Optional || data_type == DataType::Null;
     let mut metadata = facts(drill);
@@ -84,7 +80,7 @@ fn scalar(vector: &Vector<'_>) -> Result<Field, VectorError> {
     if (drill.minor, drill.mode) == (MinorType::Null, DataMode::Required) {
         metadata.insert(metadata::MODE.into(), drill.mode.as_str_name().into());
     }
-    Ok(Field::new(vector.name, data_type, nullable).with_metadata(metadata))
+    Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
 }
 
 /// The numbers that the Arrow type does not say itself.
@@ -99,20 +95,18 @@ fn facts(drill: &DrillType) -> HashMap<String, String> {
 }
 
 /// A vector that has no validity of its own; a mode other than `usual` is kept.
-fn always(vector: &Vector<'_>, data_type: DataType, usual: DataMode) -> Field {
-    let mut metadata = facts(&vector.drill);
-    if vector.drill.mode != usual {
-        metadata.insert(
-            metadata::MODE.into(),
-            vector.drill.mode.as_str_name().into(),
-        );
+fn always(vector: &Vector<'_>, data_type: DataType, usual: DataMode) -> Result<Field, VectorError> {
+    let mut metadata = facts(&vector.drill()?);
+    if vector.mode != usual {
+        metadata.insert(metadata::MODE.into(), vector.mode.as_str_name().into());
     }
-    Field::new(vector.name, data_type, false).with_metadata(metadata)
+    Ok(Field::new(vector.name, data_type, false).with_metadata(metadata))
 }
 
-fn repeated(vector: &Vector<'_>, item: Field) -> Field {
+fn repeated(vector: &Vector<'_>, item: Field) -> Result<Field, VectorError> {
     let list = DataType::List(Arc::new(item));
-    Field::new(vector.name, list, false).with_metadata(facts(&vector.drill))
+    let metadata = facts(&vector.drill()?);
+    Ok(Field::new(vector.name, list, false).with_metadata(metadata))
 }
 
 fn item(data_type: DataType) -> Field {
@@ -123,26 +117,19 @@ fn item(data_type: DataType) -> Field {
 /// the outer one has none; only other numbers are kept.
 // wire: golden/user/complex
 fn repeated_item(vector: &Vector<'_>) -> Described {
-    if vector.drill.minor == MinorType::Null {
+    if vector.minor == MinorType::Null {
         return Err(unsupported(vector).into());
     }
-    let declared = vector.drill.with_mode(DataMode::Required);
     let drill = match behind_offsets(vector.children).first() {
-        Some(data) => Vector::parse(data)?.drill,
-        None => declared,
+        Some(data) => Vector::parse(data)?.drill()?,
+        None => vector.drill()?.with_mode(DataMode::Required),
     };
-    let data = Vector {
-        name: ITEM,
-        drill: DrillType {
-            precision: drill.precision.filter(|&precision| precision != 0),
-            scale: drill.scale.filter(|&scale| scale != 0),
-            ..drill
-        },
-        value_count: 0,
-        buffer_length: 0,
-        children: &[],
+    let drill = DrillType {
+        precision: drill.precision.filter(|&precision| precision != 0),
+        scale: drill.scale.filter(|&scale| scale != 0),
+        ..drill
     };
-    Ok(scalar(&data)?)
+    Ok(scalar(ITEM, &drill)?)
 }
 
 /// The name of what is behind the offsets.
@@ -168,9 +155,9 @@ fn members(children: &[SerializedField], depth_max: usize) -> Result<Fields, At<
 
 /// Key and value of a DICT; a key is a scalar and never null.
 fn entries(vector: &Vector<'_>, depth_max: usize) -> Described {
-    let [key, value] = children(behind_offsets(vector.children))?;
+    let [key, value] = exactly(behind_offsets(vector.children))?;
     let (described, key) = (Vector::parse(key)?, field(key, depth_max)?);
-    if described.drill.mode != DataMode::Required || key.data_type().is_nested() {
+    if described.mode != DataMode::Required || key.data_type().is_nested() {
         return Err(described.wrong_child().into());
     }
     let entries = Fields::from(vec![key, field(value, depth_max)?]);
@@ -182,9 +169,9 @@ fn union(vector: &Vector<'_>, depth_max: usize) -> Described {
     let null: FieldRef = Arc::new(Field::new("null", DataType::Null, true));
     let mut fields = vec![(0, null)];
     let mut members = Vec::new();
-    let [internal] = children(vector.children)?;
+    let [internal] = vector.children()?;
     for member in internal.child.iter().skip(1) {
-        let minor = Vector::parse(member)?.drill.minor;
+        let minor = Vector::parse(member)?.minor;
         if minor == MinorType::Late || members.contains(&minor) {
             return Err(At::from(VectorError::UnionMember).inside(name(member)));
         }
@@ -192,9 +179,10 @@ fn union(vector: &Vector<'_>, depth_max: usize) -> Described {
         fields.push((ordinal(minor), Arc::new(field(member, depth_max)?)));
     }
     let data_type = DataType::Union(UnionFields::from_iter(fields), UnionMode::Sparse);
-    let mut field = always(vector, data_type, DataMode::Optional).with_nullable(true);
-    if vector.drill.sub_types != members {
-        let named = metadata::join(&vector.drill.sub_types);
+    let mut field = always(vector, data_type, DataMode::Optional)?.with_nullable(true);
+    let sub_types = vector.drill()?.sub_types;
+    if sub_types != members {
+        let named = metadata::join(&sub_types);
         field
             .metadata_mut()
             .insert(metadata::SUB_TYPES.to_owned(), named);
@@ -210,22 +198,28 @@ fn behind_offsets(children: &[SerializedField]) -> &[SerializedField] {
     }
 }
 
-fn children<const N: usize>(
-    children: &[SerializedField],
-) -> Result<&[SerializedField; N], VectorError> {
-    let actual = children.len();
-    children.try_into().map_err(|_| VectorError::ChildCount {
-        expected: N,
-        actual,
-    })
-}
-
 /// Whether two lists of descriptors differ in nothing but counts and lengths.
 pub(super) fn same_shape(left: &[SerializedField], right: &[SerializedField]) -> bool {
-    left.len() == right.len()
-        && left.iter().zip(right).all(|(left, right)| {
-            left.major_type == right.major_type
-                && name(left) == name(right)
-                && same_shape(&left.child, &right.child)
-        })
+    let same = |(left, right): (&SerializedField, &SerializedField)| {
+        name(left) == name(right)
+            && same_type(left.major_type.as_ref(), right.major_type.as_ref())
+            && same_shape(&left.child, &right.child)
+    };
+    left.len() == right.len() && (left.is_empty() || left.iter().zip(right).all(same))
+}
+
+/// Equality that compares no empty vectors with each other: that is a call of the C library for nothing at an address
+/// of nothing, which takes some processors longer than all the rest.
+fn same_type(left: Option<&MajorType>, right: Option<&MajorType>) -> bool {
+    let (Some(left), Some(right)) = (left, right) else {
+        return left.is_none() && right.is_none();
+    };
+    let no_sub_types = left.sub_type.is_empty() && right.sub_type.is_empty();
+    left.minor_type == right.minor_type
+        && left.mode == right.mode
+        && left.precision == right.precision
+        && left.scale == right.scale
+        && left.width == right.width
+        && left.time_zone == right.time_zone
+        && (no_sub_types || left.sub_type == right.sub_type)
 }

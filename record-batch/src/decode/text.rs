@@ -3,25 +3,26 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, StringArray, StringBuilder},
-    buffer::{Buffer, NullBuffer, OffsetBuffer},
+    array::{ArrayRef, StringBuilder},
+    buffer::{NullBuffer, OffsetBuffer},
 };
-use bytes::Bytes;
 
 use super::variable::index;
-use crate::error::VectorError;
+use crate::{
+    checked::{self, Region},
+    error::VectorError,
+};
 
 /// VARCHAR. The data is shared with the body unless a null row hides bytes that are not UTF-8:
 /// then the present rows are copied, because an Arrow string array must be valid all over.
 pub(super) fn utf8(
     offsets: &OffsetBuffer<i32>,
-    data: &Bytes,
+    data: Region<'_>,
     nulls: Option<&NullBuffer>,
 ) -> Result<ArrayRef, VectorError> {
-    let shared = StringArray::try_new(offsets.clone(), Buffer::from(data.clone()), nulls.cloned());
-    match shared {
-        Ok(array) => Ok(Arc::new(array)),
-        Err(_) => rebuilt(offsets, nulls, data, |bytes| {
+    match checked::utf8(offsets, data.share(), nulls) {
+        Some(array) => Ok(Arc::new(array)),
+        None => rebuilt(offsets, nulls, data.bytes(), |bytes| {
             std::str::from_utf8(bytes).ok()
         }),
     }

@@ -4,35 +4,38 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, BinaryArray, Decimal128Array},
-    buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
+    buffer::{NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::DataType,
 };
-use bytes::Bytes;
 use protos::common::MinorType;
 
 use super::{
     fixed::scalars,
     text,
-    vector::{Decoded, Region, Vector},
+    vector::{Decoded, Vector},
 };
-use crate::{decimal, error::VectorError, names};
+use crate::{
+    checked::{self, Region},
+    decimal,
+    error::VectorError,
+    names,
+};
 
 pub(super) fn array(
     vector: &Vector<'_>,
     data_type: &DataType,
     nulls: Option<NullBuffer>,
-    body: &Bytes,
+    mut body: Region<'_>,
 ) -> Decoded {
     let [offsets] = vector.children()?;
-    let mut region = Region::new(body);
-    let offsets = offsets_of(&offsets, vector.value_count, &mut region)?;
-    let data = region.rest();
+    let offsets = offsets_of(&Vector::parse(offsets)?, vector.value_count, &mut body)?;
+    let data = body;
     expect_end(&offsets, data.len())?;
-    Ok(match vector.drill.minor {
-        MinorType::Varchar => text::utf8(&offsets, &data, nulls.as_ref())?,
-        MinorType::Var16char => text::utf16(&offsets, &data, nulls.as_ref())?,
-        MinorType::Vardecimal => decimals(&offsets, &data, nulls, data_type)?,
-        _ => Arc::new(BinaryArray::new(offsets, Buffer::from(data), nulls)),
+    Ok(match vector.minor {
+        MinorType::Varchar => text::utf8(&offsets, data, nulls.as_ref())?,
+        MinorType::Var16char => text::utf16(&offsets, data.bytes(), nulls.as_ref())?,
+        MinorType::Vardecimal => decimals(&offsets, data.bytes(), nulls, data_type)?,
+        _ => Arc::new(BinaryArray::new(offsets, data.share(), nulls)),
     })
 }
 
@@ -40,30 +43,11 @@ pub(super) fn array(
 pub(super) fn offsets_of(
     vector: &Vector<'_>,
     rows: usize,
-    region: &mut Region,
+    region: &mut Region<'_>,
 ) -> Result<OffsetBuffer<i32>, VectorError> {
     vector.expect_helper(names::OFFSETS, MinorType::Uint4, rows + 1)?;
     let offsets = scalars::<i32>(rows + 1, region.take(vector.buffer_length)?)?;
-    expect_ascending(&offsets)?;
-    Ok(OffsetBuffer::new(offsets))
-}
-
-fn expect_ascending(offsets: &ScalarBuffer<i32>) -> Result<(), VectorError> {
-    let backwards = |pair: &[i32; 2]| pair[0] > pair[1];
-    let pairs = offsets.array_windows::<2>();
-    let broken = pairs
-        .clone()
-        .fold(false, |broken, pair| broken | backwards(pair));
-    if !broken && offsets.first() == Some(&0) {
-        return Ok(());
-    }
-    // An offset above i32::MAX reads as negative here, so it is found as running backwards.
-    let row = if offsets.first() == Some(&0) {
-        pairs.clone().position(backwards).unwrap_or(0)
-    } else {
-        0
-    };
-    Err(VectorError::OffsetsBackwards { row })
+    checked::offsets(offsets).map_err(|row| VectorError::OffsetsBackwards { row })
 }
 
 /// The last offset must be `expected`.
@@ -95,16 +79,7 @@ fn decimals(
     if longest > decimal::I128_BYTES {
         expect_widths(offsets, nulls.as_ref())?;
     }
-    let values = offsets.array_windows().map(|&[start, end]| {
-        // A null row may be longer than a decimal; its value is of no interest.
-        let (start, end) = (index(start), index(end));
-        decimal::read(
-            data,
-            start.max(end.saturating_sub(decimal::I128_BYTES)),
-            end,
-        )
-    });
-    let values = values.collect::<ScalarBuffer<i128>>();
+    let values = ScalarBuffer::from(decimal::read(data, offsets, longest));
     if longest >= decimal::I128_BYTES {
         expect_digits(&values, nulls.as_ref())?;
     }
@@ -114,8 +89,9 @@ fn decimals(
 
 /// The length of the longest row, also of a null one.
 fn longest(offsets: &OffsetBuffer<i32>) -> usize {
-    let lengths = offsets.array_windows().map(|[start, end]| end - start);
-    index(lengths.max().unwrap_or(0))
+    let ends = offsets.get(1..).unwrap_or_default();
+    let lengths = offsets.iter().zip(ends).map(|(start, end)| end - start);
+    index(lengths.fold(0, i32::max))
 }
 
 /// No present row may have more bytes than a decimal.

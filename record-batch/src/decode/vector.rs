@@ -6,15 +6,15 @@ use arrow::{
     buffer::NullBuffer,
     datatypes::{DataType, Field},
 };
-use bytes::Bytes;
 use protos::{
-    common::{DataMode, MinorType},
+    common::{DataMode, MajorType, MinorType},
     shared::SerializedField,
 };
 
 use super::{DecodeOptions, count, fixed, nested, variable};
 use crate::{
-    drill_type::DrillType,
+    checked::Region,
+    drill_type::{self, DrillType},
     error::{At, VectorError},
     names, validity,
 };
@@ -24,10 +24,12 @@ pub(super) type Decoded = Result<ArrayRef, At<VectorError>>;
 /// A descriptor whose numbers are counts and whose type exists.
 pub(super) struct Vector<'a> {
     pub(super) name: &'a str,
-    pub(super) drill: DrillType,
+    pub(super) minor: MinorType,
+    pub(super) mode: DataMode,
     pub(super) value_count: usize,
     pub(super) buffer_length: usize,
     pub(super) children: &'a [SerializedField],
+    major: &'a MajorType,
 }
 
 impl<'a> Vector<'a> {
@@ -37,31 +39,29 @@ impl<'a> Vector<'a> {
     }
 
     fn parse_unnamed(descriptor: &'a SerializedField, name: &'a str) -> Result<Self, VectorError> {
-        let major = descriptor.major_type.as_ref();
+        let Some(major) = &descriptor.major_type else {
+            return Err(VectorError::MissingType);
+        };
+        let (minor, mode) = drill_type::kind(major)?;
         Ok(Self {
             name,
-            drill: DrillType::try_from(major.ok_or(VectorError::MissingType)?)?,
+            minor,
+            mode,
             value_count: count(descriptor.value_count)?,
             buffer_length: count(descriptor.buffer_length)?,
             children: &descriptor.child,
+            major,
         })
     }
 
+    /// All that its type says.
+    pub(super) fn drill(&self) -> Result<DrillType, VectorError> {
+        DrillType::try_from(self.major)
+    }
+
     /// The child vectors, which must be exactly as many as the layout has.
-    pub(super) fn children<const N: usize>(&self) -> Result<[Self; N], At<VectorError>> {
-        let children: Vec<_> = self
-            .children
-            .iter()
-            .map(Vector::parse)
-            .collect::<Result<_, _>>()?;
-        let actual = children.len();
-        children.try_into().map_err(|_| {
-            VectorError::ChildCount {
-                expected: N,
-                actual,
-            }
-            .into()
-        })
+    pub(super) fn children<const N: usize>(&self) -> Result<&'a [SerializedField; N], VectorError> {
+        exactly(self.children)
     }
 
     pub(super) fn expect_name(&self, expected: &str) -> Result<(), VectorError> {
@@ -90,49 +90,33 @@ impl<'a> Vector<'a> {
         values: usize,
     ) -> Result<(), VectorError> {
         self.expect_name(name)?;
-        if self.drill.minor != minor || self.drill.mode != DataMode::Required {
+        if self.minor != minor || self.mode != DataMode::Required {
             return Err(self.wrong_child());
         }
         self.expect_count(values)
     }
 
     pub(super) fn wrong_child(&self) -> VectorError {
-        let (minor, mode) = (self.drill.minor, self.drill.mode);
+        let (minor, mode) = (self.minor, self.mode);
         VectorError::ChildType { minor, mode }
     }
 }
 
 pub(super) fn name(descriptor: &SerializedField) -> &str {
-    descriptor.name_part.as_ref().map_or("", |part| part.name())
+    let part = descriptor.name_part.as_ref();
+    part.and_then(|part| part.name.as_deref())
+        .unwrap_or_default()
 }
 
-/// A piece of the body from which buffers are taken in wire order.
-pub(super) struct Region(Bytes);
-
-impl Region {
-    pub(super) fn new(body: &Bytes) -> Self {
-        Self(body.clone())
-    }
-
-    pub(super) fn take(&mut self, needed: usize) -> Result<Bytes, VectorError> {
-        let available = self.0.len();
-        if needed > available {
-            return Err(VectorError::Truncated { needed, available });
-        }
-        Ok(self.0.split_to(needed))
-    }
-
-    pub(super) fn rest(self) -> Bytes {
-        self.0
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+/// Descriptors that must be `N`.
+pub(super) fn exactly<const N: usize>(
+    children: &[SerializedField],
+) -> Result<&[SerializedField; N], VectorError> {
+    let actual = children.len();
+    children.try_into().map_err(|_| VectorError::ChildCount {
+        expected: N,
+        actual,
+    })
 }
 
 /// Decodes a vector that stands for `rows` rows; `field` was derived from its descriptor, and
@@ -141,7 +125,7 @@ pub(super) fn of_rows(
     vector: &Vector<'_>,
     rows: usize,
     field: &Field,
-    body: Bytes,
+    body: Region<'_>,
     options: &DecodeOptions,
 ) -> Decoded {
     vector.expect_count(rows)?;
@@ -149,13 +133,13 @@ pub(super) fn of_rows(
     if rows == 0 {
         return Ok(new_empty_array(field.data_type()));
     }
-    match (field.data_type(), vector.drill.mode) {
-        (data_type, _) if data_type.is_nested() => nested::array(vector, field, &body, options),
+    match (field.data_type(), vector.mode) {
+        (data_type, _) if data_type.is_nested() => nested::array(vector, field, body, options),
         (DataType::Null, _) => {
             options.expect_justified(rows)?;
             required(vector, &DataType::Null, None, body)
         }
-        (data_type, DataMode::Optional) => optional(vector, data_type, &body),
+        (data_type, DataMode::Optional) => optional(vector, data_type, body),
         (data_type, _) => required(vector, data_type, None, body),
     }
 }
@@ -165,40 +149,40 @@ fn required(
     vector: &Vector<'_>,
     data_type: &DataType,
     nulls: Option<NullBuffer>,
-    body: Bytes,
+    body: Region<'_>,
 ) -> Decoded {
-    if !fixed::is_fixed(vector.drill.minor) {
-        return variable::array(vector, data_type, nulls, &body);
+    if !fixed::is_fixed(vector.minor) {
+        return variable::array(vector, data_type, nulls, body);
     }
     let [] = vector.children()?;
     Ok(fixed::array(vector, data_type, nulls, body)?)
 }
 
 /// `$bits$`, then the values under the column's own name.
-fn optional(vector: &Vector<'_>, data_type: &DataType, body: &Bytes) -> Decoded {
+fn optional(vector: &Vector<'_>, data_type: &DataType, mut body: Region<'_>) -> Decoded {
     let [bits, values] = vector.children()?;
+    let (bits, values) = (Vector::parse(bits)?, Vector::parse(values)?);
     bits.expect_helper(names::BITS, MinorType::Uint1, vector.value_count)?;
     values.expect_name(vector.name)?;
     values.expect_count(vector.value_count)?;
-    if values.drill.minor != vector.drill.minor || values.drill.mode == DataMode::Repeated {
+    if values.minor != vector.minor || values.mode == DataMode::Repeated {
         return Err(values.wrong_child().into());
     }
-    let mut region = Region::new(body);
-    let nulls = bits_of(&bits, &mut region)?;
-    let body = sized(values.buffer_length, region.rest())?;
+    let nulls = bits_of(&bits, &mut body)?;
+    let body = sized(values.buffer_length, body)?;
     required(&values, data_type, nulls, body)
 }
 
 pub(super) fn bits_of(
     bits: &Vector<'_>,
-    region: &mut Region,
+    region: &mut Region<'_>,
 ) -> Result<Option<NullBuffer>, VectorError> {
     let bytes = sized(bits.value_count, region.take(bits.buffer_length)?)?;
-    Ok(validity::pack(&bytes))
+    Ok(validity::pack(bytes.bytes()))
 }
 
 /// `bytes`, which must be exactly `expected` long.
-pub(super) fn sized(expected: usize, bytes: Bytes) -> Result<Bytes, VectorError> {
+pub(super) fn sized(expected: usize, bytes: Region<'_>) -> Result<Region<'_>, VectorError> {
     let actual = bytes.len();
     if actual == expected {
         return Ok(bytes);
@@ -207,6 +191,6 @@ pub(super) fn sized(expected: usize, bytes: Bytes) -> Result<Bytes, VectorError>
 }
 
 pub(super) fn unsupported(vector: &Vector<'_>) -> VectorError {
-    let (minor, mode) = (vector.drill.minor, vector.drill.mode);
+    let (minor, mode) = (vector.minor, vector.mode);
     VectorError::Unsupported { minor, mode }
 }

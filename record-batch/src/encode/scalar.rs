@@ -13,7 +13,7 @@ use protos::{
     shared::SerializedField,
 };
 
-use super::{plan::Plan, variable};
+use super::{decimals, plan::Plan, variable};
 use crate::{
     body::{Body, descriptor, helper},
     error::EncodeProblem,
@@ -99,7 +99,7 @@ fn buffers(
         MinorType::Varchar | MinorType::Varbinary | MinorType::Var16char => {
             return variable::bytes(minor, array, nulls, body).map(Some);
         }
-        MinorType::Vardecimal => return variable::decimals(array, nulls, body).map(Some),
+        MinorType::Vardecimal => return decimals::write(array, nulls, body).map(Some),
         _ => (),
     }
     match array.data_type() {

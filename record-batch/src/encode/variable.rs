@@ -3,16 +3,12 @@
 use arrow::{
     array::{Array, ArrayRef, AsArray, GenericByteArray, GenericByteViewArray, OffsetSizeTrait},
     buffer::{Buffer, NullBuffer, OffsetBuffer},
-    datatypes::{
-        ByteArrayType, ByteViewType, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
-        Decimal256Type, DecimalType, UInt64Type,
-    },
+    datatypes::{ByteArrayType, ByteViewType, DataType},
 };
 use protos::{common::MinorType, shared::SerializedField};
 
 use crate::{
     body::{Body, helper},
-    decimal::{self, I128_BYTES},
     error::EncodeProblem,
     names,
 };
@@ -40,7 +36,7 @@ pub(super) fn bytes(
 }
 
 /// wire: without values an offsets vector is empty, it has not even the first 0
-fn no_offsets() -> SerializedField {
+pub(super) fn no_offsets() -> SerializedField {
     helper(names::OFFSETS, MinorType::Uint4, 0, 0)
 }
 
@@ -101,21 +97,25 @@ fn offsets_field(entries: usize) -> SerializedField {
 }
 
 /// Offsets under construction.
-struct Offsets(Vec<u32>);
+pub(super) struct Offsets(pub(super) Vec<u32>);
 
 impl Offsets {
-    fn with_rows(rows: usize) -> Self {
+    pub(super) fn with_rows(rows: usize) -> Self {
         let mut offsets = Vec::with_capacity(rows + 1);
         offsets.push(0);
         Self(offsets)
     }
 
     /// Ends a row where the data now ends. What is beyond 32 bits is refused by [`Self::push`].
-    fn end_row(&mut self, data_len: usize) {
+    pub(super) fn end_row(&mut self, data_len: usize) {
         self.0.push(u32::try_from(data_len).unwrap_or(u32::MAX));
     }
 
-    fn push(self, size: usize, body: &mut Body) -> Result<SerializedField, EncodeProblem> {
+    pub(super) fn push(
+        self,
+        size: usize,
+        body: &mut Body,
+    ) -> Result<SerializedField, EncodeProblem> {
         if i32::try_from(size).is_err() {
             return Err(EncodeProblem::TooLarge { size });
         }
@@ -172,7 +172,7 @@ fn gathered<V>(
     Ok(field)
 }
 
-fn present(nulls: Option<&NullBuffer>, row: usize) -> bool {
+pub(super) fn present(nulls: Option<&NullBuffer>, row: usize) -> bool {
     nulls.is_none_or(|nulls| nulls.is_valid(row))
 }
 
@@ -188,98 +188,3 @@ fn fixed_size(array: &ArrayRef, body: &mut Body) -> Result<SerializedField, Enco
     body.push_vec(array.value_data()[..size].to_vec());
     Ok(field)
 }
-
-/// Writes VARDECIMAL from any of Arrow's decimals, and from unsigned integers.
-pub(super) fn decimals(
-    array: &ArrayRef,
-    nulls: Option<&NullBuffer>,
-    body: &mut Body,
-) -> Result<SerializedField, EncodeProblem> {
-    let n = array.len();
-    match *array.data_type() {
-        DataType::Decimal32(_, scale) => {
-            let values = array.as_primitive::<Decimal32Type>().values();
-            scaled(n, nulls, scale, body, |row| Some(values[row].into()))
-        }
-        DataType::Decimal64(_, scale) => {
-            let values = array.as_primitive::<Decimal64Type>().values();
-            scaled(n, nulls, scale, body, |row| Some(values[row].into()))
-        }
-        DataType::Decimal256(_, scale) => {
-            let values = array.as_primitive::<Decimal256Type>().values();
-            scaled(n, nulls, scale, body, |row| values[row].to_i128())
-        }
-        DataType::Decimal128(_, scale) => {
-            let values = array.as_primitive::<Decimal128Type>().values();
-            scaled(n, nulls, scale, body, |row| Some(values[row]))
-        }
-        _ => {
-            let values = array.as_primitive::<UInt64Type>().values();
-            scaled(n, nulls, 0, body, |row| Some(values[row].into()))
-        }
-    }
-}
-
-/// A negative scale moves into the value: Drill's scales start at 0.
-fn scaled(
-    n: usize,
-    nulls: Option<&NullBuffer>,
-    scale: i8,
-    body: &mut Body,
-    value: impl Fn(usize) -> Option<i128>,
-) -> Result<SerializedField, EncodeProblem> {
-    if scale >= 0 {
-        return vardecimals(n, nulls, body, value);
-    }
-    let factor = 10_i128.pow(scale.unsigned_abs().into());
-    vardecimals(n, nulls, body, |row| value(row)?.checked_mul(factor))
-}
-
-/// Two passes: the lengths, which size the data exactly, then the digits.
-fn vardecimals(
-    n: usize,
-    nulls: Option<&NullBuffer>,
-    body: &mut Body,
-    value: impl Fn(usize) -> Option<i128>,
-) -> Result<SerializedField, EncodeProblem> {
-    if n == 0 {
-        return Ok(no_offsets());
-    }
-    let mut offsets = Offsets::with_rows(n);
-    let mut size = 0;
-    for row in 0..n {
-        let fits = value(row).filter(|value| value.unsigned_abs() < decimal::LIMIT);
-        size += match fits {
-            _ if !present(nulls, row) => 0,
-            Some(value) => decimal::len_i128(value) as usize,
-            None => {
-                let minor = MinorType::Vardecimal;
-                return Err(EncodeProblem::OutOfRange { row, minor });
-            }
-        };
-        offsets.end_row(size);
-    }
-    let data = digits(&offsets.0, size, |row| value(row).unwrap_or(0));
-    let field = offsets.push(size, body)?;
-    body.push_vec(data);
-    Ok(field)
-}
-
-/// Every value is written 16 bytes wide, its first byte in its place; the next one writes over the
-/// rest.
-fn digits(offsets: &[u32], size: usize, value: impl Fn(usize) -> i128) -> Vec<u8> {
-    let mut data = vec![0; size + I128_BYTES];
-    for (row, &[start, end]) in offsets.array_windows().enumerate() {
-        let len = end - start;
-        if len > 0 {
-            let left = value(row) << (i128::BITS - 8 * len);
-            let start = start as usize;
-            data[start..start + I128_BYTES].copy_from_slice(&left.to_be_bytes());
-        }
-    }
-    data.truncate(size);
-    data
-}
-
-/// Keeps the widths of [`digits`] and of Arrow's decimals together.
-const _: () = assert!(Decimal128Type::BYTE_LENGTH == I128_BYTES);
