@@ -135,9 +135,9 @@ struct Closed {
 
 /// A request on its way out.
 #[derive(Debug)]
-pub(crate) struct Outgoing<P> {
+pub(crate) struct Outgoing<'a> {
     pub(crate) rpc_type: i32,
-    pub(crate) pbody: P,
+    pub(crate) pbody: Pbody<'a>,
     pub(crate) dbody: Vec<Bytes>,
     pub(crate) stream: StreamKey,
     /// Write room that it holds until it is handed to the socket.
@@ -213,7 +213,9 @@ impl Connection {
             coordination_id,
             rpc_type: HANDSHAKE,
         };
-        connection.lanes.push_control(&header, hello, Vec::new());
+        connection
+            .lanes
+            .push_control(&header, hello.into(), Vec::new());
         connection
     }
 
@@ -418,7 +420,7 @@ impl Connection {
         self.stats.pings_received += 1;
         if self.may_owe_more(now) {
             self.lanes
-                .push_control(&Header::bare(RpcMode::Pong), &ACK, Vec::new());
+                .push_control(&Header::bare(RpcMode::Pong), Pbody::of(&ACK), Vec::new());
         }
     }
 
@@ -518,7 +520,7 @@ impl Connection {
             coordination_id,
             rpc_type: HANDSHAKE,
         };
-        self.lanes.push_first(&header, reply);
+        self.lanes.push_first(&header, reply.into());
     }
 
     /// Answers requests. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
@@ -541,11 +543,11 @@ impl Connection {
         &mut self,
         ticket: &Ticket,
         rpc_type: i32,
-        answer: (impl Pbody, Vec<Bytes>),
+        (pbody, dbody): (Bytes, Vec<Bytes>),
         now: Instant,
     ) {
         let mut replies = Replies::default();
-        replies.push(*ticket, rpc_type, answer, now);
+        replies.push(*ticket, rpc_type, (pbody.into(), dbody), now);
         self.take_replies(&mut replies);
     }
 
@@ -576,11 +578,16 @@ impl Connection {
             rpc_type: 0,
         };
         if self.has(Feature::ErrorAdvice) || failure.error.advice.is_none() {
-            self.lanes.push_control(&header, &failure.error, Vec::new());
+            self.push_failure_body(&header, &failure.error);
         } else {
             let plain = failure.error.clone().without_advice();
-            self.lanes.push_control(&header, &plain, Vec::new());
+            self.push_failure_body(&header, &plain);
         }
+    }
+
+    fn push_failure_body(&mut self, header: &Header, error: &DrillPbError) {
+        self.lanes
+            .push_control(header, Pbody::of(error), Vec::new());
     }
 
     /// What was agreed on in the handshake.
@@ -599,7 +606,7 @@ impl Connection {
     /// Queues a request; `completion` gets how it ended, exactly once.
     pub(crate) fn call(
         &mut self,
-        request: Outgoing<impl Pbody>,
+        request: Outgoing<'_>,
         deadline: Option<Deadline>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
@@ -617,7 +624,7 @@ impl Connection {
 
     fn queue_call(
         &mut self,
-        request: Outgoing<impl Pbody>,
+        request: Outgoing<'_>,
         deadline: Option<Deadline>,
         completion: Completion,
         started: Started,
@@ -654,7 +661,7 @@ impl Connection {
         Ok(coordination_id)
     }
 
-    fn note_room_wait<P>(&mut self, request: &Outgoing<P>, started: &Started) {
+    fn note_room_wait(&mut self, request: &Outgoing<'_>, started: &Started) {
         if let Some(waited) = request.room_wait {
             self.stats.room_waits += 1;
             self.stats.room_wait_time += waited;
@@ -741,7 +748,7 @@ impl Connection {
         self.stats.pings_sent += 1;
         self.heartbeat.on_ping(completion, now);
         self.lanes
-            .push_control(&Header::bare(RpcMode::Ping), &ACK, Vec::new());
+            .push_control(&Header::bare(RpcMode::Ping), Pbody::of(&ACK), Vec::new());
     }
 
     // ---- time ----

@@ -254,7 +254,7 @@ impl Pair {
         let (completion, outcome) = oneshot::channel();
         let request = Outgoing {
             rpc_type: REQUEST,
-            pbody: Bytes::from_static(body.as_bytes()),
+            pbody: Bytes::from_static(body.as_bytes()).into(),
             dbody: Vec::new(),
             stream: StreamKey::default(),
             room: 0,
