@@ -138,9 +138,9 @@ struct Closed {
 
 /// A request on its way out.
 #[derive(Debug)]
-pub(crate) struct Outgoing<P> {
+pub(crate) struct Outgoing<'a> {
     pub(crate) rpc_type: i32,
-    pub(crate) pbody: P,
+    pub(crate) pbody: Pbody<'a>,
     pub(crate) dbody: Vec<Bytes>,
     pub(crate) stream: StreamKey,
     /// Write room that it holds until it is handed to the socket.
@@ -216,7 +216,9 @@ impl Connection {
             coordination_id,
             rpc_type: HANDSHAKE,
         };
-        connection.lanes.push_control(&header, hello, Vec::new());
+        connection
+            .lanes
+            .push_control(&header, hello.into(), Vec::new());
         connection
     }
 
@@ -433,7 +435,7 @@ impl Connection {
         self.stats.pings_received += 1;
         if self.may_owe_more(now) {
             self.lanes
-                .push_control(&Header::bare(RpcMode::Pong), &ACK, Vec::new());
+                .push_control(&Header::bare(RpcMode::Pong), Pbody::of(&ACK), Vec::new());
         }
     }
 
@@ -533,7 +535,7 @@ impl Connection {
             coordination_id,
             rpc_type: HANDSHAKE,
         };
-        self.lanes.push_first(&header, reply);
+        self.lanes.push_first(&header, reply.into());
     }
 
     /// Answers requests. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
@@ -556,11 +558,11 @@ impl Connection {
         &mut self,
         ticket: &Ticket,
         rpc_type: i32,
-        answer: (impl Pbody, Vec<Bytes>),
+        (pbody, dbody): (Bytes, Vec<Bytes>),
         now: Instant,
     ) {
         let mut replies = Replies::default();
-        replies.push(*ticket, rpc_type, answer, now);
+        replies.push(*ticket, rpc_type, (pbody.into(), dbody), now);
         self.take_replies(&mut replies);
     }
 
@@ -591,11 +593,16 @@ impl Connection {
             rpc_type: 0,
         };
         if self.has(Feature::ErrorAdvice) || failure.error.advice.is_none() {
-            self.lanes.push_control(&header, &failure.error, Vec::new());
+            self.push_failure_body(&header, &failure.error);
         } else {
             let plain = failure.error.clone().without_advice();
-            self.lanes.push_control(&header, &plain, Vec::new());
+            self.push_failure_body(&header, &plain);
         }
+    }
+
+    fn push_failure_body(&mut self, header: &Header, error: &DrillPbError) {
+        self.lanes
+            .push_control(header, Pbody::of(error), Vec::new());
     }
 
     /// What was agreed on in the handshake.
@@ -614,7 +621,7 @@ impl Connection {
     /// Queues a request; `completion` gets how it ended, exactly once.
     pub(crate) fn call(
         &mut self,
-        request: Outgoing<impl Pbody>,
+        request: Outgoing<'_>,
         deadline: Option<Deadline>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
@@ -632,7 +639,7 @@ impl Connection {
 
     fn queue_call(
         &mut self,
-        request: Outgoing<impl Pbody>,
+        request: Outgoing<'_>,
         deadline: Option<Deadline>,
         completion: Completion,
         started: Started,
@@ -663,7 +670,7 @@ impl Connection {
         Ok(coordination_id)
     }
 
-    fn note_room_wait<P>(&mut self, request: &Outgoing<P>, started: &Started) {
+    fn note_room_wait(&mut self, request: &Outgoing<'_>, started: &Started) {
         if let Some(waited) = request.room_wait {
             self.stats.on_room_wait(waited);
             self.rpcs.on_room_wait(started, waited);
@@ -671,7 +678,7 @@ impl Connection {
     }
 
     /// Queues a message that is never answered, behind the requests of its stream.
-    pub(crate) fn post(&mut self, message: Outgoing<impl Pbody>) -> Result<(), CallError> {
+    pub(crate) fn post(&mut self, message: Outgoing<'_>) -> Result<(), CallError> {
         let (pbody_len, dbody_len) = (
             message.pbody.bytes_len(),
             message.dbody.iter().map(Bytes::len).sum(),
@@ -693,7 +700,7 @@ impl Connection {
     pub(crate) fn post_urgent(
         &mut self,
         rpc_type: i32,
-        pbody: impl Pbody,
+        pbody: Pbody<'_>,
         now: Instant,
     ) -> Result<(), CallError> {
         let bytes = pbody.bytes_len();
@@ -807,7 +814,7 @@ impl Connection {
         self.stats.pings_sent += 1;
         self.heartbeat.on_ping(completion, now);
         self.lanes
-            .push_control(&Header::bare(RpcMode::Ping), &ACK, Vec::new());
+            .push_control(&Header::bare(RpcMode::Ping), Pbody::of(&ACK), Vec::new());
     }
 
     // ---- time ----

@@ -25,7 +25,7 @@ pub(crate) use body::BodyPoolOptions;
 pub use decoder::{DecodeError, FrameDecoder};
 pub use walk::{Walk, WalkedFrame};
 
-use varint::{put_varint, varint_len};
+use varint::{VARINT64_BYTES_MAX, put_varint, varint_len};
 
 /// A frame whose body is longer than this is received piece by piece, its bodies in buffers of their own.
 /// Up to here copying them out of the caller's buffer costs less than reading each on its own.
@@ -34,6 +34,9 @@ pub const STAGED_FRAME_BYTES_MAX: usize = 16 * 1024;
 pub const HEADER_BYTES_MAX: usize = 1024;
 /// Longest frame that Drill can take: it reads lengths as a Java `int`.
 pub const FRAME_BYTES_LIMIT: usize = i32::MAX as usize;
+
+/// Most bytes in front of a protobuf body: three lengths, three numbers, and their keys.
+const HEAD_BYTES_MAX: usize = 6 * VARINT64_BYTES_MAX + 5;
 
 const HEADER_KEY: u8 = 0x0A;
 const PBODY_KEY: u8 = 0x12;
@@ -81,7 +84,7 @@ impl Header {
     }
 }
 
-/// One received frame. The bodies own their memory and pin nothing else.
+/// One received frame. Its bodies own their memory; small ones share it, up to 4 KiB together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Mode, id and type.
@@ -225,17 +228,49 @@ impl fmt::Display for Found {
     }
 }
 
-/// Writes length prefix, header, and key and length of the protobuf body, whose bytes must follow.
+/// Writes length prefix, header, and key and length of the protobuf body, whose bytes must follow. Returns the bytes of
+/// the whole frame on the wire, length prefix included.
 ///
 /// Behind those comes [`encode_dbody_head`] and the raw body, if there is one.
-pub fn encode_head(header: &Header, pbody_len: usize, dbody_len: usize, out: &mut impl BufMut) {
-    let header_len = header_len(header);
-    put_varint(frame_len(header_len, pbody_len, dbody_len) as u64, out);
-    out.put_u8(HEADER_KEY);
-    put_varint(header_len as u64, out);
-    put_header(header, out);
-    out.put_u8(PBODY_KEY);
-    put_varint(pbody_len as u64, out);
+pub fn encode_head(
+    header: &Header,
+    pbody_len: usize,
+    dbody_len: usize,
+    out: &mut impl BufMut,
+) -> usize {
+    let head = Head::new(header, pbody_len, dbody_len);
+    out.put_slice(&head.bytes[..head.len]);
+    head.wire_len
+}
+
+/// What stands in front of a protobuf body. Gathered before it is written: each of many small pieces would make sure
+/// that there is room.
+struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+    /// Of the whole frame, length prefix included.
+    wire_len: usize,
+}
+
+impl Head {
+    fn new(header: &Header, pbody_len: usize, dbody_len: usize) -> Self {
+        let header_len = header_len(header);
+        let frame_len = frame_len(header_len, pbody_len, dbody_len);
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let mut rest = &mut bytes[..];
+        put_varint(frame_len as u64, &mut rest);
+        rest.put_u8(HEADER_KEY);
+        put_varint(header_len as u64, &mut rest);
+        put_header(header, &mut rest);
+        rest.put_u8(PBODY_KEY);
+        put_varint(pbody_len as u64, &mut rest);
+        let len = HEAD_BYTES_MAX - rest.len();
+        Self {
+            bytes,
+            len,
+            wire_len: varint_len(frame_len as u64) + frame_len,
+        }
+    }
 }
 
 /// Writes key and length of the raw body, whose bytes must follow; nothing if it is empty.
@@ -250,13 +285,6 @@ pub fn encode_dbody_head(dbody_len: usize, out: &mut impl BufMut) {
 #[must_use]
 pub fn encoded_len(header: &Header, pbody_len: usize, dbody_len: usize) -> usize {
     frame_len(header_len(header), pbody_len, dbody_len)
-}
-
-/// Bytes of the whole frame on the wire, length prefix included.
-#[must_use]
-pub fn wire_len(header: &Header, pbody_len: usize, dbody_len: usize) -> usize {
-    let len = encoded_len(header, pbody_len, dbody_len);
-    varint_len(len as u64) + len
 }
 
 /// Writes a whole frame. For tests and tools: the driver chains large bodies instead of copying them.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     io::IoSlice,
     mem,
 };
@@ -13,12 +14,14 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    frame::{Header, encode_dbody_head, encode_head, wire_len},
+    frame::{Header, encode_dbody_head, encode_head},
     id_hash::IdHash,
 };
 
 /// Pieces below this are copied together; larger ones are referenced.
 const JOIN_PIECE_BYTES_MAX: usize = 1024;
+/// Messages above this are encoded before anything is locked.
+const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
 /// A buffer of joined pieces takes no more once it is this long.
 const JOINED_BYTES: usize = 16 * 1024;
 /// First capacity of such a buffer; afterwards that of the last one.
@@ -36,31 +39,56 @@ const _: () = assert!(JOIN_PIECE_BYTES_MAX <= JOINED_BYTES && TURN_BYTES <= TRAN
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StreamKey(pub u64);
 
-/// A protobuf body on its way into a queue.
-pub(crate) trait Pbody {
-    fn bytes_len(&self) -> usize;
-    fn put(self, queue: &mut Queue);
+/// A protobuf body on its way into a queue. Only how a message is encoded depends on its type, so that all else is
+/// compiled here, once, and not wherever calls are made.
+pub(crate) enum Pbody<'a> {
+    Encoded(Bytes),
+    /// Encoded straight into the queue.
+    Message {
+        message: &'a (dyn Encode + Sync),
+        bytes: usize,
+    },
 }
 
-impl Pbody for Bytes {
-    fn bytes_len(&self) -> usize {
-        self.len()
-    }
+/// Any [`Message`].
+pub(crate) trait Encode {
+    fn encode_to(&self, out: &mut Vec<u8>);
+}
 
-    fn put(self, queue: &mut Queue) {
-        queue.put_piece(self);
+impl<M: Message> Encode for M {
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        self.encode(out).expect("invariant: a Vec has room");
     }
 }
 
-/// Encoded straight into the queue.
-impl<M: Message> Pbody for &M {
-    fn bytes_len(&self) -> usize {
-        self.encoded_len()
+impl<'a> Pbody<'a> {
+    /// Encodes a long message at once, because the lock of the queue should be short.
+    pub(crate) fn of(message: &'a impl Message) -> Self {
+        let bytes = message.encoded_len();
+        if bytes > ENCODE_LOCKED_BYTES_MAX {
+            Self::Encoded(message.encode_to_vec().into())
+        } else {
+            Self::Message { message, bytes }
+        }
     }
 
-    fn put(self, queue: &mut Queue) {
-        self.encode(queue.joined())
-            .expect("invariant: a Vec has room");
+    pub(crate) fn bytes_len(&self) -> usize {
+        match self {
+            Self::Encoded(pbody) => pbody.len(),
+            Self::Message { bytes, .. } => *bytes,
+        }
+    }
+}
+
+impl From<Bytes> for Pbody<'_> {
+    fn from(pbody: Bytes) -> Self {
+        Self::Encoded(pbody)
+    }
+}
+
+impl fmt::Debug for Pbody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes_len())
     }
 }
 
@@ -108,13 +136,16 @@ impl Queue {
     pub(crate) fn push_frame(
         &mut self,
         header: &Header,
-        pbody: impl Pbody,
+        pbody: Pbody<'_>,
         dbody: Vec<Bytes>,
         room: usize,
     ) -> usize {
         let (pbody_len, dbody_len) = (pbody.bytes_len(), dbody.iter().map(Bytes::len).sum());
-        encode_head(header, pbody_len, dbody_len, self.joined());
-        pbody.put(self);
+        let bytes = encode_head(header, pbody_len, dbody_len, self.joined());
+        match pbody {
+            Pbody::Encoded(pbody) => self.put_piece(pbody),
+            Pbody::Message { message, .. } => message.encode_to(self.joined()),
+        }
         if dbody_len > 0 {
             encode_dbody_head(dbody_len, self.joined());
             for piece in dbody {
@@ -126,7 +157,6 @@ impl Queue {
             last.room += room;
             last.ends_frame = true;
         }
-        let bytes = wire_len(header, pbody_len, dbody_len);
         self.bytes += bytes;
         self.frames += 1;
         bytes
@@ -213,12 +243,12 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// Queues a heartbeat or a reply.
-    pub(crate) fn push_control(&mut self, header: &Header, pbody: impl Pbody, dbody: Vec<Bytes>) {
+    pub(crate) fn push_control(&mut self, header: &Header, pbody: Pbody<'_>, dbody: Vec<Bytes>) {
         self.control.push_frame(header, pbody, dbody, 0);
     }
 
     /// Puts a frame in front of everything.
-    pub(crate) fn push_first(&mut self, header: &Header, pbody: impl Pbody) {
+    pub(crate) fn push_first(&mut self, header: &Header, pbody: Pbody<'_>) {
         let mut rest = mem::take(&mut self.control);
         self.control.push_frame(header, pbody, Vec::new(), 0);
         self.control.append(&mut rest);
@@ -234,7 +264,7 @@ impl Lanes {
         &mut self,
         (stream, room): (StreamKey, usize),
         header: &Header,
-        pbody: impl Pbody,
+        pbody: Pbody<'_>,
         dbody: Vec<Bytes>,
     ) {
         let queue = self.streams.entry(stream).or_default();
@@ -407,7 +437,7 @@ mod tests {
         lanes.push_bulk(
             (StreamKey(stream), dbody),
             &header(id),
-            Bytes::new(),
+            Bytes::new().into(),
             vec![vec![0; dbody].into()],
         );
     }
@@ -424,7 +454,7 @@ mod tests {
         push(&mut lanes, 0, 1, 10);
         lanes.push_control(
             &Header::bare(RpcMode::Pong),
-            &Ack { ok: Some(true) },
+            Pbody::of(&Ack { ok: Some(true) }),
             vec![],
         );
         lanes.fill(&mut out);
@@ -472,7 +502,7 @@ mod tests {
         lanes.push_bulk(
             (StreamKey(0), 0),
             &header(1),
-            Bytes::from_static(b"p"),
+            Bytes::from_static(b"p").into(),
             dbody,
         );
         (2..50).for_each(|id| push(&mut lanes, 0, id, 3));

@@ -134,7 +134,7 @@ impl Link {
         &self,
         ticket: Ticket,
         rpc_type: i32,
-        answer: (impl Pbody, Vec<Bytes>),
+        answer: (Pbody<'_>, Vec<Bytes>),
         now: Instant,
     ) {
         let mut outbox = self.outbox();
@@ -175,7 +175,7 @@ impl Link {
     /// Queues a request as soon as there is room for it.
     pub(crate) async fn start(
         &self,
-        mut request: Outgoing<impl Pbody>,
+        mut request: Outgoing<'_>,
         deadline: Option<Deadline>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
@@ -186,7 +186,7 @@ impl Link {
     }
 
     /// Queues a message that is never answered as soon as there is room for it.
-    pub(crate) async fn post(&self, mut message: Outgoing<impl Pbody>) -> Result<(), CallError> {
+    pub(crate) async fn post(&self, mut message: Outgoing<'_>) -> Result<(), CallError> {
         let (room, waited) = self.acquire_room(&message).await?;
         (message.room, message.room_wait) = (room as usize, waited);
         self.with(|connection| connection.post(message))
@@ -196,7 +196,7 @@ impl Link {
     /// The room taken, and how long that had to wait for others to give it back, if it did.
     async fn acquire_room(
         &self,
-        request: &Outgoing<impl Pbody>,
+        request: &Outgoing<'_>,
     ) -> Result<(u32, Option<Duration>), CallError> {
         let bytes = request.pbody.bytes_len() + request.dbody.iter().map(Bytes::len).sum::<usize>();
         // A frame that is larger than the whole room takes all of it.
@@ -352,7 +352,7 @@ mod tests {
         }
 
         fn reply(&self, id: usize) {
-            let answer = (Bytes::new(), Vec::new());
+            let answer = (Bytes::new().into(), Vec::new());
             self.link
                 .reply(self.tickets[id - 1], 1, answer, Instant::now());
         }
@@ -412,7 +412,7 @@ mod tests {
         server.reply(3);
         let request = Outgoing {
             rpc_type: 6,
-            pbody: Bytes::new(),
+            pbody: Bytes::new().into(),
             dbody: Vec::new(),
             stream: StreamKey::default(),
             room: 0,

@@ -20,15 +20,12 @@ use crate::{
     connection::{Connection, Deadline, Outcome, Outgoing, Response},
     error::{CallError, CloseReason},
     frame::CoordinationId,
-    lanes::StreamKey,
+    lanes::{Pbody, StreamKey},
     link::{self, Link},
     metrics::{InboundRpc, OutboundRpc},
     stats::ConnectionStats,
     tls::TlsInfo,
 };
-
-/// Messages above this are encoded before the connection is locked.
-const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
 
 /// How a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,32 +138,16 @@ impl RemoteConnection {
             at: began + timeout,
             timeout,
         });
-        let (rpc_type, stream) = (C::REQUEST, options.stream);
-        // Long messages are encoded here, because the lock should be short.
-        let id = if request.encoded_len() > ENCODE_LOCKED_BYTES_MAX {
-            let pbody = Bytes::from(request.encode_to_vec());
-            let request = Outgoing {
-                rpc_type,
-                pbody,
-                dbody,
-                stream,
-                room: 0,
-                room_wait: None,
-                began,
-            };
-            link.start(request, deadline, completion).await?
-        } else {
-            let request = Outgoing {
-                rpc_type,
-                pbody: request,
-                dbody,
-                stream,
-                room: 0,
-                room_wait: None,
-                began,
-            };
-            link.start(request, deadline, completion).await?
+        let request = Outgoing {
+            rpc_type: C::REQUEST,
+            pbody: Pbody::of(request),
+            dbody,
+            stream: options.stream,
+            room: 0,
+            room_wait: None,
+            began,
         };
+        let id = link.start(request, deadline, completion).await?;
         Ok(PendingAnswer {
             link: Arc::clone(link),
             id,
@@ -195,7 +176,7 @@ impl RemoteConnection {
     ) -> Result<(), CallError> {
         let message = Outgoing {
             rpc_type: M::RPC_TYPE,
-            pbody: message,
+            pbody: Pbody::of(message),
             dbody,
             stream,
             room: 0,
@@ -213,7 +194,8 @@ impl RemoteConnection {
     /// The connection has ended, or the peer has not offered [`Feature::Streams`].
     pub fn post_urgent<M: OneWay>(&self, message: &M::Message) -> Result<(), CallError> {
         let now = link::now();
-        let post = |connection: &mut Connection| connection.post_urgent(M::RPC_TYPE, message, now);
+        let pbody = Pbody::of(message);
+        let post = |connection: &mut Connection| connection.post_urgent(M::RPC_TYPE, pbody, now);
         self.0.link.with(post)
     }
 

@@ -33,7 +33,7 @@ impl Replies {
         &mut self,
         ticket: Ticket,
         rpc_type: i32,
-        (pbody, dbody): (impl Pbody, Vec<Bytes>),
+        (pbody, dbody): (Pbody<'_>, Vec<Bytes>),
         at: Instant,
     ) {
         let bytes = pbody.bytes_len() + dbody.iter().map(Bytes::len).sum::<usize>();

@@ -16,9 +16,6 @@ use crate::{
     metrics::Ticket,
 };
 
-/// Messages above this are encoded before anything is locked.
-const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
-
 /// A request as it came in. Dropping it answers with `RESPONSE_FAILURE`.
 pub struct InboundRequest {
     /// Number from the plane's own `RpcType`; possibly one that does not exist.
@@ -85,7 +82,7 @@ impl Responder {
 
     /// Answers with RESPONSE. Never waits; what cannot be written yet is queued.
     pub fn send(self, rpc_type: i32, pbody: Bytes, dbody: Vec<Bytes>) {
-        self.respond(rpc_type, pbody, dbody);
+        self.respond(rpc_type, pbody.into(), dbody);
     }
 
     /// Answers with `RESPONSE_FAILURE`.
@@ -95,14 +92,10 @@ impl Responder {
     }
 
     fn send_message(self, rpc_type: i32, message: &impl Message) {
-        if message.encoded_len() > ENCODE_LOCKED_BYTES_MAX {
-            self.respond(rpc_type, Bytes::from(message.encode_to_vec()), Vec::new());
-        } else {
-            self.respond(rpc_type, message, Vec::new());
-        }
+        self.respond(rpc_type, Pbody::of(message), Vec::new());
     }
 
-    fn respond(mut self, rpc_type: i32, pbody: impl Pbody, dbody: Vec<Bytes>) {
+    fn respond(mut self, rpc_type: i32, pbody: Pbody<'_>, dbody: Vec<Bytes>) {
         if let Some(link) = self.link.take() {
             let now = dispatch::answering(link::now());
             let answer = (pbody, dbody);

@@ -98,7 +98,7 @@ impl fmt::Debug for BodyPool {
 }
 
 /// Bodies up to this are not charged: they count as part of the call that they belong to.
-const UNCHARGED_BYTES_MAX: usize = 4 * 1024;
+pub(super) const UNCHARGED_BYTES_MAX: usize = 4 * 1024;
 
 /// A body in memory of exactly its own size, so that it pins nothing else.
 #[derive(Default)]

@@ -1,8 +1,9 @@
 //! Frames out of bytes as they arrive.
 //!
 //! Small frames are cut out of the caller's buffer, their bodies copied, so that nothing pins that buffer and an idle
-//! connection owns none. What is missing of a small frame waits in `partial`. A frame above [`STAGED_FRAME_BYTES_MAX`]
-//! goes through [`Large`], whose big bodies the caller can read into directly.
+//! connection owns none. The smallest are copied together, into blocks of a few KiB: one allocation holds the bodies of
+//! many. What is missing of a small frame waits in `partial`. A frame above [`STAGED_FRAME_BYTES_MAX`] goes through
+//! [`Large`], whose big bodies the caller can read into directly.
 
 use std::{mem, sync::Arc};
 
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use super::{
     BodyPool, Frame, FrameError, HEADER_BYTES_MAX, Header, STAGED_FRAME_BYTES_MAX,
-    body::{Body, SmallBody},
+    body::{Body, SmallBody, UNCHARGED_BYTES_MAX},
     parse::{self, Prefix},
 };
 use crate::ledger::{BudgetExceeded, Charge, Kind, Ledger};
@@ -20,6 +21,8 @@ use crate::ledger::{BudgetExceeded, Charge, Kind, Ledger};
 const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 12;
 /// Most bytes from the raw body's key to its first byte.
 const DBODY_HEAD_BYTES_MAX: usize = 6;
+/// Most bytes of a block, which the body of a frame in it pins.
+const BLOCK_BYTES_MAX: usize = UNCHARGED_BYTES_MAX;
 
 /// Why decoding stopped for good.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -76,7 +79,10 @@ impl FrameDecoder {
             let used = if self.large.is_some() {
                 self.feed_large(input, frames)?
             } else if self.partial.bytes.is_empty() {
-                self.feed_direct(input, frames)?
+                match self.feed_block(input, frames)? {
+                    0 => self.feed_direct(input, frames)?,
+                    used => used,
+                }
             } else {
                 self.feed_partial(input, frames)?
             };
@@ -112,6 +118,30 @@ impl FrameDecoder {
     #[must_use]
     pub fn is_between_frames(&self) -> bool {
         self.partial.bytes.is_empty() && self.large.is_none()
+    }
+
+    /// Takes the whole frames that fit a block; returns 0 if the first one is not whole or too long.
+    fn feed_block(&mut self, input: &[u8], frames: &mut Vec<Frame>) -> Result<usize, DecodeError> {
+        let input = &input[..input.len().min(BLOCK_BYTES_MAX)];
+        let (mut block, mut used) = (Bytes::new(), 0);
+        while let Some(prefix) = parse::prefix(&input[used..], self.frame_bytes_max, self.offset)? {
+            let (start, end) = (used + prefix.len, used + prefix.len + prefix.frame_len);
+            if end > input.len() {
+                break;
+            }
+            if block.is_empty() {
+                block = Bytes::copy_from_slice(input);
+            }
+            let parts = parse::whole(&block[start..end], self.offset + prefix.len as u64)?;
+            frames.push(Frame {
+                header: parts.header,
+                pbody: block.slice_ref(parts.pbody),
+                dbody: block.slice_ref(parts.dbody),
+            });
+            self.offset += (end - used) as u64;
+            used = end;
+        }
+        Ok(used)
     }
 
     fn feed_direct(&mut self, input: &[u8], frames: &mut Vec<Frame>) -> Result<usize, DecodeError> {
@@ -493,6 +523,19 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = wire.chunks(1).collect();
         assert_eq!(feed(&bytes), whole);
+    }
+
+    #[test]
+    fn small_frames_of_a_read_share_blocks() {
+        let one = frame(1, 100, 30);
+        let (frames, result) = feed(&[&one.repeat(100)]);
+        result.unwrap();
+        assert_eq!(frames.len(), 100);
+        for block in frames.chunks(BLOCK_BYTES_MAX / one.len()) {
+            let at = |frame: &Frame| frame.pbody.as_ptr() as usize;
+            let apart = block.windows(2).map(|pair| at(&pair[1]) - at(&pair[0]));
+            assert!(apart.into_iter().all(|bytes| bytes == one.len()));
+        }
     }
 
     #[test]

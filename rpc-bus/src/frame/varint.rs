@@ -19,7 +19,19 @@ pub(super) enum Varint {
 }
 
 /// Reads a varint of at most `len_max` bytes; it need not be minimal.
+#[inline]
 pub(super) fn peek_varint(input: &[u8], len_max: usize) -> Varint {
+    match input.first() {
+        // Most are this short.
+        Some(&byte) if byte < 0x80 => Varint::Whole {
+            value: u64::from(byte),
+            len: 1,
+        },
+        _ => peek_long_varint(input, len_max),
+    }
+}
+
+fn peek_long_varint(input: &[u8], len_max: usize) -> Varint {
     let mut value = 0_u64;
     for (index, &byte) in input.iter().take(len_max).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);

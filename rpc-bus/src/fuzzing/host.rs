@@ -343,7 +343,7 @@ impl Host {
         self.calls_made += 1;
         let request = Outgoing {
             rpc_type: CALL,
-            pbody: Bytes::from(call_body(stream, self.calls_made)),
+            pbody: Bytes::from(call_body(stream, self.calls_made)).into(),
             dbody: zeros(bytes),
             stream: StreamKey(u64::from(stream)),
             room: 0,

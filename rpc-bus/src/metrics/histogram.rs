@@ -29,13 +29,15 @@ pub struct Histogram {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     counts: [u64; BOUNDS + 1],
-    sum: Duration,
+    /// Nanoseconds: enough for 584 years.
+    sum_ns: u64,
 }
 
 impl Times {
     pub(crate) fn record(&mut self, time: Duration) {
-        self.counts[bucket(time)] += 1;
-        self.sum = self.sum.saturating_add(time);
+        let nanos = nanos(time);
+        self.counts[bucket(nanos)] += 1;
+        self.sum_ns = self.sum_ns.saturating_add(nanos);
     }
 
     /// Records the time from one to the other; none if they come in the wrong order.
@@ -47,22 +49,26 @@ impl Times {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
         }
-        self.sum = self.sum.saturating_add(other.sum);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
     pub(crate) fn snapshot(&self) -> Histogram {
         Histogram {
             bounds_s: &BOUNDS_S,
             counts: self.counts.to_vec(),
-            sum_s: self.sum.as_secs_f64(),
+            sum_s: Duration::from_nanos(self.sum_ns).as_secs_f64(),
             count: self.counts.iter().sum(),
         }
     }
 }
 
-/// The first bucket whose bound is not below `time`.
-fn bucket(time: Duration) -> usize {
-    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+fn nanos(time: Duration) -> u64 {
+    let whole = time.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::from(time.subsec_nanos()))
+}
+
+/// The first bucket whose bound is not below so many nanoseconds.
+fn bucket(nanos: u64) -> usize {
     // Rounded up: a power of two belongs to the bucket that it bounds.
     let log2 = (u64::BITS - nanos.saturating_sub(1).leading_zeros()) as usize;
     log2.saturating_sub(FIRST_BOUND_LOG2).min(BOUNDS)
@@ -87,10 +93,11 @@ mod tests {
     fn a_time_is_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         for (index, bound) in BOUNDS_S.into_iter().enumerate() {
             let bound = Duration::from_secs_f64(bound);
-            assert_eq!(bucket(bound), index);
-            assert_eq!(bucket(bound + Duration::from_nanos(1)), index + 1);
+            assert_eq!(bucket(nanos(bound)), index);
+            assert_eq!(bucket(nanos(bound) + 1), index + 1);
         }
-        assert_eq!((bucket(Duration::ZERO), bucket(Duration::MAX)), (0, BOUNDS));
+        let of = |time| bucket(nanos(time));
+        assert_eq!((of(Duration::ZERO), of(Duration::MAX)), (0, BOUNDS));
     }
 
     #[test]

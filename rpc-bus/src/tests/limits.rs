@@ -168,7 +168,7 @@ fn a_spent_budget_of_calls_refuses_both_ways() {
     let (completion, _outcome) = tokio::sync::oneshot::channel();
     let request = crate::connection::Outgoing {
         rpc_type: REQUEST,
-        pbody: bytes::Bytes::new(),
+        pbody: bytes::Bytes::new().into(),
         dbody: Vec::new(),
         stream: crate::lanes::StreamKey(0),
         room: 0,

@@ -65,7 +65,7 @@ fn an_urgent_message_passes_queued_ones() {
     pair.post("later").unwrap();
     let body = Bytes::from_static(b"now");
     let server = &mut pair.server.connection;
-    server.post_urgent(REQUEST, body, pair.now).unwrap();
+    server.post_urgent(REQUEST, body.into(), pair.now).unwrap();
     pair.drive();
     assert_eq!(bodies(&pair), [&b"now"[..], b"later"]);
 }
@@ -97,7 +97,7 @@ fn messages_to_a_peer_that_does_not_read_end_the_connection() {
     let mut pair = agreed();
     let body = || Bytes::from(vec![0; 1 << 20]);
     let server = &mut pair.server.connection;
-    let posted = (0..20).map(|_| server.post_urgent(REQUEST, body(), pair.now));
+    let posted = (0..20).map(|_| server.post_urgent(REQUEST, body().into(), pair.now));
     let lost = posted.filter(Result::is_err).last();
     let reason = CloseReason::RepliesNotRead {
         bytes: 0,

@@ -256,10 +256,10 @@ impl Pair {
         self.server.connection.post(message)
     }
 
-    fn outgoing(&self, body: &'static str) -> Outgoing<Bytes> {
+    fn outgoing(&self, body: &'static str) -> Outgoing<'static> {
         Outgoing {
             rpc_type: REQUEST,
-            pbody: Bytes::from_static(body.as_bytes()),
+            pbody: Bytes::from_static(body.as_bytes()).into(),
             dbody: Vec::new(),
             stream: StreamKey::default(),
             room: 0,

@@ -240,7 +240,7 @@ impl Net {
         let dbody = vec![0; [0, 0, 100, 3000][self.random.random_range(0..4)]];
         let request = Outgoing {
             rpc_type: REQUEST,
-            pbody: Bytes::from(body),
+            pbody: Bytes::from(body).into(),
             dbody: vec![dbody.into()],
             stream: StreamKey(stream),
             room: 0,
