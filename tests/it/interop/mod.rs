@@ -8,6 +8,8 @@ mod driver_on_both;
 mod driver_to_node;
 mod harness;
 mod killed;
+mod prepared;
 mod secured;
 mod stalled;
+mod vectors_to_driver;
 mod versions;
