@@ -37,8 +37,8 @@ pub(crate) fn arrow_scalar(drill: &DrillType) -> Result<DataType, VectorError> {
         MinorType::Vardecimal => decimal(drill, i32::from(PRECISION_MAX))?,
         MinorType::Decimal9 => decimal(drill, 9)?,
         MinorType::Decimal18 => decimal(drill, 18)?,
-        MinorType::Decimal28sparse => decimal(drill, 28)?,
-        MinorType::Decimal38sparse => decimal(drill, 38)?,
+        MinorType::Decimal28sparse | MinorType::Decimal28dense => decimal(drill, 28)?,
+        MinorType::Decimal38sparse | MinorType::Decimal38dense => decimal(drill, 38)?,
         MinorType::Null => DataType::Null,
         minor => {
             let mode = drill.mode;

@@ -508,6 +508,31 @@ fn the_old_decimals_are_read() {
         decimal(MinorType::Decimal38sparse, 1, &sparse),
         "Decimal128(38, 1) | -1000000002.5 |"
     );
+    let dense = 1234_u128.to_be_bytes();
+    assert_eq!(
+        decimal(MinorType::Decimal38dense, 2, &dense),
+        "Decimal128(38, 2) | 12.34 |"
+    );
+    let dense = (1_i128 << 30 | 7).to_be_bytes();
+    assert_eq!(
+        decimal(MinorType::Decimal28dense, 3, &dense[4..]),
+        "Decimal128(28, 3) | 1000000.007 |"
+    );
+}
+
+#[test]
+fn old_decimals_of_more_digits_than_fit_are_refused_unless_null() {
+    let (minor, body) = (MinorType::Decimal38sparse, [0xff_u8; 24]);
+    let field = vector("d", minor, DataMode::Required, 1, 24, vec![]);
+    let error = decode_one(field, &body).unwrap_err().to_string();
+    assert_eq!(error, "column d: row 0 is a decimal of more than 38 digits");
+    let children = vec![
+        vector("$bits$", MinorType::Uint1, DataMode::Required, 1, 1, vec![]),
+        vector("d", minor, DataMode::Optional, 1, 24, vec![]),
+    ];
+    let field = vector("d", minor, DataMode::Optional, 1, 25, children);
+    let body = [&[0][..], &body].concat();
+    assert_eq!(decode_one(field, &body).unwrap().null_count(), 1);
 }
 
 #[test]
