@@ -68,8 +68,8 @@ fn decimal(drill: &DrillType, precision_default: i32) -> Result<DataType, Vector
 /// The minor type that a scalar Arrow type is encoded to when its field says nothing else.
 pub(crate) fn drill_scalar(data_type: &DataType) -> Result<MinorType, EncodeProblem> {
     Ok(match data_type {
-        // Drill's SQL hardly produces the small integers, and its JDBC driver does not read the
-        // unsigned ones: the next wider signed type holds every value.
+        // Drill's SQL hardly produces the small integers, and its JDBC driver reads the unsigned
+        // ones wrong or not at all: the next wider signed type holds every value.
         DataType::Int8
         | DataType::Int16
         | DataType::Int32

@@ -263,6 +263,45 @@ fn a_null_dictionary_arrives_empty() {
 }
 
 #[test]
+fn keys_in_optional_vectors_come_back_as_such_unless_one_is_null() {
+    let array = dictionary(None);
+    let optional = (metadata::MODE.to_owned(), "OPTIONAL".to_owned());
+    let DataType::Map(entries, _) = array.data_type() else {
+        panic!("a map");
+    };
+    let DataType::Struct(pair) = entries.data_type() else {
+        panic!("a struct");
+    };
+    let key = Field::clone(&pair[0]).with_metadata([optional].into());
+    let pair = Fields::from(vec![Arc::new(key), Arc::clone(&pair[1])]);
+    let entries = Field::new("entries", DataType::Struct(pair), false);
+    let field = Field::new("d", DataType::Map(Arc::new(entries), false), false);
+    let schema = Arc::new(Schema::new(vec![field]));
+    let encoder = Encoder::try_new(&schema).unwrap();
+    let array = cast(&array, schema.field(0).data_type()).unwrap();
+    let batch = RecordBatch::try_new(schema, vec![array]).unwrap();
+    let sent = encoder.encode(&batch).unwrap();
+    let keys = "key:OPT VARCHAR[key:OPT VARCHAR[]]";
+    assert!(wire(&sent.def.field[0]).contains(keys));
+
+    let received = decode(&sent.def, &sent.joined(), &DecodeOptions::default()).unwrap();
+    assert_eq!(text(received.column(0)), text(batch.column(0)));
+    let again = Encoder::try_new(&received.schema()).unwrap();
+    assert_eq!(again.encode(&received).unwrap(), sent);
+
+    // Behind three offsets, the first key's validity.
+    let mut body = sent.joined().to_vec();
+    body[12] = 0;
+    let error = decode(&sent.def, &body.into(), &DecodeOptions::default()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("column d: children do not form an array"),
+        "{error}"
+    );
+}
+
+#[test]
 fn keys_that_are_not_scalars_are_refused() {
     let key = Field::new("key", DataType::Struct(Fields::empty()), false);
     let pair = Fields::from(vec![key, Field::new("value", DataType::Int32, true)]);
@@ -666,7 +705,14 @@ fn lists_dictionaries_and_unions_that_lie_are_refused() {
             &mut field.child[1],
             DataMode::Optional
         )),
-        "column c: child vector is OPTIONAL VARCHAR"
+        "column c.key: 1 child vectors, expected 2"
+    );
+    assert_eq!(
+        refusal(dict(), |field| set_mode(
+            &mut field.child[1],
+            DataMode::Repeated
+        )),
+        "column c: child vector is REPEATED VARCHAR"
     );
     let union = || -> ArrayRef { Arc::new(unions(None)) };
     assert_eq!(
