@@ -8,6 +8,7 @@ mod driver_on_both;
 mod driver_to_node;
 mod harness;
 mod killed;
+mod nested_files;
 mod prepared;
 mod secured;
 mod stalled;
