@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets: any bytes in, invariants out. They panic if one does not hold.
 //!
-//! [`vectors`] and [`arrow`] take one input each, which [`vectors_input`] and [`arrow_input`] write. They run as
+//! [`vectors`] and [`arrow()`] take one input each, which [`vectors_input`] and [`arrow_input`] write. They run as
 //! cargo-fuzz targets (`fuzz/`), over the corpus and over seeded mutations of it in the test suite, and for as long as one
 //! likes by `RECORD_BATCH_MUTATIONS=10000000 cargo test --release -p record-batch --test corpus`.
 

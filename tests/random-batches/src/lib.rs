@@ -1,7 +1,7 @@
 //! Arrow batches of any schema, made from a seed, and what Drill shows of their values.
 //!
-//! [`batch`] and [`column`] make fields of every type that Arrow has, nested in each other, with nulls, unused elements
-//! and garbage in null slots. [`shown`] says what a reader on Drill's side must see of a value, in one text form, whether
+//! [`batch`] and [`column()`] make fields of every type that Arrow has, nested in each other, with nulls, unused elements
+//! and garbage in null slots. [`shown()`] says what a reader on Drill's side must see of a value, in one text form, whether
 //! it reads by a Java driver or out of an Arrow array that has been through Drill's vectors.
 
 mod fields;
@@ -83,7 +83,7 @@ mod tests {
         match data_type {
             DataType::Dictionary(_, values) => add(values, seen),
             DataType::Struct(fields) => {
-                fields.iter().for_each(|field| add(field.data_type(), seen))
+                fields.iter().for_each(|field| add(field.data_type(), seen));
             }
             DataType::Union(fields, _) => fields
                 .iter()
