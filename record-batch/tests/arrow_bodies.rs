@@ -216,6 +216,27 @@ fn any_schema_comes_back_also_cut() {
     }
 }
 
+#[test]
+fn cut_runs_of_unions_keep_their_values() {
+    let members = [
+        (2, Arc::new(Field::new("n", DataType::Int32, true))),
+        (5, Arc::new(Field::new("t", DataType::Utf8, true))),
+    ];
+    for mode in [UnionMode::Sparse, UnionMode::Dense] {
+        let union = DataType::Union(members.clone().into_iter().collect(), mode);
+        let ends = Arc::new(Field::new("run_ends", DataType::Int16, false));
+        let values = Arc::new(Field::new("values", union, true));
+        let field = Field::new("c", DataType::RunEndEncoded(ends, values), true);
+        let batch = random_batches::column(field, 4, 50);
+        let cut = [batch.slice(13, 20), batch.slice(50, 0), batch.clone()];
+        let mut decoder = decoder();
+        for (body, batch) in bodies(&cut).iter().zip(&cut) {
+            let received = decoder.decode(body).unwrap().unwrap();
+            assert_eq!(texts(&received, 0), texts(batch, 0));
+        }
+    }
+}
+
 /// Not compared by Arrow, which takes no dictionaries of unions as equal.
 fn texts(batch: &RecordBatch, column: usize) -> Vec<String> {
     let (schema, array) = (batch.schema(), batch.column(column));
