@@ -11,6 +11,7 @@
 mod arrays;
 mod error;
 mod message;
+mod rebased;
 mod schema;
 
 use std::{collections::HashMap, sync::Arc};
@@ -19,6 +20,7 @@ use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
     compute::concat,
     datatypes::SchemaRef,
+    error::ArrowError,
     ipc::{
         DictionaryBatch, Message, MessageHeader, RecordBatch as BatchHeader,
         writer::{DictionaryHandling, IpcWriteOptions, StreamEncoder},
@@ -86,7 +88,7 @@ impl ArrowEncoder {
             return Err(EncodeError::ColumnCount { expected, actual });
         }
         let counted = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let (schema, columns) = (Arc::clone(&self.schema), batch.columns().to_vec());
+        let (schema, columns) = (Arc::clone(&self.schema), written_right(batch)?);
         let batch = RecordBatch::try_new_with_options(schema, columns, &counted)?;
         let mut body = Body::default();
         for buffer in self.stream.encode(&batch)? {
@@ -107,6 +109,18 @@ impl ArrowEncoder {
         }
         Ok(body.finish())
     }
+}
+
+/// The columns, in a form that Arrow writes as they are.
+fn written_right(batch: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
+    let columns = batch.columns().iter().map(|column| {
+        if rebased::has_listed_union(column.data_type()) {
+            rebased::rebased(column)
+        } else {
+            Ok(Arc::clone(column))
+        }
+    });
+    columns.collect()
 }
 
 impl std::fmt::Debug for ArrowEncoder {

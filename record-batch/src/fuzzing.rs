@@ -1,4 +1,8 @@
-//! The bodies of the fuzz targets, also run as plain tests.
+//! The bodies of the fuzz targets: any bytes in, invariants out. They panic if one does not hold.
+//!
+//! [`vectors`] and [`arrow()`] take one input each, which [`vectors_input`] and [`arrow_input`] write. They run as
+//! cargo-fuzz targets (`fuzz/`), over the corpus and over seeded mutations of it in the test suite, and for as long as one
+//! likes by `RECORD_BATCH_MUTATIONS=10000000 cargo test --release -p record-batch --test corpus`.
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -8,7 +12,60 @@ use bytes::Bytes;
 use prost::Message;
 use protos::shared::RecordBatchDef;
 
-use crate::{ArrowDecodeOptions, ArrowDecoder, ArrowEncoder, DecodeOptions, Encoder};
+use crate::{
+    ArrowDecodeOptions, ArrowDecoder, ArrowEncoder, DecodeOptions, Encoder, body::saturating,
+};
+
+/// [`decode`] of an input that [`vectors_input`] wrote, or that looks like none.
+///
+/// # Panics
+///
+/// As [`decode`].
+pub fn vectors(input: &[u8]) {
+    if let Some((def, body)) = cut(input) {
+        decode(def, body);
+    }
+}
+
+/// Descriptor and body in one: the descriptor behind its length.
+#[must_use]
+pub fn vectors_input(def: &[u8], body: &[u8]) -> Vec<u8> {
+    [&length(def), def, body].concat()
+}
+
+/// [`arrow_bodies`] of an input that [`arrow_input`] wrote, or that looks like none.
+///
+/// # Panics
+///
+/// As [`arrow_bodies`].
+pub fn arrow(mut input: &[u8]) {
+    let mut bodies = Vec::new();
+    while let Some((body, rest)) = cut(input) {
+        bodies.push(Bytes::copy_from_slice(body));
+        input = rest;
+    }
+    arrow_bodies(&bodies);
+}
+
+/// The bodies of a stream in one, each behind its length.
+#[must_use]
+pub fn arrow_input(bodies: &[Bytes]) -> Vec<u8> {
+    let parts = bodies
+        .iter()
+        .flat_map(|body| [length(body).to_vec(), body.to_vec()]);
+    parts.flatten().collect()
+}
+
+fn length(bytes: &[u8]) -> [u8; 4] {
+    saturating(bytes.len()).to_le_bytes()
+}
+
+/// The part behind a length, or all that is left if it is longer, and the rest.
+fn cut(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = input.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    Some(rest.split_at(length.min(rest.len())))
+}
 
 /// Decodes a descriptor and body from anywhere. What decodes must encode, and decode to the same
 /// rows again; from then on nothing changes any more.

@@ -37,8 +37,8 @@ pub(crate) fn arrow_scalar(drill: &DrillType) -> Result<DataType, VectorError> {
         MinorType::Vardecimal => decimal(drill, i32::from(PRECISION_MAX))?,
         MinorType::Decimal9 => decimal(drill, 9)?,
         MinorType::Decimal18 => decimal(drill, 18)?,
-        MinorType::Decimal28sparse => decimal(drill, 28)?,
-        MinorType::Decimal38sparse => decimal(drill, 38)?,
+        MinorType::Decimal28sparse | MinorType::Decimal28dense => decimal(drill, 28)?,
+        MinorType::Decimal38sparse | MinorType::Decimal38dense => decimal(drill, 38)?,
         MinorType::Null => DataType::Null,
         minor => {
             let mode = drill.mode;
@@ -68,8 +68,8 @@ fn decimal(drill: &DrillType, precision_default: i32) -> Result<DataType, Vector
 /// The minor type that a scalar Arrow type is encoded to when its field says nothing else.
 pub(crate) fn drill_scalar(data_type: &DataType) -> Result<MinorType, EncodeProblem> {
     Ok(match data_type {
-        // Drill's SQL hardly produces the small integers, and its JDBC driver does not read the
-        // unsigned ones: the next wider signed type holds every value.
+        // Drill's SQL hardly produces the small integers, and its JDBC driver reads the unsigned
+        // ones wrong or not at all: the next wider signed type holds every value.
         DataType::Int8
         | DataType::Int16
         | DataType::Int32

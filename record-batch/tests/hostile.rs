@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int32Array, Int64Array, NullArray,
-        RecordBatch, StringArray, UnionArray,
+        Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int32Array, Int64Array,
+        NullArray, RecordBatch, StringArray, UnionArray,
     },
     datatypes::{DataType, Field, Schema, UnionFields},
 };
@@ -321,6 +321,26 @@ fn decimals_wider_than_any_are_refused_unless_null() {
     body[1] = 1;
     let error = attempt(&def, &body).unwrap_err().to_string();
     assert_eq!(error, "column d: row 1 is a decimal of 17 bytes");
+}
+
+#[test]
+fn decimals_of_more_digits_than_38_are_refused_unless_null() {
+    let values = Decimal128Array::from(vec![Some(1), None]).with_precision_and_scale(38, 0);
+    let column: ArrayRef = Arc::new(values.unwrap());
+    let batch = RecordBatch::try_from_iter([("d", column)]).unwrap();
+    let (mut def, mut body) = encoded(&batch);
+    // The first row's single byte becomes 16.
+    body.truncate(2 + 12);
+    body.extend([0x7f; 16]);
+    (body[2 + 4], body[2 + 8]) = (16, 16);
+    let d = &mut def.field[0];
+    for length in [&mut d.child[1].buffer_length, &mut d.buffer_length] {
+        *length = length.map(|bytes| bytes + 15);
+    }
+    let error = attempt(&def, &body).unwrap_err().to_string();
+    assert_eq!(error, "column d: row 0 is a decimal of more than 38 digits");
+    body[0] = 0;
+    assert_eq!(attempt(&def, &body).unwrap().column(0).null_count(), 2);
 }
 
 /// Five rows of each kind of layout.

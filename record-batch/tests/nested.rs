@@ -263,6 +263,45 @@ fn a_null_dictionary_arrives_empty() {
 }
 
 #[test]
+fn keys_in_optional_vectors_come_back_as_such_unless_one_is_null() {
+    let array = dictionary(None);
+    let optional = (metadata::MODE.to_owned(), "OPTIONAL".to_owned());
+    let DataType::Map(entries, _) = array.data_type() else {
+        panic!("a map");
+    };
+    let DataType::Struct(pair) = entries.data_type() else {
+        panic!("a struct");
+    };
+    let key = Field::clone(&pair[0]).with_metadata([optional].into());
+    let pair = Fields::from(vec![Arc::new(key), Arc::clone(&pair[1])]);
+    let entries = Field::new("entries", DataType::Struct(pair), false);
+    let field = Field::new("d", DataType::Map(Arc::new(entries), false), false);
+    let schema = Arc::new(Schema::new(vec![field]));
+    let encoder = Encoder::try_new(&schema).unwrap();
+    let array = cast(&array, schema.field(0).data_type()).unwrap();
+    let batch = RecordBatch::try_new(schema, vec![array]).unwrap();
+    let sent = encoder.encode(&batch).unwrap();
+    let keys = "key:OPT VARCHAR[key:OPT VARCHAR[]]";
+    assert!(wire(&sent.def.field[0]).contains(keys));
+
+    let received = decode(&sent.def, &sent.joined(), &DecodeOptions::default()).unwrap();
+    assert_eq!(text(received.column(0)), text(batch.column(0)));
+    let again = Encoder::try_new(&received.schema()).unwrap();
+    assert_eq!(again.encode(&received).unwrap(), sent);
+
+    // Behind three offsets, the first key's validity.
+    let mut body = sent.joined().to_vec();
+    body[12] = 0;
+    let error = decode(&sent.def, &body.into(), &DecodeOptions::default()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("column d: children do not form an array"),
+        "{error}"
+    );
+}
+
+#[test]
 fn keys_that_are_not_scalars_are_refused() {
     let key = Field::new("key", DataType::Struct(Fields::empty()), false);
     let pair = Fields::from(vec![key, Field::new("value", DataType::Int32, true)]);
@@ -508,6 +547,31 @@ fn the_old_decimals_are_read() {
         decimal(MinorType::Decimal38sparse, 1, &sparse),
         "Decimal128(38, 1) | -1000000002.5 |"
     );
+    let dense = 1234_u128.to_be_bytes();
+    assert_eq!(
+        decimal(MinorType::Decimal38dense, 2, &dense),
+        "Decimal128(38, 2) | 12.34 |"
+    );
+    let dense = (1_i128 << 30 | 7).to_be_bytes();
+    assert_eq!(
+        decimal(MinorType::Decimal28dense, 3, &dense[4..]),
+        "Decimal128(28, 3) | 1000000.007 |"
+    );
+}
+
+#[test]
+fn old_decimals_of_more_digits_than_fit_are_refused_unless_null() {
+    let (minor, body) = (MinorType::Decimal38sparse, [0xff_u8; 24]);
+    let field = vector("d", minor, DataMode::Required, 1, 24, vec![]);
+    let error = decode_one(field, &body).unwrap_err().to_string();
+    assert_eq!(error, "column d: row 0 is a decimal of more than 38 digits");
+    let children = vec![
+        vector("$bits$", MinorType::Uint1, DataMode::Required, 1, 1, vec![]),
+        vector("d", minor, DataMode::Optional, 1, 24, vec![]),
+    ];
+    let field = vector("d", minor, DataMode::Optional, 1, 25, children);
+    let body = [&[0][..], &body].concat();
+    assert_eq!(decode_one(field, &body).unwrap().null_count(), 1);
 }
 
 #[test]
@@ -641,7 +705,14 @@ fn lists_dictionaries_and_unions_that_lie_are_refused() {
             &mut field.child[1],
             DataMode::Optional
         )),
-        "column c: child vector is OPTIONAL VARCHAR"
+        "column c.key: 1 child vectors, expected 2"
+    );
+    assert_eq!(
+        refusal(dict(), |field| set_mode(
+            &mut field.child[1],
+            DataMode::Repeated
+        )),
+        "column c: child vector is REPEATED VARCHAR"
     );
     let union = || -> ArrayRef { Arc::new(unions(None)) };
     assert_eq!(

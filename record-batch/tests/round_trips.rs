@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, Float32Array, LargeStringArray, NullArray, PrimitiveArray, RecordBatch,
-        RecordBatchOptions, StringArray, StringViewArray, UInt64Array, new_null_array,
+        Array, ArrayRef, Decimal128Array, Decimal256Array, Float32Array, LargeStringArray,
+        NullArray, PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray, StringViewArray,
+        UInt64Array, new_null_array,
     },
     compute::cast,
     datatypes::{
         DataType, Field, Int64Type, Schema,
         TimeUnit::{Microsecond, Millisecond, Nanosecond, Second},
-        TimestampMillisecondType, TimestampNanosecondType,
+        TimestampMillisecondType, TimestampNanosecondType, i256,
     },
 };
 use bytes::Bytes;
@@ -187,10 +188,10 @@ fn durations_arrive_as_days_and_milliseconds() {
 
 #[test]
 fn a_negative_scale_moves_into_the_value() {
-    let hundreds = arrow::array::Decimal128Array::from(vec![Some(12), None, Some(-3)]);
+    let hundreds = Decimal128Array::from(vec![Some(12), None, Some(-3)]);
     let hundreds: ArrayRef = Arc::new(hundreds.with_precision_and_scale(5, -2).unwrap());
     let field = Field::new("c", hundreds.data_type().clone(), true);
-    let ones = arrow::array::Decimal128Array::from(vec![Some(1200), None, Some(-300)]);
+    let ones = Decimal128Array::from(vec![Some(1200), None, Some(-300)]);
     let ones: ArrayRef = Arc::new(ones.with_precision_and_scale(7, 0).unwrap());
     assert_eq!(
         round_trip(&batch_of(vec![(field, hundreds)], 3), 0).column(0),
@@ -295,6 +296,37 @@ fn values_that_do_not_fit_are_named_by_column_and_row() {
     assert_eq!(
         back.column(0),
         &cast(&numbers, &DataType::Decimal128(20, 0)).unwrap()
+    );
+}
+
+#[test]
+fn decimals_of_more_digits_than_38_are_refused_by_row() {
+    let most = 10_i128.pow(38) - 1;
+    let one_more = i256::from_i128(most).wrapping_add(i256::ONE);
+    let field = Field::new("d", DataType::Decimal256(76, 2), true);
+    let column = |values: Vec<Option<i256>>| {
+        let rows = values.len();
+        let array = Decimal256Array::from(values).with_precision_and_scale(76, 2);
+        batch_of(vec![(field.clone(), Arc::new(array.unwrap()))], rows)
+    };
+    let back = round_trip(&column(vec![Some(i256::from_i128(-most)), None]), 0);
+    let expected = Decimal128Array::from(vec![Some(-most), None]).with_precision_and_scale(38, 2);
+    assert_eq!(back.column(0).as_ref(), &expected.unwrap());
+
+    let batch = column(vec![Some(i256::ONE), None, Some(one_more)]);
+    let encoder = Encoder::try_new(&batch.schema()).unwrap();
+    assert_eq!(
+        encoder.encode(&batch).unwrap_err().to_string(),
+        "column d of type Decimal256(76, 2): the value of row 2 does not fit VARDECIMAL"
+    );
+    // A scale that has no place is refused before any value.
+    let wide = Field::new("d", DataType::Decimal256(76, 39), true);
+    let error = Encoder::try_new(&Arc::new(Schema::new(vec![wide]))).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("a decimal's scale is 0 to 38 digits"),
+        "{error}"
     );
 }
 

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod data;
 pub mod golden;
 pub mod interop;
+pub mod nested;
 pub mod node;
 pub mod peer;
 pub mod process;

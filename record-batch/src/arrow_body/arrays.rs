@@ -138,6 +138,10 @@ impl<'a> Columns<'a> {
     fn without_validity(&mut self, data_type: &'a DataType, len: usize) -> Decoded<ArrayData> {
         let buffers = self.buffers(data_type)?;
         let children = self.children(data_type)?;
+        // Arrow's writer gives an empty slice of runs one that ends at 0, which its arrays do not take.
+        if len == 0 && matches!(data_type, DataType::RunEndEncoded(..)) {
+            return Ok(ArrayData::new_empty(data_type));
+        }
         let builder = ArrayDataBuilder::new(data_type.clone())
             .len(len)
             .buffers(buffers)

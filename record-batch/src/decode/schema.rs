@@ -153,13 +153,19 @@ fn members(children: &[SerializedField], depth_max: usize) -> Result<Fields, At<
         .collect()
 }
 
-/// Key and value of a DICT; a key is a scalar and never null.
+/// Key and value of a DICT; a key is a scalar and never null, also where its vector is OPTIONAL.
+// wire: Drill's reader of Parquet makes OPTIONAL ones, tests/it/interop/nested_files.rs
 fn entries(vector: &Vector<'_>, depth_max: usize) -> Described {
     let [key, value] = exactly(behind_offsets(vector.children))?;
-    let (described, key) = (Vector::parse(key)?, field(key, depth_max)?);
-    if described.mode != DataMode::Required || key.data_type().is_nested() {
+    let (described, mut key) = (Vector::parse(key)?, field(key, depth_max)?);
+    if key.data_type().is_nested() {
         return Err(described.wrong_child().into());
     }
+    if described.mode == DataMode::Optional {
+        let mode = described.mode.as_str_name().to_owned();
+        key.metadata_mut().insert(metadata::MODE.to_owned(), mode);
+    }
+    let key = key.with_nullable(false);
     let entries = Fields::from(vec![key, field(value, depth_max)?]);
     Ok(Field::new("entries", DataType::Struct(entries), false))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray},
-    compute::cast,
+    compute::{cast, take},
     datatypes::{
         DataType, Date32Type, Date64Type, DurationMicrosecondType, DurationMillisecondType,
         DurationNanosecondType, DurationSecondType, Int64Type, IntervalDayTime,
@@ -24,7 +24,15 @@ use crate::{
 /// The values behind dictionaries and runs, one per row.
 pub(super) fn expand(array: &ArrayRef) -> Result<ArrayRef, EncodeProblem> {
     match array.data_type() {
-        DataType::Dictionary(_, values) => expand(&cast(array, values)?),
+        // Not a cast, which some types of values do not have.
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_any_dictionary();
+            Ok(take(
+                &expand(dictionary.values())?,
+                dictionary.keys(),
+                None,
+            )?)
+        }
         DataType::RunEndEncoded(_, values) => expand(&cast(array, values.data_type())?),
         _ => Ok(array.clone()),
     }

@@ -2,7 +2,7 @@
 // wire: golden/user/complex; drill@051b164 exec/vector/src/main/java/.../vector/complex/
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int32Array, UnionArray},
+    array::{Array, ArrayRef, AsArray, Int32Array, UnionArray, new_null_array},
     buffer::NullBuffer,
     compute::take,
 };
@@ -12,6 +12,7 @@ use protos::{
 };
 
 use super::{
+    convert,
     lists::{self, Elements},
     plan::{Member, Plan},
     scalar, variable,
@@ -94,6 +95,7 @@ pub(super) fn repeated_map(
 ) -> Written {
     let start = body.len();
     let (offsets, values) = elements(plan, array, outer, body)?;
+    let values = convert::expand(&values).map_err(|problem| plan.refused(problem))?;
     let nulls = values.nulls();
     let members = columns(plan, members, values.as_struct().columns(), nulls, body)?;
     let children = std::iter::once(offsets).chain(members).collect();
@@ -221,6 +223,10 @@ fn member_column(union: &UnionArray, type_id: i8) -> Result<ArrayRef, EncodeProb
     let Some(offsets) = union.offsets() else {
         return Ok(values.clone());
     };
+    // Where there is nothing to take, Arrow cannot take nulls of every type either.
+    if values.is_empty() {
+        return Ok(new_null_array(values.data_type(), union.len()));
+    }
     let rows = union.type_ids().iter().zip(offsets.iter());
     let picks: Int32Array = rows
         .map(|(id, &at)| (*id == type_id).then_some(at))

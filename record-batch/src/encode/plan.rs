@@ -62,7 +62,10 @@ impl Plan {
         outer: Option<&NullBuffer>,
         body: &mut Body,
     ) -> Result<SerializedField, EncodeError> {
-        let array = self.plain(array).map_err(|problem| self.refused(problem))?;
+        let source = array;
+        let array = self
+            .plain(source)
+            .map_err(|problem| self.refused(problem))?;
         match &self.layout {
             Layout::Scalar => convert::to_wire_form(&array, self.drill.minor)
                 .and_then(|array| scalar::write(self, &array, outer, body))
@@ -74,7 +77,11 @@ impl Plan {
             Layout::Repeated(item) => nested::repeated(self, item, &array, outer, body),
             Layout::List(item) => nested::list(self, item, &array, outer, body),
             Layout::Dict(pair) => nested::dict(self, pair, &array, outer, body),
-            Layout::Union(members) => nested::union(self, members, &array, outer, body),
+            Layout::Union(members) => {
+                // A union has no validity, so that of a dictionary around it is not in `array`.
+                let nulls = NullBuffer::union(outer, source.logical_nulls().as_ref());
+                nested::union(self, members, &array, nulls.as_ref(), body)
+            }
         }
     }
 

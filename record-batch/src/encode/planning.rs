@@ -198,7 +198,7 @@ fn dict(field: &Field, pair: &Fields, inner: Place) -> Result<Plan, EncodeError>
     }
     let key = Plan {
         name: names::KEY.to_owned(),
-        nullable: false,
+        nullable: metadata::mode(pair[0].metadata()) == Some(DataMode::Optional),
         ..key
     };
     let value = Plan {

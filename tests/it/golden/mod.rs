@@ -1,6 +1,6 @@
 //! The recorded bytes of a real Drill through our codec, our client and our server.
 
-mod batches;
+pub(crate) mod batches;
 mod frames;
 mod messages;
 mod replay;

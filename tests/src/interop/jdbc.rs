@@ -237,6 +237,16 @@ impl<'a> JdbcConnection<'a> {
         Ok((columns, statement.fetch(ALL_ROWS, 100)?))
     }
 
+    /// As [`Self::query`], with all rows in the form of `random_batches::shown`.
+    ///
+    /// # Errors
+    /// What the driver threw.
+    pub fn query_exact(&self, sql: &str) -> Result<(Vec<Column>, Vec<Vec<String>>), JdbcError> {
+        let statement = self.statement()?;
+        let columns = statement.execute(sql)?;
+        Ok((columns, statement.fetch_exact()?))
+    }
+
     /// `DatabaseMetaData.getTables`, of all schemas.
     ///
     /// # Errors
@@ -318,6 +328,16 @@ impl JdbcStatement<'_> {
     pub fn fetch(&self, limit: u64, keep: u64) -> Result<Rows, JdbcError> {
         let read = self.request("fetch", &[&limit.to_string(), &keep.to_string()])?;
         Ok(Rows::parse(&read))
+    }
+
+    /// Reads all rows, every value in the form of `random_batches::shown`.
+    ///
+    /// # Errors
+    /// What the driver threw.
+    pub fn fetch_exact(&self) -> Result<Vec<Vec<String>>, JdbcError> {
+        let rows = self.request("exact", &[])?;
+        let row = |row: &Value| row.as_array().into_iter().flatten().map(text).collect();
+        Ok(rows.as_array().into_iter().flatten().map(row).collect())
     }
 
     /// Runs a query and reads all its rows by typed getters: `rows`, their `sum`, and the time until

@@ -33,6 +33,7 @@ final class Commands {
       case "limits" -> limits(statement(arguments), (int) number(arguments, 1), (int) number(arguments, 2));
       case "execute" -> execute(statement(arguments), arguments.get(1));
       case "fetch" -> Rows.read(statement(arguments).getResultSet(), number(arguments, 1), number(arguments, 2));
+      case "exact" -> Exact.rows(statement(arguments).getResultSet());
       case "scan" -> Scan.run(statement(arguments), arguments.get(1));
       case "close-results" -> close(statement(arguments).getResultSet());
       case "cancel" -> cancel(statement(arguments));
