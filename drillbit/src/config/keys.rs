@@ -125,8 +125,12 @@ sections! {
         frame_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
         /// Connections at a time; one more is closed at once.
         connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
-        /// Connections at a time from one address. Unset: only `connections_max` holds.
+        /// Connections at a time from one address; one more is closed at once. As many as
+        /// `connections_max` where all clients come through one proxy. Unset: 1,000.
         connections_per_peer_max: Option<NonZeroUsize> = None,
+        /// Connections of one address that are served a second; after a second's worth at once,
+        /// those that come faster wait for their turn.
+        connects_per_peer_second_max: NonZeroU32 = positive!(NonZeroU32, 500),
         /// Connections that the system may hold before they are accepted.
         backlog: u32 = 1024,
         /// Requests of one connection that may wait for their answer; one more fails at once.
