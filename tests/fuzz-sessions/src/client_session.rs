@@ -23,6 +23,10 @@ const REQUESTS_MAX: usize = 8;
 
 /// How a server by script, and its client, behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "any of them goes with any other"
+)]
 pub struct ClientMode {
     /// A good handshake comes before the script: that of a real Drill.
     pub greets: bool,

@@ -75,7 +75,7 @@ fn batches(rows: i64) -> impl Iterator<Item = RecordBatch> + Send {
 /// Numbers, and some of them as text.
 pub(crate) fn batch(values: std::ops::Range<i64>) -> RecordBatch {
     let texts = values.clone().map(|n| (n % 3 > 0).then(|| n.to_string()));
-    let texts: ArrayRef = Arc::new(StringArray::from_iter(texts));
+    let texts: ArrayRef = Arc::new(texts.collect::<StringArray>());
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
     let columns = [("n", numbers, false), ("t", texts, true)];
     RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length")

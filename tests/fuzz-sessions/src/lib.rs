@@ -1,7 +1,7 @@
 //! Bodies of fuzz targets: whole sessions of the user plane, over real sockets. Any bytes in, invariants out; they panic
 //! if one does not hold.
 //!
-//! [`user_server`] plays a client to a server with an engine of its own, [`client`] plays a server to a client. The first
+//! [`user_server()`] plays a client to a server with an engine of its own, [`client()`] plays a server to a client. The first
 //! byte of an input says how ([`ServerMode`], [`ClientMode`]); the rest is what the peer sends. The same functions run as
 //! cargo-fuzz targets (`fuzz/`) and over seeded mutations of [`seeds`] in the test suite.
 

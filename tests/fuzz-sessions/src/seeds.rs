@@ -151,14 +151,14 @@ fn run_query(id: i32, sql: &str) -> Vec<u8> {
 fn query_data(id: i32, rows: std::ops::Range<i64>) -> Vec<u8> {
     let batch = engine::batch(rows);
     let encoder = Encoder::try_new(&batch.schema()).expect("invariant: types that Drill has");
-    let encoded = encoder.encode(&batch).expect("invariant: a small batch");
+    let body = encoder.encode(&batch).expect("invariant: a small batch");
     let data = shared::QueryData {
         query_id: Some(QUERY),
-        row_count: encoded.def.record_count,
-        def: Some(encoded.def.clone()),
+        row_count: body.def.record_count,
+        def: Some(body.def.clone()),
         ..shared::QueryData::default()
     };
-    let bodies = (&data.encode_to_vec()[..], &encoded.joined()[..]);
+    let bodies = (&data.encode_to_vec()[..], &body.joined()[..]);
     frame_with(RpcMode::Request, id, QueryData::REQUEST, bodies)
 }
 
