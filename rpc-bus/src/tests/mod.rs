@@ -10,5 +10,6 @@ mod link;
 mod metrics;
 mod pair;
 mod simulation;
+mod wakes;
 
 pub(crate) use link::link_with_requests;
