@@ -202,8 +202,11 @@ sections! {
         /// Whether there is one.
         enabled: bool = false,
         /// Address to listen on. Off the loopback interface, readers must authenticate (see the section
-        /// auth), and their passwords travel in clear: there is no TLS here.
+        /// auth), and as there is no TLS here, `insecure_plain` must be set.
         bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
+        /// Lets other machines authenticate although their passwords travel in clear. Without it, put a
+        /// proxy that speaks TLS in front.
+        insecure_plain: bool = false,
         /// Port; 0 takes a free one.
         port: u16 = 8047,
         /// Connections at a time; one more is closed at once.
@@ -211,6 +214,8 @@ sections! {
         /// How long the head of a request may take, in milliseconds; also how long a connection may
         /// be idle.
         header_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
+        /// How long a reader may take nothing of its answer, in milliseconds.
+        write_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
         /// Largest body of a request, in KiB.
         body_kib_max: NonZeroUsize = positive!(NonZeroUsize, 64),
     }

@@ -94,6 +94,7 @@ impl Config {
             addr: SocketAddr::new(http.bind, http.port),
             connections_max: http.connections_max,
             header_timeout: Duration::from_millis(http.header_timeout_ms.get()),
+            write_timeout: Duration::from_millis(http.write_timeout_ms.get()),
             body_bytes_max: http.body_kib_max.get().saturating_mul(KIB),
         }
     }
