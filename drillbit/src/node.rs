@@ -29,6 +29,8 @@ pub use crate::{
 
 /// Where clients of Drill look for a Drillbit.
 pub const USER_PORT: u16 = 31010;
+/// What a call may hold that the ledger does not count as bytes: two bodies of 4 KiB.
+const CALL_BYTES_MAX: usize = 8 << 10;
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
@@ -36,7 +38,8 @@ pub struct NodeOptions {
     /// Where it listens for clients; port 0 takes a free one. Default 127.0.0.1:31010.
     pub user_addr: SocketAddr,
     /// Most memory that connections may hold together, in bytes: frames on their way in and out.
-    /// Default 2 GiB. What queries may hold is the engine's option.
+    /// Default 2 GiB. It also bounds the calls in flight, at one for 8 KiB. What queries may hold is
+    /// the engine's option.
     pub connection_bytes_max: usize,
     /// How many threads.
     pub threads: ThreadOptions,
@@ -112,6 +115,7 @@ impl Node {
         let engine = DrillEngine::try_new(&options.engine).map_err(NodeError::Engine)?;
         let limits = Limits {
             bytes: Some(options.connection_bytes_max),
+            calls: Some(options.connection_bytes_max / CALL_BYTES_MAX),
             ..Limits::default()
         };
         let parts = Parts {

@@ -9,6 +9,7 @@ mod heartbeat;
 
 use std::{
     mem,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,6 +35,7 @@ use crate::{
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
     options::ConnectionOptions,
+    pace::Pace,
     replies::{Replies, Settled},
     stats::{ConnectionStats, RoundTrips},
 };
@@ -47,6 +49,10 @@ pub(crate) const HANDSHAKE: i32 = 0;
 const GOODBYE: i32 = 2;
 /// Requests in flight of a peer that is not let in yet.
 const UNPROVEN_REQUESTS_MAX: usize = 16;
+
+/// PINGs that are read a second, once a second's worth has come at once: far more than anybody needs to measure with, and
+/// so few that answering them costs a hundredth of a core.
+const PINGS_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(100_000).expect("invariant: not zero");
 
 /// Replies are charged in steps of this, so that few of them cost nothing.
 const OWED_STEP_BYTES: usize = 16 * 1024;
@@ -159,6 +165,9 @@ pub(crate) struct Connection {
     phase: Phase,
     calls: Calls,
     heartbeat: Heartbeat,
+    pings: Pace,
+    /// Nothing is read before: the peer has sent too many PINGs.
+    slowed_until: Option<Instant>,
     lanes: Lanes,
     events: Vec<Event>,
     requests_in_flight: usize,
@@ -232,6 +241,8 @@ impl Connection {
         Self {
             plane,
             heartbeat: Heartbeat::new(&options, now),
+            pings: Pace::new(now),
+            slowed_until: None,
             options,
             phase,
             calls: Calls::default(),
@@ -433,6 +444,10 @@ impl Connection {
 
     fn handle_ping(&mut self, now: Instant) {
         self.stats.pings_received += 1;
+        let wait = self.pings.arrive(now, PINGS_PER_SECOND_MAX);
+        if !wait.is_zero() {
+            self.slowed_until = Some(now + wait);
+        }
         if self.may_owe_more(now) {
             self.lanes
                 .push_control(&Header::bare(RpcMode::Pong), Pbody::of(&ACK), Vec::new());
@@ -804,6 +819,7 @@ impl Connection {
         } else if unproven {
             self.lanes.clear_bulk();
         }
+        self.slowed_until = None;
         self.rpcs.on_close();
         self.requests_in_flight = 0;
         self.charge.shrink(usize::MAX);
@@ -821,6 +837,7 @@ impl Connection {
 
     /// Does what is due at `now`.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.slowed_until = self.slowed_until.filter(|&until| until > now);
         match &mut self.phase {
             Phase::AwaitingHello { deadline }
             | Phase::Judging { deadline, .. }
@@ -866,6 +883,11 @@ impl Connection {
 
     /// When [`Self::handle_timeout`] has something to do; asked again after every step.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.phase_timeout();
+        due.into_iter().chain(self.slowed_until).min()
+    }
+
+    fn phase_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::AwaitingHello { deadline }
             | Phase::Judging { deadline, .. }
@@ -962,7 +984,8 @@ impl Connection {
     }
 
     pub(crate) fn reading_is_paused(&self) -> bool {
-        self.heartbeat.is_paused() && !self.is_closed()
+        let paused = self.heartbeat.is_paused() || self.slowed_until.is_some();
+        paused && !self.is_closed()
     }
 
     /// Whether more frames are likely to be queued in a moment, because more exchanges are going on than frames wait.

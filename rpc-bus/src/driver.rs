@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice},
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -31,13 +31,16 @@ use crate::{
 const STAGING_BYTES: usize = 64 * 1024;
 /// What is read at once after a large body: if another one follows, most of what is read here is copied in vain.
 const STAGING_BYTES_MIN: usize = 4 * 1024;
+/// Reads that bring more frames than this become smaller, down to [`STAGING_BYTES_MIN`]: what was read is handled before
+/// others on the thread get their turn.
+const READ_FRAMES_MAX: usize = 256;
 /// How often a write is put off while the queue still grows.
 const SETTLE_ROUNDS_MAX: u32 = 8;
 /// A queue of this many frames is written at once.
 const SETTLE_FRAMES_MAX: usize = 256;
 
 /// After so long a time others on the thread get their turn, however much there is to read and to write.
-const TURN_TIME: Duration = Duration::from_micros(200);
+const TURN_TIME: Duration = Duration::from_micros(50);
 
 const _: () = assert!(STAGING_BYTES_MIN <= STAGING_BYTES);
 
@@ -177,10 +180,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
             ready!(Pin::new(socket).poll_read(cx, &mut target))?;
             let bytes = target.filled();
-            if bytes.len() == *staging_bytes {
-                *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
-            }
             let decoded = decoder.feed(bytes, frames).map_err(CloseReason::from);
+            *staging_bytes = next_staging(*staging_bytes, bytes.len(), frames.len());
             Poll::Ready(Ok((bytes.len(), decoded)))
         })
     }
@@ -410,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             }
             if read.is_ready() || write.is_ready() {
                 if turn.is_over() {
-                    cx.waker().wake_by_ref();
+                    give_way(cx);
                     return Poll::Pending;
                 }
                 continue;
@@ -427,6 +428,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         }
         driver.poll_close(cx)
     }
+}
+
+/// How much to read at once, after a read of `bytes` that brought `frames`.
+fn next_staging(staging_bytes: usize, bytes: usize, frames: usize) -> usize {
+    if frames > READ_FRAMES_MAX {
+        (staging_bytes / 2).max(STAGING_BYTES_MIN)
+    } else if bytes == staging_bytes && frames <= READ_FRAMES_MAX / 2 {
+        (2 * staging_bytes).min(STAGING_BYTES)
+    } else {
+        staging_bytes
+    }
+}
+
+/// Wakes the task again once all others had their turn and the runtime has looked at its sockets. It does so by itself
+/// only after dozens of turns, and until then nothing that arrives is seen.
+fn give_way(cx: &mut Context<'_>) {
+    // Never ready when it is asked first.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// How long a driver has kept its thread busy. The bus's clock may stand still, this one may not.

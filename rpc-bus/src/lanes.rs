@@ -22,7 +22,8 @@ use crate::{
 const JOIN_PIECE_BYTES_MAX: usize = 1024;
 /// Messages above this are encoded before anything is locked.
 const ENCODE_LOCKED_BYTES_MAX: usize = 1024;
-/// A buffer of joined pieces takes no more once it is this long.
+/// Capacity of a buffer of joined pieces. It takes no more once the next piece might not fit: grown beyond, it would hold
+/// twice what is charged for it.
 const JOINED_BYTES: usize = 16 * 1024;
 /// First capacity of such a buffer; afterwards that of the last one.
 const JOINED_BYTES_MIN: usize = 128;
@@ -182,7 +183,10 @@ impl Queue {
 
     /// Where the next small bytes go.
     fn joined(&mut self) -> &mut Vec<u8> {
-        let open = |piece: &Piece| matches!(&piece.segment, Segment::Joined(bytes) if bytes.len() < JOINED_BYTES);
+        let open = |piece: &Piece| match &piece.segment {
+            Segment::Joined(bytes) => bytes.len() + JOIN_PIECE_BYTES_MAX <= JOINED_BYTES,
+            Segment::Shared(_) => false,
+        };
         if !self.pieces.back().is_some_and(open) {
             let capacity = self.last_joined_bytes.clamp(JOINED_BYTES_MIN, JOINED_BYTES);
             self.push(Segment::Joined(Vec::with_capacity(capacity)));
@@ -446,6 +450,25 @@ mod tests {
         Walk::new(wire, 1 << 24)
             .map(|frame| frame.unwrap().header.coordination_id.0)
             .collect()
+    }
+
+    #[test]
+    fn small_frames_hold_hardly_more_memory_than_their_bytes() {
+        let mut queue = Queue::default();
+        for id in 0..10_000 {
+            queue.push_frame(
+                &header(id),
+                Bytes::from_static(b"0123456789").into(),
+                vec![],
+                0,
+            );
+        }
+        let capacity = queue.pieces.iter().map(|piece| match &piece.segment {
+            Segment::Joined(bytes) => bytes.capacity(),
+            Segment::Shared(bytes) => bytes.len(),
+        });
+        let held: usize = capacity.sum();
+        assert!(held < queue.bytes * 11 / 10, "{held} for {}", queue.bytes);
     }
 
     #[test]

@@ -2,6 +2,12 @@
 //!
 //! A [`Charge`] is taken before the thing it stands for and given back when it is dropped; it counts at its ledger and at
 //! every ledger above. Bytes are charged as pinned capacity, not as length. When nothing is going on, all of it reads 0.
+//!
+//! Not counted as bytes, because counting would cost more than they do, but bounded by what is counted:
+//!
+//! - bodies of up to 4 KiB: at most two of them belong to a call, so that [`Limits::calls`] bounds them to 8 KiB a call;
+//! - what a socket needs, which [`Limits::files`] and the limit of connections bound: the start of a frame of up to 16 KiB
+//!   that has not come to its end, and with TLS up to 64 KiB of a handshake, afterwards one record of 16 KiB each way.
 
 use std::{
     fmt,

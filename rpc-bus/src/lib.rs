@@ -77,6 +77,7 @@ mod lanes;
 mod link;
 mod metrics;
 mod options;
+mod pace;
 mod reconnect;
 mod remote;
 mod replies;

@@ -257,14 +257,6 @@ pub enum OptionsError {
         /// Name of the option.
         name: &'static str,
     },
-    /// One peer may have more connections than all together.
-    #[error("connections_per_peer_max {per_peer} is above connections_max {all}")]
-    PeerConnections {
-        /// Limit of one peer.
-        per_peer: usize,
-        /// Limit of all together.
-        all: usize,
-    },
     /// A peer would be dead after a beat or two.
     #[error("beats.missed_max is {actual}, expected at least {min}")]
     TooFewBeats {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use crate::{
     ledger::Ledger,
     link::{self, Link},
     options::{ConnectionOptions, OptionsError},
+    pace::Pace,
     remote::RemoteConnection,
     runtime::BusRuntime,
     socket::{Socket, SocketError},
@@ -29,6 +31,8 @@ use crate::{
 
 /// How long to wait before accepting again, when the system refused: file handles come back in their own time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Addresses that are remembered although nobody is connected from them, before those are forgotten whose pace is over.
+const GONE_PEERS_MAX: usize = 1024;
 
 /// Limits of a server.
 #[derive(Clone, Debug)]
@@ -37,9 +41,13 @@ pub struct ServerOptions {
     pub connection: ConnectionOptions,
     /// Connections at a time, handshake or not; one more is closed at once. Default 10,000.
     pub connections_max: usize,
-    /// Connections at a time from one peer address; one more is closed at once. Default `None`: no limit of its own,
-    /// because behind one address may be a proxy with all its users.
+    /// Connections at a time from one peer address; one more is closed at once. Default 1,000, so that one address
+    /// never takes all places; `None`, no limit of its own, where all users come through one proxy.
     pub connections_per_peer_max: Option<usize>,
+    /// How many connections of one peer address are served a second, once a second's worth has come at once. Those that
+    /// come faster wait for their turn, and hold their place while they do: so a flood of handshakes that fail is slowed
+    /// down, and costs little. Default 500; `None`: none waits.
+    pub connects_per_peer_second_max: Option<NonZeroU32>,
     /// Connections that the kernel may hold for us before they are accepted. Default 1,024.
     pub backlog: u32,
     /// TLS in front of the frames; a peer without it is closed. Its handshake counts against the same limits and the
@@ -54,7 +62,8 @@ impl ServerOptions {
         Self {
             connection,
             connections_max: 10_000,
-            connections_per_peer_max: None,
+            connections_per_peer_max: Some(1000),
+            connects_per_peer_second_max: NonZeroU32::new(500),
             backlog: 1024,
             tls: None,
         }
@@ -74,12 +83,6 @@ impl ServerOptions {
             if limit == 0 {
                 return Err(OptionsError::Zero { name });
             }
-        }
-        if let Some(per_peer) = per_peer
-            && per_peer > self.connections_max
-        {
-            let all = self.connections_max;
-            return Err(OptionsError::PeerConnections { per_peer, all });
         }
         self.connection.validate()
     }
@@ -109,8 +112,49 @@ struct Shared {
 struct OpenConnections {
     links: HashMap<u64, Weak<Link>>,
     count: usize,
-    per_peer: HashMap<IpAddr, usize>,
+    peers: HashMap<IpAddr, Peer>,
     refused: u64,
+}
+
+/// One address.
+struct Peer {
+    /// Its connections.
+    count: usize,
+    pace: Pace,
+}
+
+impl OpenConnections {
+    /// Takes a place for a connection from `ip`; returns how long it has to wait. `None`: there is no place.
+    fn admit(&mut self, ip: IpAddr, options: &ServerOptions, now: Instant) -> Option<Duration> {
+        if self.peers.len() > GONE_PEERS_MAX + 2 * self.count {
+            self.peers
+                .retain(|_, peer| peer.count > 0 || !peer.pace.is_over(now));
+        }
+        let of_peer = self.peers.get(&ip).map_or(0, |peer| peer.count);
+        let peer_is_full = options
+            .connections_per_peer_max
+            .is_some_and(|max| of_peer >= max);
+        if self.count >= options.connections_max || peer_is_full {
+            self.refused += 1;
+            return None;
+        }
+        self.count += 1;
+        let pace = Pace::new(now);
+        let peer = self.peers.entry(ip).or_insert(Peer { count: 0, pace });
+        peer.count += 1;
+        let per_second = options.connects_per_peer_second_max;
+        Some(per_second.map_or(Duration::ZERO, |rate| peer.pace.arrive(now, rate)))
+    }
+
+    fn give_back(&mut self, ip: IpAddr, now: Instant) {
+        self.count -= 1;
+        if let Some(peer) = self.peers.get_mut(&ip) {
+            peer.count -= 1;
+            if peer.count == 0 && peer.pace.is_over(now) {
+                self.peers.remove(&ip);
+            }
+        }
+    }
 }
 
 impl Server {
@@ -233,14 +277,17 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 impl Shared {
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let Some(admitted) = self.try_admit(peer.ip()) else {
+        let Some((admitted, wait)) = self.try_admit(peer.ip()) else {
             tracing::debug!(%peer, "too many connections");
             return;
         };
         let shared = Arc::clone(self);
-        let (io, since) = (self.runtime.next_io(), link::now());
+        let io = self.runtime.next_io();
         let task = async move {
-            match shared.open(socket, since).await {
+            if !wait.is_zero() {
+                shared.pause(wait).await;
+            }
+            match shared.open(socket, link::now()).await {
                 Ok(parts) => shared.run(parts, admitted).await,
                 Err(SocketError::Closed(reason)) => {
                     let (plane, kind) = (shared.plane.name(), reason.kind());
@@ -258,7 +305,14 @@ impl Shared {
         }
     }
 
-    /// Makes a connection of a socket that was accepted at `since`.
+    /// Lets a connection wait for its turn, unless the server stops.
+    async fn pause(&self, wait: Duration) {
+        let waiting = tokio::time::sleep(wait);
+        // Boxed: few connections wait, and all would hold room for it. A server that stops ends them later.
+        let _ = Box::pin(self.stopping.run_until_cancelled(waiting)).await;
+    }
+
+    /// Makes a connection of a socket that is served from `since`.
     async fn open(&self, socket: TcpStream, since: Instant) -> Result<Parts, SocketError> {
         let options = &self.options.connection;
         // Moves the socket to the runtime that drives it.
@@ -294,25 +348,19 @@ impl Shared {
         driver.await;
     }
 
-    fn try_admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
-        let mut open = self.lock();
-        let of_peer = open.per_peer.get(&ip).copied().unwrap_or(0);
-        let peer_is_full = self
-            .options
-            .connections_per_peer_max
-            .is_some_and(|max| of_peer >= max);
-        if open.count >= self.options.connections_max || peer_is_full {
-            open.refused += 1;
+    /// A place, and how long to wait before it is served.
+    fn try_admit(self: &Arc<Self>, ip: IpAddr) -> Option<(Admitted, Duration)> {
+        let admitted = self.lock().admit(ip, &self.options, link::now());
+        let Some(wait) = admitted else {
             self.runtime.metrics().on_refused(self.plane);
             return None;
-        }
-        open.count += 1;
-        open.per_peer.insert(ip, of_peer + 1);
-        Some(Admitted {
+        };
+        let admitted = Admitted {
             shared: Arc::downgrade(self),
             ip,
             id: None,
-        })
+        };
+        Some((admitted, wait))
     }
 
     fn links(&self) -> impl Iterator<Item = Arc<Link>> + use<> {
@@ -363,16 +411,10 @@ impl Drop for Admitted {
             return;
         };
         let mut open = shared.lock();
-        open.count -= 1;
         if let Some(id) = self.id {
             open.links.remove(&id);
         }
-        if let Some(count) = open.per_peer.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                open.per_peer.remove(&self.ip);
-            }
-        }
+        open.give_back(self.ip, link::now());
     }
 }
 
@@ -380,19 +422,65 @@ impl Drop for Admitted {
 mod tests {
     use super::*;
 
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+    fn options() -> ServerOptions {
+        ServerOptions::new(ConnectionOptions::user_server())
+    }
+
     #[test]
-    fn limits_of_connections_must_fit_each_other() {
-        let options = |connections_max, connections_per_peer_max| ServerOptions {
-            connections_max,
-            connections_per_peer_max,
-            ..ServerOptions::new(ConnectionOptions::user_server())
+    fn a_limit_of_no_connections_is_refused() {
+        assert_eq!(options().validate(), Ok(()));
+        let none = ServerOptions {
+            connections_max: 0,
+            ..options()
         };
-        assert_eq!(options(5, Some(5)).validate(), Ok(()));
-        let (per_peer, all) = (6, 5);
-        let greedy = options(all, Some(per_peer)).validate();
-        assert_eq!(greedy, Err(OptionsError::PeerConnections { per_peer, all }));
-        for closed in [options(0, None), options(5, Some(0))] {
+        let none_of_a_peer = ServerOptions {
+            connections_per_peer_max: Some(0),
+            ..options()
+        };
+        for closed in [none, none_of_a_peer] {
             assert!(matches!(closed.validate(), Err(OptionsError::Zero { .. })));
         }
+    }
+
+    #[test]
+    fn one_address_gets_its_share_of_the_places_and_others_the_rest() {
+        let (options, now) = (options(), Instant::now());
+        let mut open = OpenConnections::default();
+        let admitted = (0..1100).filter_map(|_| open.admit(ONE, &options, now));
+        assert_eq!(admitted.count(), 1000);
+        let other = IpAddr::from([10, 0, 0, 2]);
+        assert_eq!(open.admit(other, &options, now), Some(Duration::ZERO));
+        assert_eq!((open.count, open.refused), (1001, 100));
+    }
+
+    #[test]
+    fn connections_that_come_and_go_too_fast_wait() {
+        let (options, now) = (options(), Instant::now());
+        let mut open = OpenConnections::default();
+        let waits = (0..1001).map(|_| {
+            let wait = open.admit(ONE, &options, now);
+            open.give_back(ONE, now);
+            wait.unwrap_or_default()
+        });
+        assert_eq!(waits.max(), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn addresses_are_forgotten_once_their_pace_is_over() {
+        let (options, now) = (options(), Instant::now());
+        let mut open = OpenConnections::default();
+        for address in 0..10_000_u32 {
+            let ip = IpAddr::from(address.to_be_bytes());
+            let later = now + Duration::from_millis(u64::from(address));
+            open.admit(ip, &options, later);
+            open.give_back(ip, later);
+        }
+        assert!(
+            open.peers.len() <= GONE_PEERS_MAX + 1,
+            "{}",
+            open.peers.len()
+        );
     }
 }

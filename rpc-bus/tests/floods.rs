@@ -170,7 +170,8 @@ async fn peers_that_flood_leave_others_their_turn() {
     assert!(run(&client, plan::ECHO).await.is_ok());
     let connections = scene.server.connections();
     let read: u64 = connections.iter().map(|c| c.stats().bytes_received).sum();
-    assert!(read < sent as u64 / 2, "{read} of {sent}");
+    // A few turns of each, and not the dozens that a runtime leaves between two looks at its sockets.
+    assert!(read < sent as u64 / 16, "{read} of {sent}");
     drop((floods, client));
     scene.finish().await;
 }

@@ -3,8 +3,9 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, Mutex},
     thread::ThreadId,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -58,6 +59,48 @@ impl Handler for Stuck {
         self.barrier.wait();
         let (_, _, reply) = request.decode::<RunQuery>().unwrap();
         reply.send(&QueryId::default());
+    }
+}
+
+/// Notes what is started. The first `RUN_QUERY` waits at the barrier twice; all of them compute for longer than a turn.
+#[derive(Clone)]
+struct Slow {
+    barrier: Arc<Barrier>,
+    started: Arc<Mutex<Vec<i32>>>,
+}
+
+impl Handler for Slow {
+    fn handle(&self, request: InboundRequest) {
+        let first = {
+            let mut started = self.started.lock().unwrap();
+            started.push(request.rpc_type);
+            started.len() == 1
+        };
+        if request.rpc_type == CancelQuery::REQUEST {
+            let (_, _, reply) = request.decode::<CancelQuery>().unwrap();
+            return reply.send(&Ack { ok: Some(true) });
+        }
+        if first {
+            self.barrier.wait();
+            self.barrier.wait();
+        }
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
+        let (_, _, reply) = request.decode::<RunQuery>().unwrap();
+        reply.send(&QueryId::default());
+    }
+}
+
+impl Acceptor for Slow {
+    fn accept(&self, _: Hello) -> Verdict {
+        let handler = Arc::new(self.clone());
+        Verdict::Open {
+            reply: Bytes::new(),
+            handler,
+            idle_timeout: IdleTimeout::Keep,
+        }
     }
 }
 
@@ -121,7 +164,7 @@ impl Bench {
         }
     }
 
-    async fn serve(&self, stuck: &Stuck) -> Server {
+    async fn serve(&self, acceptor: &(impl Acceptor + Clone)) -> Server {
         let (io, app) = (self.io.handle().clone(), self.app.handle().clone());
         let server = Server::bind(
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -129,12 +172,12 @@ impl Bench {
             BusRuntime::new(vec![io], app, Arc::clone(&self.cpu)),
             ServerOptions::new(ConnectionOptions::user_server()),
             self.ledger.clone(),
-            Arc::new(stuck.clone()),
+            Arc::new(acceptor.clone()),
         );
         server.await.unwrap()
     }
 
-    async fn connect(&self, server: &Server, stuck: &Stuck) -> RemoteConnection {
+    async fn connect(&self, server: &Server, handler: &(impl Handler + Clone)) -> RemoteConnection {
         let to = Endpoint::new(server.local_addr(), Plane::User);
         let connection = connect(
             &to,
@@ -142,7 +185,7 @@ impl Bench {
             ConnectionOptions::user_client(),
             self.ledger.clone(),
             Bytes::new(),
-            Arc::new(stuck.clone()),
+            Arc::new(handler.clone()),
         );
         connection.await.unwrap().0
     }
@@ -197,4 +240,51 @@ fn handlers_of_two_connections_run_at_the_same_time() {
             assert!(call.await.is_ok());
         }
     });
+}
+
+#[test]
+fn a_connection_with_64_slow_requests_leaves_an_idle_one_its_turn() {
+    let bench = Bench::new(1);
+    let slow = Slow {
+        barrier: Arc::new(Barrier::new(2)),
+        started: Arc::default(),
+    };
+    bench.client.block_on(async {
+        let server = bench.serve(&slow).await;
+        let (busy, idle) = (
+            bench.connect(&server, &slow).await,
+            bench.connect(&server, &slow).await,
+        );
+        let mut calls = Vec::new();
+        for _ in 0..64 {
+            calls.push(run_query(&busy).await);
+        }
+        // The only worker is inside the first of them until the other connection's request is there.
+        slow.barrier.wait();
+        let (query, options) = (QueryId::default(), CallOptions::default());
+        let other = idle.start::<CancelQuery>(&query, vec![], options);
+        let other = other.await.unwrap();
+        received(&server, 65).await;
+        slow.barrier.wait();
+        assert!(other.await.is_ok());
+        for call in calls {
+            assert!(call.await.is_ok());
+        }
+    });
+    let started = slow.started.lock().unwrap();
+    let turn = started.iter().position(|&rpc| rpc == CancelQuery::REQUEST);
+    // At most one more turn of the busy connection is in between, and each of its requests takes a whole one.
+    assert!(turn.is_some_and(|turn| turn <= 3), "{started:?}");
+}
+
+/// Waits until the server has read so many requests.
+async fn received(server: &Server, requests: u64) {
+    loop {
+        let connections = server.connections();
+        let read = connections.iter().map(|c| c.stats().requests_received);
+        if read.sum::<u64>() >= requests {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }

@@ -95,6 +95,9 @@ impl Bus {
     async fn bind(&self, threads: &Threads) -> Result<Server> {
         let options = ServerOptions {
             connections_max: CONNECTIONS_MAX,
+            // All of them come from here, as fast as they can.
+            connections_per_peer_max: None,
+            connects_per_peer_second_max: None,
             tls: self.tls.as_deref().map(certificate::server).transpose()?,
             ..ServerOptions::new(ConnectionOptions::bit_server())
         };

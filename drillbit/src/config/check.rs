@@ -190,6 +190,7 @@ impl Check<'_> {
     /// A node that other machines reach knows who comes, or was told not to care.
     fn exposure(&mut self) {
         let config = &self.settings.config;
+        self.passwords_in_clear();
         if config.auth.users.is_some() || config.auth.insecure_no_auth {
             return;
         }
@@ -200,6 +201,17 @@ impl Check<'_> {
         if config.http.enabled {
             self.exposed("http", config.http.bind);
         }
+    }
+
+    fn passwords_in_clear(&mut self) {
+        let (auth, http) = (&self.settings.config.auth, &self.settings.config.http);
+        let message = format!(
+            "is {}, which other machines reach, and there is no TLS: passwords would travel in clear; \
+             put a proxy that speaks TLS in front, or set http.insecure_plain",
+            http.bind
+        );
+        let asked = !http.enabled || auth.users.is_none() || http.insecure_plain;
+        self.require(asked || http.bind.is_loopback(), "http", "bind", &message);
     }
 
     fn exposed(&mut self, section: &'static str, bind: IpAddr) {

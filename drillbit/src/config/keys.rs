@@ -125,8 +125,12 @@ sections! {
         frame_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
         /// Connections at a time; one more is closed at once.
         connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
-        /// Connections at a time from one address. Unset: only `connections_max` holds.
+        /// Connections at a time from one address; one more is closed at once. As many as
+        /// `connections_max` where all clients come through one proxy. Unset: 1,000.
         connections_per_peer_max: Option<NonZeroUsize> = None,
+        /// Connections of one address that are served a second; after a second's worth at once,
+        /// those that come faster wait for their turn.
+        connects_per_peer_second_max: NonZeroU32 = positive!(NonZeroU32, 500),
         /// Connections that the system may hold before they are accepted.
         backlog: u32 = 1024,
         /// Requests of one connection that may wait for their answer; one more fails at once.
@@ -198,8 +202,11 @@ sections! {
         /// Whether there is one.
         enabled: bool = false,
         /// Address to listen on. Off the loopback interface, readers must authenticate (see the section
-        /// auth), and their passwords travel in clear: there is no TLS here.
+        /// auth), and as there is no TLS here, `insecure_plain` must be set.
         bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
+        /// Lets other machines authenticate although their passwords travel in clear. Without it, put a
+        /// proxy that speaks TLS in front.
+        insecure_plain: bool = false,
         /// Port; 0 takes a free one.
         port: u16 = 8047,
         /// Connections at a time; one more is closed at once.
@@ -207,6 +214,8 @@ sections! {
         /// How long the head of a request may take, in milliseconds; also how long a connection may
         /// be idle.
         header_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
+        /// How long a reader may take nothing of its answer, in milliseconds.
+        write_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
         /// Largest body of a request, in KiB.
         body_kib_max: NonZeroUsize = positive!(NonZeroUsize, 64),
     }

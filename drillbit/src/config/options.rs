@@ -1,6 +1,6 @@
 //! The configuration as the options of what the program is made of.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use rpc_bus::{
     Beats, ConnectionOptions, ServerOptions,
@@ -94,18 +94,24 @@ impl Config {
             addr: SocketAddr::new(http.bind, http.port),
             connections_max: http.connections_max,
             header_timeout: Duration::from_millis(http.header_timeout_ms.get()),
+            write_timeout: Duration::from_millis(http.write_timeout_ms.get()),
             body_bytes_max: http.body_kib_max.get().saturating_mul(KIB),
         }
     }
 
     fn user_server(&self) -> UserServerOptions {
         let user = &self.user;
+        let defaults = ServerOptions::new(self.user_connection());
         UserServerOptions {
             connections: ServerOptions {
                 connections_max: user.connections_max.get(),
-                connections_per_peer_max: user.connections_per_peer_max.map(Into::into),
+                connections_per_peer_max: user
+                    .connections_per_peer_max
+                    .map(NonZeroUsize::get)
+                    .or(defaults.connections_per_peer_max),
+                connects_per_peer_second_max: Some(user.connects_per_peer_second_max),
                 backlog: user.backlog,
-                ..ServerOptions::new(self.user_connection())
+                ..defaults
             },
             advertised_host: self.node.advertised_host.clone(),
             unacked_batches_max: user.unacked_batches_max.get(),

@@ -89,8 +89,8 @@ fn an_unknown_key_is_told_with_its_line_and_the_nearest_one() {
     );
     assert!(refused("[node]\nmemory = 64\n").ends_with("did you mean memory_mib?"));
     assert!(refused("[http]\nqqq = 1").ends_with(
-        "unknown key http.qqq; there are enabled, bind, port, connections_max, header_timeout_ms, \
-         body_kib_max"
+        "unknown key http.qqq; there are enabled, bind, insecure_plain, port, connections_max, \
+         header_timeout_ms, write_timeout_ms, body_kib_max"
     ));
 }
 
@@ -218,6 +218,10 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             "[http]\nenabled = true\nbind = \"::\"\n",
             ":3: http.bind is ::",
         ),
+        (
+            "[auth]\nusers = \"users\"\n[http]\nenabled = true\nbind = \"::\"\n",
+            ":5: http.bind is ::, which other machines reach, and there is no TLS",
+        ),
     ] {
         let told = refused(text);
         assert!(told.contains(expected), "{text:?}: {told}");
@@ -234,6 +238,15 @@ fn three_beats_are_enough() {
 #[test]
 fn other_machines_may_come_in_when_that_is_asked_for_by_name() {
     let text = "[node]\nbind = \"0.0.0.0\"\n[auth]\ninsecure_no_auth = true\n";
+    assert!(file(text).is_ok());
+    let text = "\
+[auth]
+users = \"users\"
+[http]
+enabled = true
+bind = \"::\"
+insecure_plain = true
+";
     assert!(file(text).is_ok());
     assert!(
         file("[http]\nbind = \"::\"\n").is_ok(),

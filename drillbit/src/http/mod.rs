@@ -1,8 +1,10 @@
 //! The node over HTTP: `/healthz` and `/metrics`, for people's monitors.
 //!
 //! Routes are axum's; the connections are served here, because their limits are not axum's business:
-//! how many there are, how long a head may take, how large a body may be.
+//! how many there are, how long a head may take, how long a peer may read nothing, how large a
+//! body may be.
 
+mod impatient;
 mod login;
 mod routes;
 
@@ -29,6 +31,7 @@ use rpc_bus::{
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::metrics::Watched;
+use impatient::Impatient;
 
 /// How long to wait before accepting again, when the system refused.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +47,8 @@ pub struct HttpOptions {
     pub connections_max: NonZeroUsize,
     /// How long the head of a request may take; also how long a connection may be idle. Default 10 s.
     pub header_timeout: Duration,
+    /// How long a peer may take nothing of its answer before its connection is closed. Default 10 s.
+    pub write_timeout: Duration,
     /// Largest body of a request, in bytes. Default 64 KiB.
     pub body_bytes_max: usize,
 }
@@ -56,6 +61,7 @@ impl HttpOptions {
             addr,
             connections_max: const { NonZeroUsize::new(64).expect("invariant: not zero") },
             header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
             body_bytes_max: 64 << 10,
         }
     }
@@ -87,6 +93,7 @@ impl HttpServer {
         let server = Serving {
             routes: routes::routes(watched, authenticator, options.body_bytes_max),
             header_timeout: options.header_timeout,
+            write_timeout: options.write_timeout,
             bus: bus.clone(),
             ledger: ledger.clone(),
             connections: Tasks::default(),
@@ -111,6 +118,7 @@ impl HttpServer {
 struct Serving {
     routes: Router,
     header_timeout: Duration,
+    write_timeout: Duration,
     bus: BusRuntime,
     ledger: Ledger,
     connections: Tasks,
@@ -145,6 +153,7 @@ impl Serving {
 
     fn serve(&self, socket: TcpStream, peer: IpAddr) -> impl Future<Output = ()> + use<> {
         let service = TowerToHyperService::new(self.routes.clone().layer(Extension(Peer(peer))));
+        let socket = Impatient::new(socket, self.write_timeout);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)

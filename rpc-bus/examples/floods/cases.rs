@@ -2,93 +2,81 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rpc_bus::BusRuntime;
 use tokio::runtime::Runtime;
 
-use crate::{Outcome, Process, good, good::Times, memory_mib, threads};
-
-/// How long the good client's rate is measured without a flood.
-const QUIET: Duration = Duration::from_secs(3);
+use crate::{
+    Outcome, good,
+    process::{Process, cpu_seconds, memory_mib},
+    rounds::Arena,
+    threads,
+};
 
 struct Case {
     name: &'static str,
-    count: &'static str,
-    run: fn(&mut Scene, &'static str, &'static str) -> Outcome<()>,
+    count: u32,
+    run: fn(&mut Scene, &'static str, u32) -> Outcome<()>,
 }
 
 const CASES: [Case; 6] = [
     Case {
         name: "announce",
-        count: "1000",
+        count: 1000,
         run: announce,
     },
     Case {
         name: "slow-loris",
-        count: "5000",
+        count: 5000,
         run: slow_loris,
     },
     Case {
         name: "pings",
-        count: "1000000",
+        count: 1_000_000,
         run: flood,
     },
     Case {
         name: "cancels",
-        count: "1000000",
+        count: 1_000_000,
         run: flood,
     },
     Case {
         name: "handshakes",
-        count: "1000000",
+        count: 1_000_000,
         run: flood,
     },
     Case {
         name: "never-read",
-        count: "64",
-        run: flood,
+        count: 64,
+        run: never_read,
     },
 ];
 
-/// A server of its own for each case, and the good client's threads.
+/// A server of its own for each case, its peers, and the good client's threads.
 struct Scene {
     app: Runtime,
     bus: BusRuntime,
     server: Process,
     addr: SocketAddr,
+    peers: Process,
 }
 
 impl Scene {
-    fn start() -> Outcome<Self> {
+    fn start(name: &str) -> Outcome<Self> {
         let (app, bus) = threads()?;
         let (server, addr) = Process::server()?;
+        let peers = Process::start(&["flood", name, &addr.to_string()])?;
         Ok(Self {
             app,
             bus,
             server,
             addr,
+            peers,
         })
-    }
-
-    /// Peers that are in place, and a flag that is set when they are done.
-    fn peers(&self, name: &str, count: &str) -> Outcome<(Arc<AtomicBool>, impl Sized)> {
-        let mut peers = Process::start(&["flood", name, &self.addr.to_string(), count])?;
-        expect(&peers.line()?, "ready")?;
-        let done = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&done);
-        let waiting = thread::spawn(move || {
-            // Silence is an end as well.
-            let _ = peers.line();
-            flag.store(true, Ordering::Relaxed);
-        });
-        Ok((done, waiting))
     }
 
     fn memory_mib(&self, which: &str) -> Outcome<f64> {
@@ -96,80 +84,84 @@ impl Scene {
     }
 }
 
-fn expect(found: &str, expected: &str) -> Outcome<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("expected {expected:?}, found {found:?}").into())
-}
-
 /// Runs the cases named, or all.
 pub(crate) fn run(names: &[&str]) -> Outcome<()> {
+    let unknown = |name: &&&str| CASES.iter().all(|case| case.name != **name);
+    if let Some(name) = names.iter().find(unknown) {
+        let known = CASES.map(|case| case.name).join(", ");
+        return Err(format!("no case {name:?}; there are {known}").into());
+    }
     for case in CASES {
         if names.is_empty() || names.contains(&case.name) {
-            (case.run)(&mut Scene::start()?, case.name, case.count)?;
+            eprintln!("{}: starting", case.name);
+            (case.run)(&mut Scene::start(case.name)?, case.name, case.count)?;
         }
     }
     Ok(())
 }
 
-fn announce(scene: &mut Scene, name: &'static str, count: &'static str) -> Outcome<()> {
+fn announce(scene: &mut Scene, name: &'static str, count: u32) -> Outcome<()> {
     let _good = scene
         .app
         .block_on(good::connected(&scene.bus, scene.addr))?;
     let before = scene.memory_mib("VmRSS")?;
-    let (_done, _peers) = scene.peers(name, count)?;
+    let held = scene.peers.order(&format!("open {count}"))?;
     let grown = scene.memory_mib("VmHWM")? - before;
-    println!("{name} x {count}: resident memory + {grown:.1} MiB at its peak");
+    println!("{name}: {held} peers, resident memory + {grown:.1} MiB at its peak");
     Ok(())
 }
 
-fn slow_loris(scene: &mut Scene, name: &'static str, count: &'static str) -> Outcome<()> {
+fn slow_loris(scene: &mut Scene, name: &'static str, count: u32) -> Outcome<()> {
     let before = scene.memory_mib("VmRSS")?;
-    let (done, _peers) = scene.peers(name, count)?;
-    let started = Instant::now();
-    let goes_on = || !done.load(Ordering::Relaxed);
-    let good = good::connections(&scene.bus, scene.addr, goes_on);
-    let times = scene.app.block_on(good)?;
-    let (all_closed, grown) = (started.elapsed(), scene.memory_mib("VmHWM")? - before);
+    let held = scene.peers.order(&format!("open {count}"))?;
+    eprintln!("{name}: {held} connections are there");
+    let (started, done) = (Instant::now(), AtomicBool::new(false));
+    let (peers, app, bus, addr) = (&mut scene.peers, &scene.app, &scene.bus, scene.addr);
+    let (times, closed) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let closed = peers.order("wait");
+            done.store(true, Ordering::Relaxed);
+            closed
+        });
+        let times = good::connections(bus, addr, || !done.load(Ordering::Relaxed));
+        (app.block_on(times), waiting.join())
+    });
+    let (times, took) = (times?, started.elapsed().as_secs_f64());
+    let closed = closed.map_err(|_| "the waiting thread panicked")??;
+    let grown = scene.memory_mib("VmHWM")? - before;
     println!(
-        "{name} x {count}: all closed {:.1} s later, resident memory + {grown:.1} MiB at its peak",
-        all_closed.as_secs_f64()
+        "{name}: {closed} of {held} closed by the server within {took:.1} s, resident memory + {grown:.1} MiB at its peak"
     );
-    show("  connect, handshake and call of a good client", &times);
+    println!("  connect, handshake and call of a good client: {times}");
     Ok(())
 }
 
-fn flood(scene: &mut Scene, name: &'static str, count: &'static str) -> Outcome<()> {
+fn flood(scene: &mut Scene, name: &'static str, count: u32) -> Outcome<()> {
     let good = scene
         .app
         .block_on(good::connected(&scene.bus, scene.addr))?;
     let before = scene.memory_mib("VmRSS")?;
-    let quiet = Instant::now();
-    let without = scene
-        .app
-        .block_on(good::calls(&good, || quiet.elapsed() < QUIET))?;
-    let (done, _peers) = scene.peers(name, count)?;
-    let with = good::calls(&good, || !done.load(Ordering::Relaxed));
-    let with = scene.app.block_on(with)?;
+    let server = scene.server.id();
+    let mut arena = Arena {
+        app: &scene.app,
+        good: &good,
+        server,
+        peers: &mut scene.peers,
+    };
+    arena.run(name, count)?;
     let grown = scene.memory_mib("VmHWM")? - before;
-    let (kept, took) = (with.rate() / without.rate(), with.over());
-    println!(
-        "{name} x {count}: took {:.1} s, resident memory + {grown:.1} MiB at its peak, {:.0} % of the good client's rate kept",
-        took.as_secs_f64(),
-        kept * 100.0
-    );
-    show("  without", &without);
-    show("  with", &with);
+    println!("  resident memory + {grown:.1} MiB at its peak");
     Ok(())
 }
 
-fn show(what: &str, times: &Times) {
+fn never_read(scene: &mut Scene, name: &'static str, count: u32) -> Outcome<()> {
+    let (server, before) = (scene.server.id(), scene.memory_mib("VmRSS")?);
+    let (started, cpu) = (Instant::now(), cpu_seconds(server)?);
+    let closed = scene.peers.order(&format!("flood {count} 0 0"))?;
+    let (took, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(server)? - cpu);
+    let grown = scene.memory_mib("VmHWM")? - before;
     println!(
-        "{what}: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-        times.rate(),
-        times.ms(50),
-        times.ms(99),
-        times.ms(100)
+        "{name}: {closed} peers closed within {took:.1} s, resident memory + {grown:.1} MiB at its peak, {cpu:.1} s of CPU"
     );
+    Ok(())
 }

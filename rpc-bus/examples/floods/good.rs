@@ -1,6 +1,7 @@
 //! The good client: how fast it is served.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,6 +28,7 @@ impl Handler for Nothing {
 }
 
 /// How long each of some calls took.
+#[derive(Default)]
 pub(crate) struct Times {
     sorted: Vec<Duration>,
     over: Duration,
@@ -44,12 +46,28 @@ impl Times {
         self.over
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.sorted.extend(&other.sorted);
+        self.sorted.sort_unstable();
+        self.over += other.over;
+    }
+
     /// `percent` of the calls took at most this, in ms; 100 is the longest.
-    pub(crate) fn ms(&self, percent: usize) -> f64 {
+    fn ms(&self, percent: usize) -> f64 {
         let rank = (self.sorted.len() * percent).div_ceil(100).max(1) - 1;
         self.sorted
             .get(rank)
             .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rate, [p50, p99, max]) = (self.rate(), [50, 99, 100].map(|rank| self.ms(rank)));
+        write!(
+            f,
+            "{rate:.0}/s, p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
+        )
     }
 }
 

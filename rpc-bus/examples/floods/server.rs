@@ -57,7 +57,11 @@ pub(crate) fn run() -> Outcome<()> {
         frame_bytes_max: FRAME_BYTES_MAX,
         ..ConnectionOptions::user_server()
     };
-    let options = ServerOptions::new(connection);
+    let options = ServerOptions {
+        // Thousands of slow connections are let in, to see what they do.
+        connections_per_peer_max: None,
+        ..ServerOptions::new(connection)
+    };
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let limits = Limits {
         bytes: Some(BYTES_MAX),

@@ -1,5 +1,7 @@
 //! Every limit of a connection, tripped.
 
+use std::time::Duration;
+
 use protos::{error::ErrorType, rpc::RpcMode};
 
 use super::pair::{Pair, REQUEST, outcome};
@@ -59,6 +61,23 @@ fn frames_after_the_handshake_have_a_limit_of_their_own() {
     );
     pair.server.receive(&frame(100_000), pair.now);
     assert_eq!(too_long(&pair.server), Some(100_000));
+}
+
+#[test]
+fn pings_beyond_any_measure_wait_to_be_read() {
+    let mut pair = server(|_| {});
+    let pings = [12, 10, 6, 8, 3, 16, 0, 24, 0, 18, 2, 8, 1].repeat(1000);
+    while !pair.server.connection.reading_is_paused() {
+        pair.server.receive(&pings, pair.now);
+        pair.server.send(pair.now);
+        let received = pair.server.connection.stats().pings_received;
+        assert!(received <= 102_000, "{received}");
+    }
+    let due = pair.server.connection.poll_timeout().unwrap();
+    assert!(due <= pair.now + Duration::from_millis(10));
+    pair.server.timeout(due);
+    assert!(!pair.server.connection.reading_is_paused());
+    assert_eq!(pair.server.reason(), None);
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod metrics;
 mod one_way;
 mod pair;
 mod simulation;
+mod wakes;
 
 pub(crate) use link::link_with_requests;
