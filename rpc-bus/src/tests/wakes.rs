@@ -73,7 +73,7 @@ struct Scene<'a> {
     asleep: Option<u64>,
 }
 
-impl<'a> Scene<'a> {
+impl Scene<'_> {
     fn play(&mut self, step: Step) {
         match step {
             Step::Drive => self.drive(),
