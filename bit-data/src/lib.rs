@@ -2,9 +2,15 @@
 
 mod connect;
 mod dispatch;
+mod drill;
 mod handshake;
 mod server;
 
 pub use connect::{DataClient, DataTarget, connect};
 pub use dispatch::{NoStreams, StreamHost, StreamSink};
+pub use drill::{
+    BatchStream, Credit, DataTunnel, FragmentEvents, Fragments, FragmentsOptions, Input, NoEvents,
+    Order, ReceiveError, Receivers, RegisterError, RuntimeFilter, TunnelError, TunnelOptions,
+    TunnelStats,
+};
 pub use server::{DataServer, DataServerOptions};
