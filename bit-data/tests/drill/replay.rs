@@ -10,11 +10,12 @@ use bit_data::{
     BatchStream, Credit, DataClient, DataTarget, DataTunnel, Input, Order, TunnelOptions,
 };
 use bytes::Bytes;
-use futures::{StreamExt, future::join_all};
+use futures::{FutureExt, StreamExt, future::join_all};
 use prost::Message;
 use protos::{
     data::FragmentRecordBatch,
     id::{FragmentId, MajorFragmentId, MinorFragmentId, QueryId},
+    rpc::RpcMode,
 };
 use record_batch::EncodedBatch;
 use rpc_bus::{RetryOptions, RetryPolicy};
@@ -230,13 +231,8 @@ async fn our_server_answers_every_recorded_sender_with_the_recorded_bytes() {
 /// Sends what the recorded client sent; every answer must be the recorded one.
 async fn play_client(node: &Node, name: &str, frames: &[Recorded]) {
     let mut peer = Peer::connect(node.address()).await;
-    let mut asked = 0;
-    for frame in frames.iter().filter(|frame| frame.from_client) {
-        if let Some(kept) = &frame.kept {
-            peer.send_bytes(&kept.frame).await;
-            asked += 1;
-        }
-    }
+    let asked = frames.iter().filter(|frame| frame.from_client);
+    let asked: Vec<_> = asked.filter_map(|frame| frame.kept.as_ref()).collect();
     let expected = |found: &Frame| {
         let is_it = |frame: &&Recorded| {
             !frame.from_client && frame.id == found.id && frame.rpc_type == found.rpc_type
@@ -247,15 +243,17 @@ async fn play_client(node: &Node, name: &str, frames: &[Recorded]) {
             .and_then(|frame| frame.kept.as_ref());
         frame.unwrap_or_else(|| panic!("{name}: {found:?} was not recorded"))
     };
-    let mut first = true;
-    for _ in 0..asked {
+    // Nobody may send PING before the handshake is answered.
+    let (hello, requests) = asked.split_first().unwrap();
+    peer.send_bytes(&hello.frame).await;
+    let found = peer.frame().await;
+    assert_eq!(wire(&found), expected(&found).frame, "{name}");
+    for request in requests {
+        peer.send_bytes(&request.frame).await;
+    }
+    for _ in requests {
         let found = peer.frame().await;
         assert_eq!(wire(&found), expected(&found).frame, "{name}: {found:?}");
-        assert_eq!(
-            std::mem::take(&mut first),
-            found.id == 1,
-            "the handshake is answered first"
-        );
     }
 }
 
@@ -270,62 +268,94 @@ async fn our_tunnel_says_to_every_recorded_server_what_drill_has_said() {
         target.options.capabilities = None;
         let policy = RetryPolicy::try_new(RetryOptions::default()).unwrap();
         let client = DataClient::try_new(target, runtime(), policy).unwrap();
-        let server = play_server(&listener, &name, &frames);
-        let (tunnels, server) = tokio::join!(send_all(&client, &frames), server);
-        drop((tunnels, client, server));
+        let accepted = async { Peer::over(listener.accept().await.unwrap().0) };
+        let (connected, server) = tokio::join!(
+            client.connection(),
+            accepted.then(|server| shake_hands(server, &frames[..2]))
+        );
+        connected.unwrap();
+        talk(&client, server, &frames[2..], &name).await;
+        drop(client);
         settled(&ledger).await;
     }
 }
 
-/// Sends what the recorded client has sent, each sender over a tunnel of its own.
-async fn send_all(client: &DataClient, frames: &[Recorded]) -> usize {
-    let mut tunnels = BTreeMap::new();
-    for frame in frames
-        .iter()
-        .filter(|frame| frame.from_client && frame.mode == "REQUEST")
-    {
-        if frame.rpc_type != 3 {
+async fn shake_hands(mut server: Peer, frames: &[Recorded]) -> Peer {
+    let [hello, welcome] = frames else {
+        panic!("a handshake has two frames")
+    };
+    assert_eq!(
+        wire(&server.frame().await),
+        hello.kept.as_ref().unwrap().frame
+    );
+    server
+        .send_bytes(&welcome.kept.as_ref().unwrap().frame)
+        .await;
+    server
+}
+
+/// Each batch of the recorded client is sent by ours, each sender over a tunnel of its own; each must be on the wire as
+/// it was recorded, but for its number: threads of Drill take numbers in one order and write in another. The recorded
+/// server answers when it did.
+async fn talk(client: &DataClient, mut server: Peer, frames: &[Recorded], name: &str) {
+    let (mut tunnels, mut ids) = (BTreeMap::new(), BTreeMap::new());
+    let is_beat = |frame: &&Recorded| frame.mode == "PING" || frame.mode == "PONG";
+    for frame in frames.iter().filter(|frame| !is_beat(frame)) {
+        if !frame.from_client {
+            let pbody = &frame.kept.as_ref().unwrap().pbody;
+            let id = ids[&frame.id];
+            server
+                .send(RpcMode::Response, id, frame.rpc_type, pbody, &[])
+                .await;
             continue;
         }
         // In place of a batch that was not kept goes one without rows.
         let (batch, body) = match frame.batch() {
             Some((batch, kept)) => (batch, kept.raw.clone()),
-            None => (placeholder(), Bytes::new()),
+            None => (placeholder(frame.id), Bytes::new()),
         };
         let (sender, major) = ends(&batch);
         let tunnel = tunnels.entry((sender, major)).or_insert_with(|| {
-            DataTunnel::new(
-                client.clone(),
-                runtime(),
-                sender,
-                major,
-                TunnelOptions::default(),
-            )
+            let options = TunnelOptions::default();
+            DataTunnel::new(client.clone(), runtime(), sender, major, options)
         });
-        let to: Vec<_> = batch
-            .receiving_minor_fragment_id
-            .iter()
-            .map(|&minor| MinorFragmentId(minor))
-            .collect();
-        let encoded = EncodedBatch {
-            def: batch.def.unwrap(),
-            dbody: if body.is_empty() { vec![] } else { vec![body] },
-        };
-        match batch.is_last_batch {
-            Some(true) => tunnel.send_last_encoded(encoded, &to).await.unwrap(),
-            _ => tunnel.send_encoded(encoded, &to).await.unwrap(),
+        send(tunnel, batch, body).await;
+        let found = server.frame().await;
+        ids.insert(frame.id, found.id);
+        if let Some(kept) = &frame.kept {
+            let numbered = Frame {
+                id: frame.id,
+                ..found
+            };
+            assert_eq!(wire(&numbered), kept.frame, "{name}: {numbered:?}");
         }
     }
-    tunnels.len()
+    for tunnel in tunnels.values_mut() {
+        tunnel.flush().await.unwrap();
+    }
 }
 
-fn placeholder() -> FragmentRecordBatch {
+async fn send(tunnel: &mut DataTunnel, batch: FragmentRecordBatch, body: Bytes) {
+    let to = batch.receiving_minor_fragment_id.iter().copied();
+    let to: Vec<_> = to.map(MinorFragmentId).collect();
+    let encoded = EncodedBatch {
+        def: batch.def.unwrap(),
+        dbody: if body.is_empty() { vec![] } else { vec![body] },
+    };
+    match batch.is_last_batch {
+        Some(true) => tunnel.send_last_encoded(encoded, &to).await.unwrap(),
+        _ => tunnel.send_encoded(encoded, &to).await.unwrap(),
+    }
+}
+
+/// From a sender of its own, so that it has a window of its own.
+fn placeholder(sender: i32) -> FragmentRecordBatch {
     FragmentRecordBatch {
         query_id: Some(QueryId::default().into()),
         receiving_major_fragment_id: Some(0),
         receiving_minor_fragment_id: vec![0],
         sending_major_fragment_id: Some(0),
-        sending_minor_fragment_id: Some(0),
+        sending_minor_fragment_id: Some(sender),
         def: Some(protos::shared::RecordBatchDef::default()),
         is_last_batch: Some(false),
         stream: None,
@@ -343,30 +373,6 @@ fn ends(batch: &FragmentRecordBatch) -> (FragmentId, MajorFragmentId) {
         FragmentId::new(query, major, minor),
         MajorFragmentId(receiving),
     )
-}
-
-/// Answers as the recorded server did, when it did; what it hears must be what was recorded.
-async fn play_server(listener: &TcpListener, name: &str, frames: &[Recorded]) -> Peer {
-    let mut peer = Peer::over(listener.accept().await.unwrap().0);
-    let is_beat = |frame: &&Recorded| frame.mode == "PING" || frame.mode == "PONG";
-    for frame in frames.iter().filter(|frame| !is_beat(frame)) {
-        match (&frame.kept, frame.from_client) {
-            (Some(kept), false) => peer.send_bytes(&kept.frame).await,
-            (None, false) => panic!("{name}: an answer was not kept"),
-            (kept, true) => {
-                let found = peer.frame().await;
-                assert_eq!(
-                    (found.id, found.rpc_type),
-                    (frame.id, frame.rpc_type),
-                    "{name}"
-                );
-                if let Some(kept) = kept {
-                    assert_eq!(wire(&found), kept.frame, "{name}: {found:?}");
-                }
-            }
-        }
-    }
-    peer
 }
 
 /// golden/raw: a version and a channel that Drill does not take are closed without a word, others are let in.

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use bit_data::{DataClient, DataTarget, DataTunnel, RuntimeFilter, TunnelError, TunnelOptions};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -341,18 +342,13 @@ async fn a_runtime_filter_passes_a_full_window() {
 }
 
 #[tokio::test]
-async fn a_type_without_vectors_is_named_before_anything_is_sent() {
-    use arrow::{
-        array::{ArrayRef, RecordBatch, new_empty_array},
-        datatypes::{DataType, UnionFields, UnionMode},
-    };
+async fn a_value_without_a_place_in_drills_vectors_is_named_before_anything_is_sent() {
     let nobody = client(SocketAddr::from(([127, 0, 0, 1], 1)), &ledger());
-    let odd = DataType::Union(UnionFields::empty(), UnionMode::Dense);
-    let odd: ArrayRef = new_empty_array(&odd);
-    let batch = RecordBatch::try_from_iter([("odd", Arc::clone(&odd))]).unwrap();
-    let error = tunnel(nobody)
-        .send(&batch, &minors(&[0]))
-        .await
-        .unwrap_err();
+    let large: ArrayRef = Arc::new(UInt64Array::from(vec![0, u64::MAX]));
+    let batch = RecordBatch::try_from_iter([("large", large)]).unwrap();
+    let sent = tunnel(nobody).send(&batch, &minors(&[0])).await;
+    let error = sent.unwrap_err();
     assert!(matches!(error, TunnelError::Encode { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("large") && text.contains("row 1"), "{text}");
 }
