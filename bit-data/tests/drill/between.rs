@@ -11,14 +11,18 @@ use arrow::{
     datatypes::SchemaRef,
 };
 use bit_data::{
-    BatchStream, Credit, DataClient, DataTarget, DataTunnel, Input, Order, ReceiveError,
-    TunnelError, TunnelOptions,
+    BatchStream, Credit, DataClient, DataServerOptions, DataTarget, DataTunnel, Input, NoStreams,
+    Order, ReceiveError, TunnelError, TunnelOptions,
 };
 use futures::StreamExt;
-use protos::id::MajorFragmentId;
-use rpc_bus::{RetryOptions, RetryPolicy, ledger::Limits};
+use protos::{calls::data, id::MajorFragmentId};
+use rpc_bus::{
+    CallOptions, ConnectError, RetryOptions, RetryPolicy,
+    auth::{AuthOptions, Authenticator, Credentials, Login, Users},
+    ledger::Limits,
+};
 
-use crate::support::{Node, RECEIVING, input, minors, numbers, receiver, runtime, sender};
+use crate::support::{Node, RECEIVING, input, minors, numbers, receiver, request, runtime, sender};
 
 fn client(node: &Node) -> DataClient {
     let target = DataTarget::new(node.address(), node.ledger.clone());
@@ -36,7 +40,7 @@ fn scalars(seed: i32, rows: i32) -> RecordBatch {
     let values = || (0..rows).map(move |row| (row % 5 != 3).then_some(seed * 1000 + row));
     let text = |value: i32| format!("row {value}");
     let columns: [(&str, ArrayRef); 11] = [
-        ("int", Arc::new(Int32Array::from_iter(values()))),
+        ("int", Arc::new(values().collect::<Int32Array>())),
         (
             "bigint",
             Arc::new(
@@ -91,7 +95,7 @@ fn scalars(seed: i32, rows: i32) -> RecordBatch {
         ),
         (
             "time",
-            Arc::new(Time32MillisecondArray::from_iter(values())),
+            Arc::new(values().collect::<Time32MillisecondArray>()),
         ),
         (
             "timestamp",
@@ -269,6 +273,43 @@ async fn a_budget_that_is_spent_fails_both_sides_and_names_itself() {
     assert!(error.to_string().contains("a small budget"), "{error}");
     assert!(budget.is_zero());
     drop((stream, tunnels, client));
+    node.stop().await;
+}
+
+/// `alice` with the password `wonder`, by SCRAM and PLAIN.
+const ALICE: &str = "alice:SCRAM-SHA-256$4096:AAECAwQFBgcICQoLDA0ODw==\
+    $CaLYHywcJJwGkxn3DQdeS8kbSBx2ohTghe9FMhLvNfY=:XNzVXxVNZtfGAF9/RGkkhwfZgP2xupySxCQaLqOHPe4=";
+
+#[tokio::test]
+async fn a_server_with_users_lets_in_those_who_prove_who_they_are() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, ALICE).unwrap();
+    let users = Arc::new(Users::from_file(file.path()).unwrap());
+    let authenticator = Authenticator::new(users, AuthOptions::default(), runtime()).unwrap();
+    let node = Node::with(DataServerOptions {
+        authenticator: Some(Arc::new(authenticator)),
+        ..DataServerOptions::default()
+    })
+    .await;
+    let login = |password: &str| {
+        let (user, password) = ("alice".to_owned(), password.to_owned().into());
+        Login::new(Credentials { user, password })
+    };
+    let connect = async |login: Option<Login>| {
+        let mut target = DataTarget::new(node.address(), node.ledger.clone());
+        target.login = login;
+        bit_data::connect(target, &runtime(), Arc::new(NoStreams)).await
+    };
+    assert!(matches!(connect(None).await, Err(ConnectError::NoLogin)));
+    let wrong = connect(Some(login("wander"))).await;
+    assert!(matches!(wrong, Err(ConnectError::Login(_))), "{wrong:?}");
+    let connection = connect(Some(login("wonder"))).await.unwrap();
+    let (request, body) = request(0, &[], 1);
+    let answer =
+        connection.call::<data::RecordBatch>(&request, vec![body.into()], CallOptions::default());
+    let answer = answer.await.unwrap().message;
+    assert_eq!(answer.allowed_credit(), -1, "for nobody, but heard");
+    drop(connection);
     node.stop().await;
 }
 
