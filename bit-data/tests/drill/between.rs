@@ -291,6 +291,8 @@ async fn a_server_with_users_lets_in_those_who_prove_who_they_are() {
         ..DataServerOptions::default()
     })
     .await;
+    // Connections live no longer than their runtime.
+    let bus = runtime();
     let login = |password: &str| {
         let (user, password) = ("alice".to_owned(), password.to_owned().into());
         Login::new(Credentials { user, password })
@@ -298,7 +300,7 @@ async fn a_server_with_users_lets_in_those_who_prove_who_they_are() {
     let connect = async |login: Option<Login>| {
         let mut target = DataTarget::new(node.address(), node.ledger.clone());
         target.login = login;
-        bit_data::connect(target, &runtime(), Arc::new(NoStreams)).await
+        bit_data::connect(target, &bus, Arc::new(NoStreams)).await
     };
     assert!(matches!(connect(None).await, Err(ConnectError::NoLogin)));
     let wrong = connect(Some(login("wander"))).await;
@@ -309,7 +311,7 @@ async fn a_server_with_users_lets_in_those_who_prove_who_they_are() {
         connection.call::<data::RecordBatch>(&request, vec![body.into()], CallOptions::default());
     let answer = answer.await.unwrap().message;
     assert_eq!(answer.allowed_credit(), -1, "for nobody, but heard");
-    drop(connection);
+    drop((connection, bus));
     node.stop().await;
 }
 

@@ -346,7 +346,8 @@ async fn drills_window_follows_our_answers_and_it_hears_our_refusals() {
         let mut stream = scene.receive(major, Credit::of_batches(credit));
         scene.command(&format!("flood {major} {} {BATCHES}", scene.port()));
         scene.line_after(&format!("sent {major} {}", unread - 1));
-        let more = scene.command("refuse 99");
+        // A command takes its time; a sender that went on would be seen.
+        let more = scene.command(&format!("refuse 9{major}"));
         let one_more = format!("sent {major} {unread}");
         assert!(!more.contains(&one_more), "{more:?}");
         let mut numbers = Vec::new();
