@@ -35,92 +35,35 @@ fn tunnel(client: &DataClient, minor: i32) -> DataTunnel {
     DataTunnel::new(client.clone(), runtime(), sender(minor), major, options)
 }
 
-/// Every scalar type that Drill keeps as it is, with nulls.
+/// Scalar types of Drill that the Arrow types alone ask for, with nulls.
 fn scalars(seed: i32, rows: i32) -> RecordBatch {
     let values = || (0..rows).map(move |row| (row % 5 != 3).then_some(seed * 1000 + row));
-    let text = |value: i32| format!("row {value}");
-    let columns: [(&str, ArrayRef); 11] = [
-        ("int", Arc::new(values().collect::<Int32Array>())),
-        (
-            "bigint",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| i64::from(v) << 20))
-                    .collect::<Int64Array>(),
-            ),
-        ),
-        (
-            "float4",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| f32::from(i16::try_from(v % 30_000).unwrap()) / 2.0))
-                    .collect::<Float32Array>(),
-            ),
-        ),
-        (
-            "float8",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| f64::from(v) / 4.0))
-                    .collect::<Float64Array>(),
-            ),
-        ),
-        (
-            "bit",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| v % 2 == 0))
-                    .collect::<BooleanArray>(),
-            ),
-        ),
-        (
-            "varchar",
-            Arc::new(values().map(|v| v.map(text)).collect::<StringArray>()),
-        ),
-        (
-            "varbinary",
-            Arc::new(
-                values()
-                    .map(|v| v.map(i32::to_be_bytes))
-                    .collect::<BinaryArray>(),
-            ),
-        ),
-        (
-            "date",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| i64::from(v) * 86_400_000))
-                    .collect::<Date64Array>(),
-            ),
-        ),
-        (
-            "time",
-            Arc::new(values().collect::<Time32MillisecondArray>()),
-        ),
-        (
-            "timestamp",
-            Arc::new(
-                values()
-                    .map(|v| v.map(i64::from))
-                    .collect::<TimestampMillisecondArray>(),
-            ),
-        ),
-        (
-            "decimal",
-            Arc::new(
-                values()
-                    .map(|v| v.map(i128::from))
-                    .collect::<Decimal128Array>()
-                    .with_precision_and_scale(20, 3)
-                    .unwrap(),
-            ),
-        ),
-    ];
-    RecordBatch::try_from_iter_with_nullable(
-        columns
-            .into_iter()
-            .map(|(name, column)| (name, column, true)),
-    )
+    macro_rules! column {
+        ($name:literal, $array:ty, $value:ident => $made:expr) => {{
+            let values = values().map(|value| value.map(|$value| $made));
+            (
+                $name,
+                Arc::new(values.collect::<$array>()) as ArrayRef,
+                true,
+            )
+        }};
+    }
+    let decimals = values().map(|value| value.map(i128::from));
+    let decimals = decimals.collect::<Decimal128Array>();
+    let decimals = decimals.with_precision_and_scale(20, 3).unwrap();
+    RecordBatch::try_from_iter_with_nullable([
+        column!("int", Int32Array, v => v),
+        column!("bigint", Int64Array, v => i64::from(v) << 20),
+        column!("float4", Float32Array, v => f32::from(i16::try_from(v % 30_000).unwrap()) / 2.0),
+        column!("float8", Float64Array, v => f64::from(v) / 4.0),
+        column!("bit", BooleanArray, v => v % 2 == 0),
+        column!("varchar", StringArray, v => format!("row {v}")),
+        column!("varbinary", BinaryArray, v => v.to_be_bytes()),
+        column!("date", Date64Array, v => i64::from(v) * 86_400_000),
+        column!("time", Time32MillisecondArray, v => v),
+        column!("timestamp", TimestampMillisecondArray, v => i64::from(v)),
+        ("decimal", Arc::new(decimals), true),
+    ])
     .unwrap()
 }
 

@@ -189,13 +189,10 @@ impl ServeArguments {
 }
 
 fn announce(node: &Node) {
-    let mut line = format!("ready user={}", node.user_addr());
-    for (name, addr) in [("data", node.data_addr()), ("http", node.http_addr())] {
-        if let Some(addr) = addr {
-            line += &format!(" {name}={addr}");
-        }
-    }
-    line.push('\n');
+    let more = [("data", node.data_addr()), ("http", node.http_addr())];
+    let more = more.map(|(name, addr)| addr.map(|addr| format!(" {name}={addr}")));
+    let more = more.into_iter().flatten().collect::<Vec<_>>().concat();
+    let line = format!("ready user={}{more}\n", node.user_addr());
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout
         .write_all(line.as_bytes())

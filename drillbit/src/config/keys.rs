@@ -169,8 +169,8 @@ sections! {
         queries_per_connection_max: NonZeroUsize = positive!(NonZeroUsize, 64),
     }
 
-    /// The data plane: batches of other Drillbits. TLS and users are those of the sections tls and auth, which a real
-    /// Drill cannot be asked for here.
+    /// The data plane: batches of other Drillbits. TLS and users are those of the sections tls and auth; a real
+    /// Drill knows neither here, so leave them unset for one.
     data: DataSection {
         /// Whether other Drillbits may send batches.
         enabled: bool = false,

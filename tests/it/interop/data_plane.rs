@@ -1,6 +1,5 @@
-//! The data plane beside Drill's own classes: our tunnel sends to its DataServer, its DataTunnel to our DataServer.
+//! The data plane beside Drill's own classes: our tunnel sends to its `DataServer`, its `DataTunnel` to our server.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,7 @@ use arrow::array::{
     Time32MillisecondArray, TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array,
     UInt64Array,
 };
-use arrow::datatypes::{
-    Field, Int64Type, IntervalDayTime, IntervalMonthDayNano, Schema, SchemaRef,
-};
+use arrow::datatypes::{Field, Int64Type, IntervalDayTime, IntervalMonthDayNano, Schema};
 use bit_data::{
     BatchStream, Credit, DataClient, DataServer, DataServerOptions, DataTarget, DataTunnel,
     Fragments, FragmentsOptions, Input, NoEvents, NoStreams, Order, TunnelError, TunnelOptions,
@@ -123,30 +120,30 @@ impl Scene {
 
 /// A column of each scalar type of Drill that its vectors still have, with nulls and without.
 fn scalars(seed: i32, rows: i32) -> RecordBatch {
-    let columns: Vec<_> = [true, false]
-        .into_iter()
-        .flat_map(|nullable| {
-            let columns = columns(seed, rows, nullable).into_iter();
-            columns.map(move |column| (column, nullable))
-        })
-        .collect();
-    let field = |((name, minor, array), nullable): &((&str, Option<&str>, ArrayRef), bool)| {
-        let name = format!("{name}_{}", if *nullable { "optional" } else { "required" });
-        let metadata = minor.map(|minor| (MINOR_TYPE.to_owned(), minor.to_owned()));
-        Field::new(name, array.data_type().clone(), *nullable)
-            .with_metadata(HashMap::from_iter(metadata))
-    };
-    let schema: SchemaRef = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
-    let arrays = columns.into_iter().map(|((_, _, array), _)| array);
-    RecordBatch::try_new(schema, arrays.collect()).unwrap()
+    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+    for (nullable, mode) in [(true, "optional"), (false, "required")] {
+        for (name, minor, array) in columns(seed, rows, nullable) {
+            let metadata = minor.map(|minor| (MINOR_TYPE.to_owned(), minor.to_owned()));
+            let data_type = array.data_type().clone();
+            let field = Field::new(format!("{name}_{mode}"), data_type, nullable);
+            fields.push(field.with_metadata(metadata.into_iter().collect()));
+            arrays.push(array);
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
 }
 
 /// Name, Drill's type where it is not the one the Arrow type maps to, and values.
-fn columns(
-    seed: i32,
-    rows: i32,
-    nullable: bool,
-) -> Vec<(&'static str, Option<&'static str>, ArrayRef)> {
+type Column = (&'static str, Option<&'static str>, ArrayRef);
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "any value of a type will do"
+)]
+fn columns(seed: i32, rows: i32, nullable: bool) -> Vec<Column> {
     let values = move || {
         (0..rows).map(move |row| {
             let value = seed.wrapping_mul(7919).wrapping_add(row * 31);
@@ -154,101 +151,39 @@ fn columns(
         })
     };
     macro_rules! column {
-        ($array:ty, $value:ident => $made:expr) => {
-            Arc::new(
-                values()
-                    .map(|value| value.map(|$value| $made))
-                    .collect::<$array>(),
-            ) as ArrayRef
-        };
+        ($name:literal $($minor:literal)?, $array:ty, $value:ident => $made:expr) => {{
+            let values = values().map(|value| value.map(|$value| $made));
+            let minor = None$(.or(Some($minor)))?;
+            ($name, minor, Arc::new(values.collect::<$array>()) as ArrayRef)
+        }};
     }
-    let day = 86_400_000;
+    let decimals = values().map(|value| value.map(|v| i128::from(v) * 1_000_000_007));
+    let decimals = decimals.collect::<Decimal128Array>();
+    let decimals = decimals.with_precision_and_scale(30, 6).unwrap();
     vec![
-        (
-            "tinyint",
-            Some("TINYINT"),
-            column!(Int8Array, v => (v % 256 - 128) as i8),
-        ),
-        (
-            "smallint",
-            Some("SMALLINT"),
-            column!(Int16Array, v => v as i16),
-        ),
-        ("int", None, column!(Int32Array, v => v.wrapping_neg())),
-        ("bigint", None, column!(Int64Array, v => i64::from(v) << 30)),
-        ("uint1", Some("UINT1"), column!(UInt8Array, v => v as u8)),
-        ("uint2", Some("UINT2"), column!(UInt16Array, v => v as u16)),
-        ("uint4", Some("UINT4"), column!(UInt32Array, v => v as u32)),
-        (
-            "uint8",
-            Some("UINT8"),
-            column!(UInt64Array, v => (v as u64) << 31),
-        ),
-        ("float4", None, column!(Float32Array, v => v as f32 / 8.0)),
-        (
-            "float8",
-            None,
-            column!(Float64Array, v => f64::from(v) / 1024.0),
-        ),
-        ("bit", None, column!(BooleanArray, v => v % 2 == 0)),
-        (
-            "varchar",
-            None,
-            column!(StringArray, v => "ä".repeat(v as usize % 5) + &v.to_string()),
-        ),
-        (
-            "var16char",
-            Some("VAR16CHAR"),
-            column!(StringArray, v => format!("ö{v}")),
-        ),
-        (
-            "varbinary",
-            None,
-            column!(BinaryArray, v => v.to_be_bytes()[..v as usize % 5].to_vec()),
-        ),
-        (
-            "date",
-            None,
-            column!(Date64Array, v => i64::from(v % 20_000) * day),
-        ),
-        (
-            "time",
-            None,
-            column!(Time32MillisecondArray, v => v.rem_euclid(86_400_000)),
-        ),
-        (
-            "timestamp",
-            None,
-            column!(TimestampMillisecondArray, v => i64::from(v) * 1_000_003),
-        ),
-        (
-            "intervalyear",
-            None,
-            column!(IntervalYearMonthArray, v => v % 1000),
-        ),
-        (
-            "intervalday",
-            None,
-            column!(IntervalDayTimeArray, v => IntervalDayTime::new(v % 500, v % 1_000_000)),
-        ),
-        (
-            "interval",
-            None,
-            column!(IntervalMonthDayNanoArray, v => {
-                IntervalMonthDayNano::new(v % 100, v % 30, i64::from(v % 1_000_000) * 1_000_000)
-            }),
-        ),
-        (
-            "vardecimal",
-            None,
-            Arc::new(
-                values()
-                    .map(|value| value.map(|v| i128::from(v) * 1_000_000_007))
-                    .collect::<Decimal128Array>()
-                    .with_precision_and_scale(30, 6)
-                    .unwrap(),
-            ),
-        ),
+        column!("tinyint" "TINYINT", Int8Array, v => (v % 256 - 128) as i8),
+        column!("smallint" "SMALLINT", Int16Array, v => v as i16),
+        column!("int", Int32Array, v => v.wrapping_neg()),
+        column!("bigint", Int64Array, v => i64::from(v) << 30),
+        column!("uint1" "UINT1", UInt8Array, v => v as u8),
+        column!("uint2" "UINT2", UInt16Array, v => v as u16),
+        column!("uint4" "UINT4", UInt32Array, v => v as u32),
+        column!("uint8" "UINT8", UInt64Array, v => (v as u64) << 31),
+        column!("float4", Float32Array, v => v as f32 / 8.0),
+        column!("float8", Float64Array, v => f64::from(v) / 1024.0),
+        column!("bit", BooleanArray, v => v % 2 == 0),
+        column!("varchar", StringArray, v => "ä".repeat(v as usize % 5) + &v.to_string()),
+        column!("var16char" "VAR16CHAR", StringArray, v => format!("ö{v}")),
+        column!("varbinary", BinaryArray, v => v.to_be_bytes()[..v as usize % 5].to_vec()),
+        column!("date", Date64Array, v => i64::from(v % 20_000) * 86_400_000),
+        column!("time", Time32MillisecondArray, v => v.rem_euclid(86_400_000)),
+        column!("timestamp", TimestampMillisecondArray, v => i64::from(v) * 1_000_003),
+        column!("intervalyear", IntervalYearMonthArray, v => v % 1000),
+        column!("intervalday", IntervalDayTimeArray, v => IntervalDayTime::new(v % 500, v % 1_000_000)),
+        column!("interval", IntervalMonthDayNanoArray, v => {
+            IntervalMonthDayNano::new(v % 100, v % 30, i64::from(v % 1_000_000) * 1_000_000)
+        }),
+        ("vardecimal", None, Arc::new(decimals)),
     ]
 }
 

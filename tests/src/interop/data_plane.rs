@@ -1,4 +1,4 @@
-//! Drill's own data plane as a child process: its DataServer and its DataTunnels, without the rest of a Drillbit.
+//! Drill's own data plane as a child process: its `DataServer` and its `DataTunnel`s, without the rest of a Drillbit.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -51,7 +51,7 @@ impl DrillDataPlane {
         })
     }
 
-    /// Where its DataServer accepts connections.
+    /// Where its `DataServer` accepts connections.
     #[must_use]
     pub fn data(&self) -> SocketAddr {
         self.data

@@ -6,6 +6,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
 import java.util.Map;
 import org.apache.drill.common.config.DrillConfig;
+import org.apache.drill.common.scanner.ClassPathScanner;
 import org.apache.drill.exec.memory.BufferAllocator;
 import org.apache.drill.exec.proto.CoordinationProtos.DrillbitEndpoint;
 import org.apache.drill.exec.proto.ExecProtos.FragmentHandle;
@@ -15,7 +16,6 @@ import org.apache.drill.exec.rpc.data.DataConnectionCreator;
 import org.apache.drill.exec.rpc.data.DataTunnel;
 import org.apache.drill.exec.server.BootStrapContext;
 import org.apache.drill.exec.server.options.SystemOptionManager;
-import org.apache.drill.common.scanner.ClassPathScanner;
 
 /**
  * Drill's own data plane without the rest of a Drillbit: its DataServer with fragments made for tests, and its
@@ -54,7 +54,12 @@ public final class DataPlaneHarness {
   public static void main(String[] args) throws Exception {
     DataPlaneHarness harness = new DataPlaneHarness();
     DrillbitEndpoint self =
-        harness.data.start(DrillbitEndpoint.newBuilder().setAddress("127.0.0.1").setControlPort(Integer.getInteger("interop.port") - 1).build(), true);
+        harness.data.start(
+            DrillbitEndpoint.newBuilder()
+                .setAddress("127.0.0.1")
+                .setControlPort(Integer.getInteger("interop.port") - 1)
+                .build(),
+            true);
     say("ready data=127.0.0.1:" + self.getDataPort());
     BufferedReader commands = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     for (String line = commands.readLine(); line != null; line = commands.readLine()) {
@@ -79,8 +84,11 @@ public final class DataPlaneHarness {
         receive(new Refusing(handle(major), allocator));
         break;
       case "flood":
-        start(new Flood(major, Integer.parseInt(command[3]), allocator, tunnel(command[2])));
-        break;
+        Flood flood = new Flood(major, Integer.parseInt(command[3]), allocator, tunnel(command[2]));
+        // First, so that all that it says comes after.
+        say("done " + String.join(" ", command));
+        start(flood);
+        return;
       default:
         throw new IllegalArgumentException(command[0]);
     }
