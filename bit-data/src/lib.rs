@@ -1,1 +1,16 @@
 //! The data plane: record batches from fragment to fragment, under credits, within budgets.
+
+mod connect;
+mod dispatch;
+mod drill;
+mod handshake;
+mod server;
+
+pub use connect::{DataClient, DataTarget, connect};
+pub use dispatch::{NoStreams, StreamHost, StreamSink};
+pub use drill::{
+    BatchStream, Credit, DataTunnel, FragmentEvents, Fragments, FragmentsOptions, Input, NoEvents,
+    Order, ReceiveError, Receivers, RegisterError, RuntimeFilter, TunnelError, TunnelOptions,
+    TunnelStats,
+};
+pub use server::{DataServer, DataServerOptions};
