@@ -4,7 +4,13 @@ mod connect;
 mod dispatch;
 mod handshake;
 mod server;
+mod stream;
 
 pub use connect::{DataClient, DataTarget, connect};
 pub use dispatch::{NoStreams, StreamHost, StreamSink};
 pub use server::{DataServer, DataServerOptions};
+pub use stream::{
+    Checksums, CodecReason, Compression, DataNode, NodeOptions, OpenError, Origin, ReceiveError,
+    ReceiveOptions, ReceiveStats, Receivers, SendError, SendOptions, SendStats, StreamAddress,
+    StreamReceiver, StreamSender, TunnelStats, Unordered,
+};
