@@ -21,6 +21,8 @@ const LOOKS_PER_SAMPLE: u32 = 32;
 const SAMPLE_BYTES: usize = 64 * 1024;
 /// What a codec must bring to take the place of another.
 const GAIN_MIN: f64 = 1.05;
+/// What is believed of a link that nobody waits for, from one look to the next.
+const FASTER: f64 = 0.95;
 /// Waiting for this share of the time means that the link, and nothing else, sets the pace.
 const WAITING_SHARE: f64 = 0.3;
 
@@ -145,11 +147,9 @@ impl Adaptive {
         let span = now.saturating_duration_since(self.since).as_secs_f64();
         let seen = span / (self.wire_bytes.max(1)) as f64;
         let is_slow = self.waited.as_secs_f64() >= WAITING_SHARE * span;
-        self.link_s_per_byte = if is_slow {
-            seen
-        } else {
-            seen.min(self.link_s_per_byte)
-        };
+        // How fast it is then, nobody knows: what is believed gets faster until it is too fast.
+        let believed = FASTER * self.link_s_per_byte;
+        self.link_s_per_byte = if is_slow { seen } else { seen.min(believed) };
         (self.since, self.batches, self.wire_bytes) = (now, 0, 0);
         self.waited = Duration::ZERO;
         self.sample_age += 1;

@@ -14,13 +14,13 @@ use super::address::StreamAddress;
 #[non_exhaustive]
 pub enum OpenError {
     /// The peer cannot be reached.
-    #[error(transparent)]
+    #[error("{0}")]
     Connect(#[from] ConnectError),
     /// The peer refused, did not answer in time, or was lost before it did.
-    #[error(transparent)]
+    #[error("{0}")]
     Call(#[from] CallError),
     /// A budget has no room for the least that the streams need.
-    #[error(transparent)]
+    #[error("{0}")]
     Budget(#[from] BudgetExceeded),
     /// The budget of the receiver is too small for its senders.
     #[error("{streams} streams need {needed_bytes} bytes, the receiver's budget is {budget_bytes}")]
@@ -44,7 +44,7 @@ pub enum OpenError {
         waited: Duration,
     },
     /// The schema cannot be sent.
-    #[error(transparent)]
+    #[error("{0}")]
     Schema(#[from] EncodeError),
     /// A value of the options can never work.
     #[error("{name} is {actual}, expected {expected}")]
@@ -104,7 +104,7 @@ pub enum SendError {
     #[error("connection lost: {0}")]
     Lost(#[source] CloseReason),
     /// The connection refuses the message.
-    #[error(transparent)]
+    #[error("{0}")]
     Call(#[from] CallError),
     /// No receiver has opened the stream in time.
     #[error("no receiver has opened the stream within {0:?}")]
@@ -173,19 +173,19 @@ pub enum ReceiveError {
         actual: u32,
     },
     /// A batch could not be decompressed.
-    #[error(transparent)]
+    #[error("{0}")]
     Codec(#[from] CodecError),
     /// The chunks of a batch do not fit together.
-    #[error(transparent)]
+    #[error("{0}")]
     Chunk(#[from] ChunkError),
     /// A batch could not be decoded.
     #[error("{0}")]
     Body(String),
     /// A batch of a single row does not fit into the budget.
-    #[error(transparent)]
+    #[error("{0}")]
     Budget(#[from] BudgetExceeded),
     /// Decompressing panicked.
-    #[error(transparent)]
+    #[error("{0}")]
     Compute(#[from] rpc_bus::ComputePanicked),
     /// The sender does not keep to the protocol; the connection ends.
     #[error("the sender breaks the protocol: {0}")]

@@ -15,18 +15,18 @@ use protos::id::QueryId;
 use rpc_bus::{BusRuntime, Ledger, ledger::Limits};
 
 /// A node with a ledger of its own.
-pub struct Node {
-    pub node: DataNode,
-    pub ledger: Ledger,
+pub(crate) struct Node {
+    pub(crate) node: DataNode,
+    pub(crate) ledger: Ledger,
 }
 
-pub fn runtime() -> BusRuntime {
+pub(crate) fn runtime() -> BusRuntime {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
     BusRuntime::current(Arc::new(pool.expect("a pool")))
 }
 
 impl Node {
-    pub async fn start(options: NodeOptions) -> Self {
+    pub(crate) async fn start(options: NodeOptions) -> Self {
         let ledger = Ledger::root("node", Limits::default());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let node = DataNode::bind(any, runtime(), options, ledger.clone()).await;
@@ -34,34 +34,34 @@ impl Node {
         Self { node, ledger }
     }
 
-    pub fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin::Node(self.node.local_addr())
     }
 
-    pub fn sender(&self, stream: StreamAddress) -> StreamSender {
+    pub(crate) fn sender(&self, stream: StreamAddress) -> StreamSender {
         self.sender_with(stream, SendOptions::default())
     }
 
-    pub fn sender_with(&self, stream: StreamAddress, options: SendOptions) -> StreamSender {
+    pub(crate) fn sender_with(&self, stream: StreamAddress, options: SendOptions) -> StreamSender {
         let sender = self.node.sender(stream, &schema(), options);
         sender.expect("the only sender of its stream")
     }
 
-    pub async fn receiver(&self, from: Origin, stream: StreamAddress) -> StreamReceiver {
+    pub(crate) async fn receiver(&self, from: Origin, stream: StreamAddress) -> StreamReceiver {
         let options = ReceiveOptions::default();
         let receiver = self.node.receiver(from, stream, &options).await;
         receiver.expect("a sender is there")
     }
 
     /// Ends the node; everything that it held is given back.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.node.shutdown(Duration::from_secs(10)).await;
         settled(&self.ledger).await;
     }
 }
 
 /// Waits until the ledger reads 0: connections of the runtime end in their own time.
-pub async fn settled(ledger: &Ledger) {
+pub(crate) async fn settled(ledger: &Ledger) {
     for _ in 0..10_000 {
         if ledger.is_zero() {
             return;
@@ -72,7 +72,7 @@ pub async fn settled(ledger: &Ledger) {
     panic!("{ledger:?}");
 }
 
-pub async fn pair() -> (Node, Node) {
+pub(crate) async fn pair() -> (Node, Node) {
     (
         Node::start(NodeOptions::default()).await,
         Node::start(NodeOptions::default()).await,
@@ -80,16 +80,16 @@ pub async fn pair() -> (Node, Node) {
 }
 
 /// The stream of sender `minor` to the one receiver.
-pub fn stream(minor: i32) -> StreamAddress {
+pub(crate) fn stream(minor: i32) -> StreamAddress {
     StreamAddress::new(QueryId { part1: 1, part2: 2 }, (1, minor), (0, 0))
 }
 
-pub fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     batch(0, 0, 0).schema()
 }
 
 /// Batch `number` of `sender`: says so in every row, beside `payload_bytes` in the first.
-pub fn batch(sender: i64, number: i64, payload_bytes: usize) -> RecordBatch {
+pub(crate) fn batch(sender: i64, number: i64, payload_bytes: usize) -> RecordBatch {
     let payload = vec![number.to_le_bytes()[0]; payload_bytes];
     let columns: [(&str, ArrayRef); 3] = [
         ("sender", Arc::new(Int64Array::from(vec![sender]))),
@@ -103,7 +103,7 @@ pub fn batch(sender: i64, number: i64, payload_bytes: usize) -> RecordBatch {
 }
 
 /// Sender and number of a batch; its payload must be its own.
-pub fn identity(batch: &RecordBatch) -> (i64, i64) {
+pub(crate) fn identity(batch: &RecordBatch) -> (i64, i64) {
     let value = |column: usize| batch.column(column).as_primitive::<Int64Type>().value(0);
     let payload = batch.column(2).as_binary::<i32>().value(0);
     let number = value(1);
@@ -112,7 +112,7 @@ pub fn identity(batch: &RecordBatch) -> (i64, i64) {
 }
 
 /// Sends batches 0 to `count` and ends the stream.
-pub async fn send_all(
+pub(crate) async fn send_all(
     mut sender: StreamSender,
     id: i64,
     count: i64,
@@ -125,7 +125,7 @@ pub async fn send_all(
 }
 
 /// Numbers of what came, and how it ended.
-pub async fn receive_all(
+pub(crate) async fn receive_all(
     mut receiver: impl Stream<Item = Result<RecordBatch, ReceiveError>> + Unpin,
 ) -> (Vec<(i64, i64)>, Result<(), ReceiveError>) {
     let mut seen = Vec::new();
@@ -139,6 +139,6 @@ pub async fn receive_all(
 }
 
 /// What `sender` sent, in order.
-pub fn expected(sender: i64, count: i64) -> Vec<(i64, i64)> {
+pub(crate) fn expected(sender: i64, count: i64) -> Vec<(i64, i64)> {
     (0..count).map(|number| (sender, number)).collect()
 }

@@ -29,7 +29,7 @@ fn adaptive(now: Instant) -> CodecChooser {
 
 /// Sends batches of a MiB over a link that takes `link_bytes_per_s`.
 fn send(chooser: &mut CodecChooser, link_bytes_per_s: f64, samples: &[Sample], now: &mut Instant) {
-    for _ in 0..100 {
+    for _ in 0..500 {
         let used = samples
             .iter()
             .find(|sample| sample.codec == chooser.codec());
@@ -70,7 +70,23 @@ fn a_slow_link_gets_the_codec_that_brings_most_over() {
     let (codec, reason) = chosen(100e6, &SAMPLES);
     assert_eq!(codec, Codec::Zstd);
     assert!(matches!(reason, CodecReason::Pays { .. }), "{reason:?}");
-    assert_eq!(chosen(500e6, &SAMPLES).0, Codec::Lz4);
+    assert_eq!(chosen(300e6, &SAMPLES).0, Codec::Lz4);
+}
+
+#[test]
+fn on_no_link_it_is_far_from_the_best_codec() {
+    for link_bytes_per_s in [50e6, 100e6, 150e6, 200e6, 300e6, 500e6, 800e6, 2e9] {
+        let (began, link) = (Instant::now(), 1.0 / link_bytes_per_s);
+        let (mut chooser, mut now) = (adaptive(began), began);
+        for _ in 0..8 {
+            send(&mut chooser, link_bytes_per_s, &SAMPLES, &mut now);
+        }
+        let took = now.duration_since(began).as_secs_f64();
+        let cost = |sample: &Sample| sample.s_per_byte.max(sample.share * link);
+        let best = SAMPLES.iter().map(cost).fold(link, f64::min);
+        let share = 4_000.0 * MIB as f64 * best / took;
+        assert!(share > 0.9, "{share} at {link_bytes_per_s}");
+    }
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use super::*;
 
-const COSTS: [u64; 3] = [1, 2, 4];
+const COSTS: [u64; 2] = [1, 4];
 /// What may be sent altogether.
-const TOTAL: u64 = 16;
+const TOTAL: u64 = 10;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
@@ -134,9 +134,9 @@ fn no_reachable_state_deadlocks_or_holds_more_than_is_reserved() {
         bytes_max,
         overrun_bytes: 4,
     };
-    for (min, first, max) in [(1, 1, 1), (2, 2, 2), (2, 4, 4), (2, 4, 8), (4, 4, 8)] {
-        assert!(explore(sizes(min, first, max)) > 1_000);
-    }
+    let all = [(1, 1, 1), (2, 2, 2), (2, 4, 4), (2, 4, 8), (4, 4, 8)];
+    let states = all.map(|(min, first, max)| explore(sizes(min, first, max)));
+    assert!(states.iter().sum::<usize>() > 10_000, "{states:?}");
 }
 
 /// Streams that share one budget, of which a merging consumer takes in an order that the rows decide, and holds one
