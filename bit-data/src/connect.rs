@@ -1,13 +1,19 @@
 //! Connecting to a data server: our own, or a real Drill's.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use protos::Plane;
 use rpc_bus::{
     BusRuntime, Capabilities, ConnectError, ConnectionOptions, Greeter, Handler, Ledger,
-    ReconnectingClient, RemoteConnection, RetryOptions, RetryPolicy, Target, auth::Login,
-    tls::TlsClient,
+    ReconnectingClient, RemoteConnection, RetryOptions, RetryPolicy, StreamKey, Target,
+    auth::Login, tls::TlsClient,
 };
 
 use crate::{
@@ -89,7 +95,10 @@ pub async fn connect(
 /// A data server that batches are sent to as to a real Drill: one connection, made when it is needed, and again when it
 /// was lost; shared by all fragments that send there. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct DataClient(ReconnectingClient);
+pub struct DataClient {
+    client: ReconnectingClient,
+    streams: Arc<AtomicU64>,
+}
 
 impl DataClient {
     /// Nothing is connected before it is needed.
@@ -102,7 +111,11 @@ impl DataClient {
         runtime: BusRuntime,
         policy: RetryPolicy,
     ) -> Result<Self, ConnectError> {
-        Ok(Self(target.client(runtime, policy, Arc::new(NoStreams))?))
+        let client = target.client(runtime, policy, Arc::new(NoStreams))?;
+        Ok(Self {
+            client,
+            streams: Arc::default(),
+        })
     }
 
     /// The connection that there is, or a new one.
@@ -111,12 +124,17 @@ impl DataClient {
     ///
     /// That of the last try.
     pub async fn connection(&self) -> Result<RemoteConnection, ConnectError> {
-        self.0.connection().await
+        self.client.connection().await
     }
 
-    /// Closes the connection that there is. The next batch makes a new one.
+    /// Closes the connection that there is, which breaks the tunnels that use it. The next tunnel makes a new one.
     pub async fn close(&self) {
-        self.0.close().await;
+        self.client.close().await;
+    }
+
+    /// A key under which the batches of one tunnel leave in order.
+    pub(crate) fn next_stream(&self) -> StreamKey {
+        StreamKey(self.streams.fetch_add(1, Ordering::Relaxed))
     }
 }
 

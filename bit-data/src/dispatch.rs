@@ -14,6 +14,8 @@ use rpc_bus::{
     RpcFailure,
 };
 
+use crate::drill::Arrivals;
+
 /// What takes the messages of streams on one connection, whichever side opened it.
 pub trait StreamSink: Send + Sync + 'static {
     /// A receiver opens a stream; the sender behind `reply` acknowledges it. Must not wait.
@@ -57,18 +59,21 @@ impl StreamHost for NoStreams {
 
 /// Serves the requests of a peer that has connected.
 pub(crate) struct ServerHandler {
+    arrivals: Arrivals,
     streams: Arc<dyn StreamSink>,
 }
 
 impl ServerHandler {
-    pub(crate) fn new(streams: Arc<dyn StreamSink>) -> Self {
-        Self { streams }
+    pub(crate) fn new(arrivals: Arrivals, streams: Arc<dyn StreamSink>) -> Self {
+        Self { arrivals, streams }
     }
 }
 
 impl Handler for ServerHandler {
     fn handle(&self, request: InboundRequest) {
         match RpcType::try_from(request.rpc_type) {
+            Ok(RpcType::ReqRecordBatch) => self.arrivals.record_batch(request),
+            Ok(RpcType::ReqRuntimeFilter) => self.arrivals.runtime_filter(request),
             Ok(RpcType::OpenStream) => {
                 if let Some((open, _, reply)) = request.decode::<OpenStream>() {
                     self.streams.open(open, reply);
@@ -83,6 +88,7 @@ impl Handler for ServerHandler {
     }
 
     fn closed(&self, reason: &CloseReason) {
+        self.arrivals.closed();
         self.streams.closed(reason);
     }
 }

@@ -6,10 +6,12 @@ use protos::Plane;
 use rpc_bus::{
     Acceptor, BusRuntime, Capabilities, ConnectionOptions, Handler, Hello, IdleTimeout, Ledger,
     RemoteConnection, Server, ServerOptions, Verdict, auth::Authenticator, ledger::Limits,
+    task::Tasks,
 };
 
 use crate::{
     dispatch::{ServerHandler, StreamHost},
+    drill::Fragments,
     handshake::{judge_hello, welcome},
 };
 
@@ -41,11 +43,13 @@ impl Default for DataServerOptions {
 /// Accepts the peers that send to this node. Dropping it closes all connections.
 pub struct DataServer {
     bus: Server,
+    /// Refuses early batches whose time has passed.
+    _sweeping: Tasks,
 }
 
 impl DataServer {
-    /// Listens on `address`; port 0 takes a free one. All that connections hold is charged to a part of `ledger`;
-    /// `streams` serves our own nodes.
+    /// Listens on `address`; port 0 takes a free one. All that connections hold is charged to a part of `ledger`.
+    /// `fragments` get what is sent as Drill sends it, `streams` serve our own nodes.
     ///
     /// # Errors
     ///
@@ -55,6 +59,7 @@ impl DataServer {
         runtime: BusRuntime,
         options: DataServerOptions,
         ledger: Ledger,
+        fragments: Fragments,
         streams: Arc<dyn StreamHost>,
     ) -> io::Result<Self> {
         let ledger = ledger.child("data server", Limits::default());
@@ -62,13 +67,21 @@ impl DataServer {
             connections,
             authenticator,
         } = options;
+        let sweeping = Tasks::default();
+        sweeping
+            .spawn(runtime.app(), &ledger, fragments.clone().sweep())
+            .map_err(io::Error::other)?;
+        let host = Host { fragments, streams };
         let acceptor = Arc::new(DataAcceptor {
             authenticator,
-            streams,
+            host: Arc::new(host),
         });
         let bus =
             Server::bind(address, Plane::Data, runtime, connections, ledger, acceptor).await?;
-        Ok(Self { bus })
+        Ok(Self {
+            bus,
+            _sweeping: sweeping,
+        })
     }
 
     /// Where it listens.
@@ -93,7 +106,21 @@ impl fmt::Debug for DataServer {
 
 struct DataAcceptor {
     authenticator: Option<Arc<Authenticator>>,
+    host: Arc<Host>,
+}
+
+/// Who serves the connections.
+struct Host {
+    fragments: Fragments,
     streams: Arc<dyn StreamHost>,
+}
+
+impl Host {
+    fn handler(&self, connection: &RemoteConnection) -> Arc<dyn Handler> {
+        let arrivals = self.fragments.arrivals(connection.id());
+        let streams = self.streams.accepted(connection);
+        Arc::new(ServerHandler::new(arrivals, streams))
+    }
 }
 
 impl Acceptor for DataAcceptor {
@@ -106,23 +133,19 @@ impl Acceptor for DataAcceptor {
                 reason,
             };
         }
-        let streams = Arc::clone(&self.streams);
+        let host = Arc::clone(&self.host);
         match &self.authenticator {
             None => Verdict::Open {
                 reply: welcome(&[]),
-                handler: handler(&hello.connection, &*streams),
+                handler: host.handler(&hello.connection),
                 idle_timeout: IdleTimeout::Keep,
             },
             Some(authenticator) => Verdict::Authenticate {
                 reply: welcome(&authenticator.mechanisms()),
                 authenticator: Arc::clone(authenticator),
-                admit: Box::new(move |_| handler(&hello.connection, &*streams)),
+                admit: Box::new(move |_| host.handler(&hello.connection)),
                 idle_timeout: IdleTimeout::Keep,
             },
         }
     }
-}
-
-fn handler(connection: &RemoteConnection, streams: &dyn StreamHost) -> Arc<dyn Handler> {
-    Arc::new(ServerHandler::new(streams.accepted(connection)))
 }
