@@ -29,7 +29,10 @@ use super::{
     transmitter::{Surroundings, Transmitter},
     tunnel::TunnelStats,
 };
-use crate::server::{DataServer, DataServerOptions};
+use crate::{
+    drill::{FragmentEvents, Fragments, FragmentsOptions, NoEvents},
+    server::{DataServer, DataServerOptions},
+};
 
 const MIB: usize = 1 << 20;
 
@@ -59,6 +62,10 @@ pub struct NodeOptions {
     pub sender_timeout: Duration,
     /// How many receivers may wait so. Default 1,024.
     pub waiting_receivers_max: usize,
+    /// Limits of what real Drillbits send.
+    pub fragments: FragmentsOptions,
+    /// What that causes elsewhere. Default: nothing.
+    pub events: Arc<dyn FragmentEvents>,
     /// Drawn anew at every start of the node.
     pub incarnation: Option<u64>,
 }
@@ -83,6 +90,8 @@ impl Default for NodeOptions {
             batch_bytes_max: 16 * MIB,
             sender_timeout: Duration::from_secs(10),
             waiting_receivers_max: 1024,
+            fragments: FragmentsOptions::default(),
+            events: Arc::new(NoEvents),
             incarnation: None,
         }
     }
@@ -100,6 +109,7 @@ pub enum Origin {
 /// This node's part in the data plane. Dropping it ends all its streams; see [`Self::shutdown`].
 pub struct DataNode {
     server: DataServer,
+    fragments: Fragments,
     local: SocketAddr,
     runtime: BusRuntime,
     around: Surroundings,
@@ -130,14 +140,11 @@ impl DataNode {
             batch_bytes_max: options.batch_bytes_max,
         };
         let (server, dialing) = options.sides(&runtime, &ledger);
-        let server = DataServer::bind(
-            address,
-            runtime.clone(),
-            server,
-            ledger.clone(),
-            Arc::new(host),
-        )
-        .await?;
+        let fragments = Fragments::new(options.fragments, &ledger, options.events);
+        let streams = Arc::new(host);
+        let (at, held) = (runtime.clone(), ledger.clone());
+        let server =
+            DataServer::bind(address, at, server, held, fragments.clone(), streams).await?;
         let around = Surroundings {
             runtime: runtime.clone(),
             registry,
@@ -146,6 +153,7 @@ impl DataNode {
         Ok(Self {
             local: server.local_addr(),
             server,
+            fragments,
             runtime,
             around,
             peers: Peers::new(dialing),
@@ -158,6 +166,12 @@ impl DataNode {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Receivers of what real Drillbits send to this node.
+    #[must_use]
+    pub fn fragments(&self) -> &Fragments {
+        &self.fragments
     }
 
     /// Registers the sender of a stream. It may send once its receiver has opened the stream.

@@ -5,11 +5,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{
     Stream, StreamExt,
     stream::{FusedStream, SelectAll},
 };
+
+use crate::merge::{Merge, MergeKeyError, MergeOptions, SortKey};
 
 use super::{error::ReceiveError, receiver::StreamReceiver, stats::ReceiveStats};
 
@@ -28,6 +30,21 @@ impl Receivers {
         Unordered {
             open: self.0.into_iter().collect(),
         }
+    }
+
+    /// One sorted stream of sorted ones, which must all have the columns of `schema`. It holds one batch of each sender
+    /// beside what their windows hold.
+    ///
+    /// # Errors
+    ///
+    /// The keys cannot be compared.
+    pub fn merged(
+        self,
+        schema: SchemaRef,
+        keys: &[SortKey],
+        options: MergeOptions,
+    ) -> Result<Merge<StreamReceiver>, MergeKeyError> {
+        Merge::try_new(schema, keys, self.0, options)
     }
 
     /// Each on its own, in the order in which they were asked for.

@@ -10,10 +10,10 @@ use arrow::{
     },
     datatypes::SchemaRef,
 };
-use bit_data::{
-    BatchStream, Credit, DataClient, DataTarget, DataTunnel, Input, Order, ReceiveError,
-    TunnelError, TunnelOptions,
+use bit_data::drill::{
+    BatchStream, Credit, DataTunnel, Input, Order, ReceiveError, TunnelError, TunnelOptions,
 };
+use bit_data::{DataClient, DataTarget};
 use futures::StreamExt;
 use protos::id::MajorFragmentId;
 use rpc_bus::{RetryOptions, RetryPolicy, ledger::Limits};
