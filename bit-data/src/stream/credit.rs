@@ -173,10 +173,8 @@ impl ReceiveWindow {
             .saturating_mul(2)
             .min(self.sizes.bytes_max);
         match self.link.judge(now) {
-            Verdict::TooSmall if larger > self.window_bytes => {
-                if grow(larger - self.window_bytes) {
-                    self.window_bytes = larger;
-                }
+            Verdict::TooSmall if larger > self.window_bytes && grow(larger - self.window_bytes) => {
+                self.window_bytes = larger;
             }
             // What is granted already stays granted: shrinking is not raising.
             Verdict::Ample => self.window_bytes = (self.window_bytes / 2).max(self.sizes.bytes),

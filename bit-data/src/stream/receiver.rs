@@ -295,7 +295,9 @@ impl Source {
             ),
             Self::Local(outbound) => outbound.stop(match (kind, failure) {
                 (close_stream::Kind::Finished, _) => SendError::ReceiverFinished,
-                (close_stream::Kind::Failed, Some(failure)) => SendError::ReceiverFailed(failure),
+                (close_stream::Kind::Failed, Some(failure)) => {
+                    SendError::ReceiverFailed(failure.into())
+                }
                 _ => SendError::ReceiverCancelled,
             }),
         }

@@ -1,4 +1,4 @@
-//! What streams count: plain values, with the names and meaning that StarRocks gives them in its profiles.
+//! What streams count: plain values, with the names and meaning that `StarRocks` gives them in its profiles.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

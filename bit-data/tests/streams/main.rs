@@ -1,4 +1,5 @@
 //! Streams between nodes over real sockets.
 
 mod basics;
+mod faults;
 mod support;
