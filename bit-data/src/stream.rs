@@ -31,6 +31,7 @@ mod receivers;
 mod registry;
 mod sender;
 mod sender_side;
+mod spilling;
 mod stats;
 mod transmitter;
 mod tunnel;

@@ -119,6 +119,11 @@ impl ReceiveWindow {
         outstanding.max(self.window_bytes + self.sizes.overrun_bytes)
     }
 
+    /// Whether the sender waits, for all that this side knows.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.received_bytes >= self.granted_bytes
+    }
+
     /// A batch has come.
     pub(crate) fn on_received(
         &mut self,

@@ -8,6 +8,7 @@ use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, RpcFailure};
 use thiserror::Error;
 
 use super::address::StreamAddress;
+use crate::spill::SpillError;
 
 /// Why a sender was not registered, or a receiver not opened. Nothing was sent.
 #[derive(Debug, Error)]
@@ -214,6 +215,9 @@ pub enum ReceiveError {
     /// A batch of a single row does not fit into the budget.
     #[error("{0}")]
     Budget(#[from] BudgetExceeded),
+    /// What was spilled cannot be read back, or could not be written.
+    #[error("{0}")]
+    Spill(#[from] SpillError),
     /// Decompressing panicked.
     #[error("{0}")]
     Compute(#[from] rpc_bus::ComputePanicked),
@@ -228,6 +232,7 @@ impl ReceiveError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::SenderFailed(failure) => failure.failure().retry(),
+            Self::Spill(error) => error.retry(),
             Self::Lost(reason) => worthwhile(reason.is_retryable()),
             Self::Checksum { .. } | Self::Budget(_) | Self::SenderCancelled => Retry::SameNode,
             Self::Codec(_)
@@ -241,7 +246,7 @@ impl ReceiveError {
     /// What the sender is told.
     pub(crate) fn to_failure(&self) -> RpcFailure {
         let kind = match self {
-            Self::Budget(_) => ErrorType::Resource,
+            Self::Budget(_) | Self::Spill(_) => ErrorType::Resource,
             Self::Lost(_) => ErrorType::Connection,
             _ => ErrorType::DataRead,
         };

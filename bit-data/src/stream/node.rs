@@ -357,6 +357,10 @@ async fn open_remote(
         deadline: Some(options.open_timeout),
         ..CallOptions::default()
     };
+    inbound.set_sender(&line.connection, id);
+    if let Some(dir) = &options.spill {
+        inbound.spill_to(dir);
+    }
     line.connection
         .call::<OpenCall>(&request, Vec::new(), call)
         .await?;

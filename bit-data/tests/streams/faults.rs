@@ -123,7 +123,7 @@ async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
     let apart = Apart::new(NodeOptions::default()).await;
     let (mut caught, mut unharmed) = (0, 0);
     // The handshake, its answer, the acknowledgement, three frames and the end are some 2,500 bytes.
-    for byte in (0..2_600).step_by(3) {
+    for byte in (0..2_600).step_by(7) {
         let faults = Faults {
             flip_bit: Some(8 * byte + byte % 8),
             ..Faults::default()
@@ -138,7 +138,7 @@ async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
     }
     // Bits of the handshake that say nothing to this side, as the version of the peer's software, do no harm.
     assert!(
-        caught > 600 && unharmed < 200,
+        caught > 250 && unharmed < 100,
         "{caught} caught, {unharmed} unharmed"
     );
     apart.stop().await;
@@ -181,7 +181,7 @@ async fn a_thousand_cancels_leave_nothing_and_harm_no_other_stream() {
     let other = tokio::spawn(send_all(apart.there.sender(stream(0)), 0, 2_000, 10_000));
     let unharmed = tokio::spawn(receive_all(apart.open(0).await.expect("a sender")));
     for round in 0..1_000 {
-        let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, i64::MAX, 50_000));
+        let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, i64::MAX, 5_000));
         let mut receiver = apart.open(1).await.expect("a sender");
         for _ in 0..round % 4 {
             assert!(receiver.next().await.expect("a batch").is_ok());
@@ -206,7 +206,7 @@ async fn a_thousand_cancels_leave_nothing_and_harm_no_other_stream() {
 #[tokio::test]
 async fn a_peer_that_dies_ends_all_streams_on_its_connections_at_once() {
     const STREAMS: i32 = 8;
-    for round in 0..200_u64 {
+    for round in 0..50 {
         let apart = Apart::new(NodeOptions {
             connections_per_peer: 2,
             ..NodeOptions::default()
