@@ -30,10 +30,10 @@ async fn a_receiver_of_the_same_process_gets_the_batches_themselves() {
     let node = Node::start(NodeOptions::default()).await;
     for from in [Origin::Here, node.origin()] {
         let mut sender = node.sender(stream(1));
-        let sent = batch(1, 0, 1_000);
-        let pointer = sent.column(0).to_data().buffers()[0].as_ptr();
+        let whole = batch(1, 0, 1_000);
+        let pointer = whole.column(0).to_data().buffers()[0].as_ptr();
         let (mut receiver, ()) = tokio::join!(node.receiver(from, stream(1)), async {
-            sender.send(sent).await.expect("a receiver");
+            sender.send(whole).await.expect("a receiver");
         });
         let received = receiver.next().await.expect("a batch").expect("no error");
         assert_eq!(received.column(0).to_data().buffers()[0].as_ptr(), pointer);
