@@ -1,4 +1,4 @@
-//! A node: threads, ledger, engine and user server, put together.
+//! A node: threads, ledger, engine and servers, put together.
 
 use std::{
     io,
@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bit_data::{DataServer, DataServerOptions, Fragments, FragmentsOptions, NoEvents, NoStreams};
 use rpc_bus::{
     BusRuntime,
     ledger::{Ledger, Limits},
@@ -29,6 +30,19 @@ pub use crate::{
 
 /// Where clients of Drill look for a Drillbit.
 pub const USER_PORT: u16 = 31010;
+/// Where other Drillbits look for its data server.
+pub const DATA_PORT: u16 = 31012;
+
+/// How a node receives the batches of others.
+#[derive(Debug, Clone)]
+pub struct DataOptions {
+    /// Where it listens; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Limits of the connections.
+    pub server: DataServerOptions,
+    /// Limits of what comes for fragments that are not there.
+    pub fragments: FragmentsOptions,
+}
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
@@ -44,9 +58,11 @@ pub struct NodeOptions {
     pub user_server: UserServerOptions,
     /// How queries run.
     pub engine: EngineOptions,
+    /// How batches of other nodes are received. Default `None`: they are not.
+    pub data: Option<DataOptions>,
     /// How the node is watched over HTTP. Default `None`: it is not.
     pub http: Option<HttpOptions>,
-    /// Certificates and users. Default: none. They take the place of those in `user_server`.
+    /// Certificates and users. Default: none. They take the place of those in `user_server` and `data`.
     pub security: SecurityOptions,
     /// How often their files are looked at for changes. Default 10 s.
     pub reload_interval: Duration,
@@ -60,6 +76,7 @@ impl Default for NodeOptions {
             threads: ThreadOptions::default(),
             user_server: UserServerOptions::default(),
             engine: EngineOptions::default(),
+            data: None,
             http: None,
             security: SecurityOptions::default(),
             reload_interval: Duration::from_secs(10),
@@ -94,6 +111,7 @@ pub struct Node {
     // Fields drop in this order: the servers' tasks run on the threads.
     _watching: Tasks,
     http: Option<HttpServer>,
+    data: Option<DataServer>,
     server: UserServer,
     ledger: Ledger,
     security: Arc<Security>,
@@ -121,10 +139,11 @@ impl Node {
             security: Arc::new(Security::open(&options.security, threads.bus())?),
             started,
         };
-        let (server, http) = threads.block_on(async {
+        let (server, data, http) = threads.block_on(async {
             let server = parts.user_server(options).await?;
+            let data = parts.data_server(options).await?;
             let http = parts.http_server(options, &server).await?;
-            Ok::<_, NodeError>((server, http))
+            Ok::<_, NodeError>((server, data, http))
         })?;
         let watching = parts.watch_files(options.reload_interval);
         let Parts {
@@ -133,6 +152,7 @@ impl Node {
         Ok(Self {
             _watching: watching,
             http,
+            data,
             server,
             ledger,
             security,
@@ -150,6 +170,12 @@ impl Node {
     #[must_use]
     pub fn user_addr(&self) -> SocketAddr {
         self.server.local_addr()
+    }
+
+    /// Where other nodes send batches to, with the real port; `None` if they cannot.
+    #[must_use]
+    pub fn data_addr(&self) -> Option<SocketAddr> {
+        self.data.as_ref().map(DataServer::local_addr)
     }
 
     /// Where it is watched, with the real port; `None` if it is not.
@@ -176,11 +202,17 @@ impl Node {
     pub fn shutdown(self, grace: Duration) {
         let Self {
             http,
+            data,
             server,
             threads,
             ..
         } = self;
-        threads.block_on(server.shutdown(grace));
+        threads.block_on(async {
+            server.shutdown(grace).await;
+            if let Some(data) = data {
+                data.shutdown(Duration::ZERO).await;
+            }
+        });
         // Watched to the end.
         drop(http);
     }
@@ -204,6 +236,26 @@ impl Parts<'_> {
         let (ledger, engine) = (self.ledger.clone(), Arc::clone(&self.engine));
         UserServer::bind(addr, self.bus.clone(), options, ledger, engine)
             .await
+            .map_err(|source| NodeError::Listen { addr, source })
+    }
+
+    async fn data_server(&self, options: &NodeOptions) -> Result<Option<DataServer>, NodeError> {
+        let Some(options) = options.data.clone() else {
+            return Ok(None);
+        };
+        let DataOptions {
+            addr,
+            mut server,
+            fragments,
+        } = options;
+        server.connections.tls = self.security.tls.clone();
+        server.authenticator = self.security.authenticator.clone();
+        // Nothing here runs fragments yet: what comes waits for one, and is refused then.
+        let fragments = Fragments::new(fragments, &self.ledger, Arc::new(NoEvents));
+        let (bus, ledger, streams) = (self.bus.clone(), self.ledger.clone(), Arc::new(NoStreams));
+        DataServer::bind(addr, bus, server, ledger, fragments, streams)
+            .await
+            .map(Some)
             .map_err(|source| NodeError::Listen { addr, source })
     }
 

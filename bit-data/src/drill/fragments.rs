@@ -591,3 +591,186 @@ impl Build {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+    use futures::{FutureExt, StreamExt};
+    use rpc_bus::ledger::Kind;
+
+    use super::{
+        super::{
+            ack::tests::{Answers, answered, share},
+            header::tests::QUERY,
+        },
+        *,
+    };
+
+    fn fragments(options: FragmentsOptions) -> (Fragments, Ledger) {
+        let ledger = Ledger::root("test", Limits::default());
+        let fragments = Fragments::new(options, &ledger, Arc::new(NoEvents));
+        (fragments, ledger)
+    }
+
+    fn receiver(minor: i32) -> FragmentId {
+        FragmentId::new(QUERY, 1, minor)
+    }
+
+    fn arrive(arrivals: &Arrivals, minor: i32, bytes: usize) -> Answers {
+        let (share, answers) = share();
+        let batch = ArrivedBatch {
+            sending_major: MajorFragmentId(2),
+            sending_minor: MinorFragmentId(0),
+            def: Bytes::new(),
+            body: vec![0; bytes].into(),
+            is_last: false,
+        };
+        arrivals.deliver(receiver(minor), batch, share);
+        answers
+    }
+
+    fn register(fragments: &Fragments, minor: i32, budget: &Ledger) -> BatchStream {
+        let input = Input {
+            sending_major: MajorFragmentId(2),
+            senders: vec![MinorFragmentId(0)],
+            order: Order::AsTheyCome,
+            credit: Credit::NO_ADVICE,
+        };
+        let streams = fragments.register(receiver(minor), vec![input], budget);
+        streams.unwrap().remove(0).remove(0)
+    }
+
+    fn are_unanswered(answers: &[Answers]) -> bool {
+        answers.iter().all(|answers| answered(answers).is_empty())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn early_batches_are_refused_when_their_time_is_over_and_no_sooner() {
+        let (fragments, ledger) = fragments(FragmentsOptions::default());
+        let arrivals = fragments.arrivals(1);
+        let sweeping = fragments.clone().sweep();
+        let mut sweeping = Box::pin(sweeping);
+        let start = tokio::time::Instant::now();
+        let first = arrive(&arrivals, 0, 10);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let second = arrive(&arrivals, 1, 10);
+        for (answers, seconds) in [(first, 10), (second, 14)] {
+            let refused = loop {
+                assert!((&mut sweeping).now_or_never().is_none());
+                match answered(&answers)[..] {
+                    [] => tokio::time::advance(Duration::from_millis(500)).await,
+                    [credit] => break credit,
+                    _ => panic!("answered twice"),
+                }
+            };
+            assert_eq!(refused, Credit::REFUSED);
+            assert_eq!(start.elapsed().as_secs(), seconds);
+        }
+        assert!(ledger.is_zero() && fragments.0.queries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn early_batches_of_a_fragment_and_of_a_connection_are_limited_in_bytes() {
+        let (fragments, ledger) = fragments(FragmentsOptions {
+            early_bytes_per_fragment_max: 1_000,
+            early_bytes_per_connection_max: 10_000,
+            ..FragmentsOptions::default()
+        });
+        let (one, other) = (fragments.arrivals(1), fragments.arrivals(2));
+        let small = [arrive(&one, 0, 100), arrive(&one, 0, 100)];
+        let full = arrive(&one, 0, 100);
+        let large = arrive(&one, 1, 8_000);
+        assert!(are_unanswered(&small) && are_unanswered(&[large]));
+        assert_eq!(
+            answered(&full),
+            [Credit::REFUSED],
+            "the fragment has enough"
+        );
+        let full = arrive(&one, 2, 2_000);
+        assert_eq!(
+            answered(&full),
+            [Credit::REFUSED],
+            "the connection has enough"
+        );
+        let other = [arrive(&other, 2, 2_000)];
+        assert!(are_unanswered(&other));
+        assert!(ledger.used(Kind::Bytes) > 10_000);
+        fragments.drop_query(QUERY);
+        assert!(ledger.is_zero());
+    }
+
+    #[tokio::test]
+    async fn a_batch_too_many_for_a_fragment_that_is_not_there_leaves_no_trace() {
+        let (fragments, ledger) = fragments(FragmentsOptions {
+            early_bytes_per_connection_max: 100,
+            ..FragmentsOptions::default()
+        });
+        let arrivals = fragments.arrivals(1);
+        for minor in 0..100 {
+            let refused = arrive(&arrivals, minor, 1_000);
+            assert_eq!(answered(&refused), [Credit::REFUSED]);
+        }
+        assert!(ledger.is_zero() && fragments.0.queries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_waits_early_goes_with_its_connection_and_nothing_else_does() {
+        let (fragments, ledger) = fragments(FragmentsOptions::default());
+        let (one, other) = (fragments.arrivals(1), fragments.arrivals(2));
+        arrive(&one, 0, 10);
+        let stays = [arrive(&other, 0, 10)];
+        arrive(&one, 1, 10);
+        one.closed();
+        assert!(are_unanswered(&stays));
+        let mut stream = register(&fragments, 0, &ledger);
+        assert_eq!(answered(&stays[0]).len(), 1);
+        other.closed();
+        let lost = stream.next().await.unwrap();
+        assert!(matches!(lost, Err(ReceiveError::SenderLost(_))), "{lost:?}");
+        drop(stream);
+        fragments.drop_query(QUERY);
+        assert!(ledger.is_zero() && fragments.0.queries.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_that_overtakes_its_start_leaves_a_mark_for_ten_minutes() {
+        let (fragments, ledger) = fragments(FragmentsOptions::default());
+        let arrivals = fragments.arrivals(1);
+        fragments.cancel(receiver(0));
+        fragments.cancel(receiver(0));
+        let minute = Duration::from_mins(1);
+        tokio::time::advance(9 * minute).await;
+        fragments.cancel(receiver(1));
+        let dropped = arrive(&arrivals, 0, 10);
+        assert_eq!(answered(&dropped), [Credit::NO_ADVICE]);
+        tokio::time::advance(minute).await;
+        fragments.cancel(receiver(2));
+        let early = [arrive(&arrivals, 0, 10)];
+        assert!(are_unanswered(&early), "forgotten: it may still come");
+        let dropped = arrive(&arrivals, 1, 10);
+        assert_eq!(answered(&dropped), [Credit::NO_ADVICE]);
+        fragments.drop_query(QUERY);
+        assert!(ledger.is_zero());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_marks_make_room_for_new_ones() {
+        let (fragments, ledger) = fragments(FragmentsOptions {
+            tombstones_max: 2,
+            ..FragmentsOptions::default()
+        });
+        let arrivals = fragments.arrivals(1);
+        for minor in 0..3 {
+            drop(register(&fragments, minor, &ledger));
+        }
+        let early = [arrive(&arrivals, 0, 10)];
+        assert!(are_unanswered(&early));
+        for minor in [1, 2] {
+            let dropped = arrive(&arrivals, minor, 10);
+            assert_eq!(answered(&dropped), [Credit::NO_ADVICE]);
+        }
+        fragments.drop_query(QUERY);
+        assert!(ledger.is_zero() && fragments.0.queries.is_empty());
+    }
+}

@@ -131,6 +131,7 @@ fn distinct(minors: &[i32]) -> Result<Vec<MinorFragmentId>, HeaderError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
     use protos::{data::FragmentRecordBatch, shared::RecordBatchDef};
 
     use super::*;
@@ -204,6 +205,19 @@ pub(crate) mod tests {
         assert_eq!(parse(&batch), Err(HeaderError::Twice { minor }));
         batch.receiving_minor_fragment_id.clear();
         assert!(parse(&batch).unwrap().receivers.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0..200_usize, byte in any::<u8>(), cut in 0..200_usize) {
+            let mut pbody = whole().encode_to_vec();
+            let len = pbody.len();
+            pbody[at % len] = byte;
+            pbody.truncate(cut.max(1));
+            if let Ok(arrival) = Arrival::parse(pbody.into(), Bytes::new()) {
+                prop_assert_eq!(arrival.addresses().count(), arrival.receivers.len());
+            }
+        }
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl DataTunnel {
     }
 
     /// Sends a batch to each of `to`, encoded once; returns when it is on its way. One without rows tells the columns.
+    /// With nobody in `to` nothing is sent.
     ///
     /// # Errors
     ///
@@ -308,6 +309,11 @@ impl DataTunnel {
         to: &[MinorFragmentId],
         position: Position,
     ) -> Result<(), TunnelError> {
+        // wire: drill@051b164 exec/java-exec/.../rpc/data/DataServerRequestHandler.java: a batch for nobody would end the
+        // connection
+        if to.is_empty() {
+            return Ok(());
+        }
         self.room().await?;
         let connection = self.connection().await?;
         let bytes = batch.body_bytes() as u64;

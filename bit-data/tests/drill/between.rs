@@ -10,15 +10,17 @@ use arrow::{
     },
     datatypes::SchemaRef,
 };
-use bit_data::drill::{
-    BatchStream, Credit, DataTunnel, Input, Order, ReceiveError, TunnelError, TunnelOptions,
-};
-use bit_data::{DataClient, DataTarget};
+use bit_data::{DataClient, DataServerOptions, DataTarget, NoStreams};
+use bit_data::drill::{BatchStream, Credit, DataTunnel, Input, Order, ReceiveError, TunnelError, TunnelOptions};
 use futures::StreamExt;
-use protos::id::MajorFragmentId;
-use rpc_bus::{RetryOptions, RetryPolicy, ledger::Limits};
+use protos::{calls::data, id::MajorFragmentId};
+use rpc_bus::{
+    CallOptions, ConnectError, RetryOptions, RetryPolicy,
+    auth::{AuthOptions, Authenticator, Credentials, Login, Users},
+    ledger::Limits,
+};
 
-use crate::support::{Node, RECEIVING, input, minors, numbers, receiver, runtime, sender};
+use crate::support::{Node, RECEIVING, input, minors, numbers, receiver, request, runtime, sender};
 
 fn client(node: &Node) -> DataClient {
     let target = DataTarget::new(node.address(), node.ledger.clone());
@@ -31,92 +33,35 @@ fn tunnel(client: &DataClient, minor: i32) -> DataTunnel {
     DataTunnel::new(client.clone(), runtime(), sender(minor), major, options)
 }
 
-/// Every scalar type that Drill keeps as it is, with nulls.
+/// Scalar types of Drill that the Arrow types alone ask for, with nulls.
 fn scalars(seed: i32, rows: i32) -> RecordBatch {
     let values = || (0..rows).map(move |row| (row % 5 != 3).then_some(seed * 1000 + row));
-    let text = |value: i32| format!("row {value}");
-    let columns: [(&str, ArrayRef); 11] = [
-        ("int", Arc::new(Int32Array::from_iter(values()))),
-        (
-            "bigint",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| i64::from(v) << 20))
-                    .collect::<Int64Array>(),
-            ),
-        ),
-        (
-            "float4",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| f32::from(i16::try_from(v % 30_000).unwrap()) / 2.0))
-                    .collect::<Float32Array>(),
-            ),
-        ),
-        (
-            "float8",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| f64::from(v) / 4.0))
-                    .collect::<Float64Array>(),
-            ),
-        ),
-        (
-            "bit",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| v % 2 == 0))
-                    .collect::<BooleanArray>(),
-            ),
-        ),
-        (
-            "varchar",
-            Arc::new(values().map(|v| v.map(text)).collect::<StringArray>()),
-        ),
-        (
-            "varbinary",
-            Arc::new(
-                values()
-                    .map(|v| v.map(i32::to_be_bytes))
-                    .collect::<BinaryArray>(),
-            ),
-        ),
-        (
-            "date",
-            Arc::new(
-                values()
-                    .map(|v| v.map(|v| i64::from(v) * 86_400_000))
-                    .collect::<Date64Array>(),
-            ),
-        ),
-        (
-            "time",
-            Arc::new(Time32MillisecondArray::from_iter(values())),
-        ),
-        (
-            "timestamp",
-            Arc::new(
-                values()
-                    .map(|v| v.map(i64::from))
-                    .collect::<TimestampMillisecondArray>(),
-            ),
-        ),
-        (
-            "decimal",
-            Arc::new(
-                values()
-                    .map(|v| v.map(i128::from))
-                    .collect::<Decimal128Array>()
-                    .with_precision_and_scale(20, 3)
-                    .unwrap(),
-            ),
-        ),
-    ];
-    RecordBatch::try_from_iter_with_nullable(
-        columns
-            .into_iter()
-            .map(|(name, column)| (name, column, true)),
-    )
+    macro_rules! column {
+        ($name:literal, $array:ty, $value:ident => $made:expr) => {{
+            let values = values().map(|value| value.map(|$value| $made));
+            (
+                $name,
+                Arc::new(values.collect::<$array>()) as ArrayRef,
+                true,
+            )
+        }};
+    }
+    let decimals = values().map(|value| value.map(i128::from));
+    let decimals = decimals.collect::<Decimal128Array>();
+    let decimals = decimals.with_precision_and_scale(20, 3).unwrap();
+    RecordBatch::try_from_iter_with_nullable([
+        column!("int", Int32Array, v => v),
+        column!("bigint", Int64Array, v => i64::from(v) << 20),
+        column!("float4", Float32Array, v => f32::from(i16::try_from(v % 30_000).unwrap()) / 2.0),
+        column!("float8", Float64Array, v => f64::from(v) / 4.0),
+        column!("bit", BooleanArray, v => v % 2 == 0),
+        column!("varchar", StringArray, v => format!("row {v}")),
+        column!("varbinary", BinaryArray, v => v.to_be_bytes()),
+        column!("date", Date64Array, v => i64::from(v) * 86_400_000),
+        column!("time", Time32MillisecondArray, v => v),
+        column!("timestamp", TimestampMillisecondArray, v => i64::from(v)),
+        ("decimal", Arc::new(decimals), true),
+    ])
     .unwrap()
 }
 
@@ -269,6 +214,45 @@ async fn a_budget_that_is_spent_fails_both_sides_and_names_itself() {
     assert!(error.to_string().contains("a small budget"), "{error}");
     assert!(budget.is_zero());
     drop((stream, tunnels, client));
+    node.stop().await;
+}
+
+/// `alice` with the password `wonder`, by SCRAM and PLAIN.
+const ALICE: &str = "alice:SCRAM-SHA-256$4096:AAECAwQFBgcICQoLDA0ODw==\
+    $CaLYHywcJJwGkxn3DQdeS8kbSBx2ohTghe9FMhLvNfY=:XNzVXxVNZtfGAF9/RGkkhwfZgP2xupySxCQaLqOHPe4=";
+
+#[tokio::test]
+async fn a_server_with_users_lets_in_those_who_prove_who_they_are() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, ALICE).unwrap();
+    let users = Arc::new(Users::from_file(file.path()).unwrap());
+    let authenticator = Authenticator::new(users, AuthOptions::default(), runtime()).unwrap();
+    let node = Node::with(DataServerOptions {
+        authenticator: Some(Arc::new(authenticator)),
+        ..DataServerOptions::default()
+    })
+    .await;
+    // Connections live no longer than their runtime.
+    let bus = runtime();
+    let login = |password: &str| {
+        let (user, password) = ("alice".to_owned(), password.to_owned().into());
+        Login::new(Credentials { user, password })
+    };
+    let connect = async |login: Option<Login>| {
+        let mut target = DataTarget::new(node.address(), node.ledger.clone());
+        target.login = login;
+        bit_data::connect(target, &bus, Arc::new(NoStreams)).await
+    };
+    assert!(matches!(connect(None).await, Err(ConnectError::NoLogin)));
+    let wrong = connect(Some(login("wander"))).await;
+    assert!(matches!(wrong, Err(ConnectError::Login(_))), "{wrong:?}");
+    let connection = connect(Some(login("wonder"))).await.unwrap();
+    let (request, body) = request(0, &[], 1);
+    let answer =
+        connection.call::<data::RecordBatch>(&request, vec![body.into()], CallOptions::default());
+    let answer = answer.await.unwrap().message;
+    assert_eq!(answer.allowed_credit(), -1, "for nobody, but heard");
+    drop((connection, bus));
     node.stop().await;
 }
 

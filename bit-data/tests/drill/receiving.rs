@@ -24,7 +24,7 @@ fn failure(frame: &crate::peer::Frame) -> DrillPbError {
     frame.message()
 }
 
-/// golden/raw/raw_control.data2 and data3: no word, and the end.
+// wire: golden/raw/raw_control.data2, raw_control.data3
 #[tokio::test]
 async fn other_versions_and_channels_are_let_go_without_a_word() {
     let node = Node::start().await;

@@ -103,16 +103,14 @@ fn kept(line: &Value) -> Kept {
     let raw_len = line["raw_len"]
         .as_u64()
         .map_or(0, |len| usize::try_from(len).unwrap());
-    let frame = match line.get("frame") {
-        Some(whole) => hex(whole),
-        None => {
-            let file = golden()
-                .join("dist")
-                .join(line["raw_bin"][0].as_str().unwrap());
-            let start = usize::try_from(line["raw_bin"][1].as_u64().unwrap()).unwrap();
-            let raw = &fs::read(file).unwrap()[start..start + raw_len];
-            [&hex(&line["frame_head"])[..], raw].concat()
-        }
+    let frame = if let Some(whole) = line.get("frame") {
+        hex(whole)
+    } else {
+        let name = line["raw_bin"][0].as_str().unwrap();
+        let file = golden().join("dist").join(name);
+        let start = usize::try_from(line["raw_bin"][1].as_u64().unwrap()).unwrap();
+        let raw = &fs::read(file).unwrap()[start..start + raw_len];
+        [&hex(&line["frame_head"])[..], raw].concat()
     };
     let pbody = match line.get("pbody_at") {
         Some(at) => {

@@ -71,16 +71,17 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start() -> Self {
-        Self::with(FragmentsOptions::default()).await
+        Self::with(DataServerOptions::default()).await
     }
 
-    pub(crate) async fn with(options: FragmentsOptions) -> Self {
+    pub(crate) async fn with(options: DataServerOptions) -> Self {
         let (ledger, events) = (ledger(), Arc::new(Events::default()));
-        let fragments = Fragments::new(options, &ledger, Arc::<Events>::clone(&events));
+        let to_events = Arc::<Events>::clone(&events);
+        let fragments = Fragments::new(FragmentsOptions::default(), &ledger, to_events);
         let server = DataServer::bind(
             SocketAddr::from(([127, 0, 0, 1], 0)),
             runtime(),
-            DataServerOptions::default(),
+            options,
             ledger.clone(),
             fragments.clone(),
             Arc::new(NoStreams),

@@ -35,8 +35,8 @@ async fn a_receiver_of_the_same_process_gets_the_batches_themselves() {
         let (mut receiver, ()) = tokio::join!(node.receiver(from, stream(1)), async {
             sender.send(whole).await.expect("a receiver");
         });
-        let received = receiver.next().await.expect("a batch").expect("no error");
-        assert_eq!(received.column(0).to_data().buffers()[0].as_ptr(), pointer);
+        let got = receiver.next().await.expect("a batch").expect("no error");
+        assert_eq!(got.column(0).to_data().buffers()[0].as_ptr(), pointer);
         sender.close().await.expect("a receiver");
         assert!(receiver.next().await.is_none());
         let stats = (sender.stats(), receiver.stats());

@@ -23,7 +23,7 @@ use crate::{
 
 const AFTER_HELP: &str = "\
 Prints one line on standard output when it accepts connections: ready user=HOST:PORT, followed by
-http=HOST:PORT if there is an HTTP server.
+data=HOST:PORT and http=HOST:PORT if it listens there, too.
 The first SIGTERM or Ctrl-C stops accepting and lets running queries end, a second one does not.
 SIGHUP has certificates and users read again; so has a change of their files, within 10 s.
 
@@ -40,6 +40,9 @@ pub(super) struct ServeArguments {
     /// Port for clients; 0 takes a free one [default: 31010]
     #[arg(long, value_name = "PORT")]
     user_port: Option<u16>,
+    /// Port for other Drillbits to send batches to; 0 takes a free one [default: none]
+    #[arg(long, value_name = "PORT")]
+    data_port: Option<u16>,
     /// Port for monitors: /healthz and /metrics; 0 takes a free one [default: none]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
@@ -156,6 +159,16 @@ impl ServeArguments {
                 self.user_port.map(i64::from),
             )
             .with(
+                "--data-port",
+                ("data", "enabled"),
+                self.data_port.map(|_| true),
+            )
+            .with(
+                "--data-port",
+                ("data", "port"),
+                self.data_port.map(i64::from),
+            )
+            .with(
                 "--http-port",
                 ("http", "enabled"),
                 self.http_port.map(|_| true),
@@ -176,11 +189,10 @@ impl ServeArguments {
 }
 
 fn announce(node: &Node) {
-    let user = node.user_addr();
-    let line = match node.http_addr() {
-        Some(http) => format!("ready user={user} http={http}\n"),
-        None => format!("ready user={user}\n"),
-    };
+    let more = [("data", node.data_addr()), ("http", node.http_addr())];
+    let more = more.map(|(name, addr)| addr.map(|addr| format!(" {name}={addr}")));
+    let more = more.into_iter().flatten().collect::<Vec<_>>().concat();
+    let line = format!("ready user={}{more}\n", node.user_addr());
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout
         .write_all(line.as_bytes())
@@ -188,7 +200,8 @@ fn announce(node: &Node) {
     {
         tracing::warn!(%error, "cannot print the ready line");
     }
-    tracing::info!(user = %node.user_addr(), http = ?node.http_addr(), "accepting connections");
+    let (data, http) = (node.data_addr(), node.http_addr());
+    tracing::info!(user = %node.user_addr(), ?data, ?http, "accepting connections");
 }
 
 fn explain(error: NodeError) -> Failure {
@@ -197,7 +210,8 @@ fn explain(error: NodeError) -> Failure {
             Failure::new(
                 Exit::NoConnection,
                 format_args!(
-                    "{error}; is another Drillbit running? --user-port 0 and --http-port 0 take a free port"
+                    "{error}; is another Drillbit running? --user-port 0, --data-port 0 and --http-port 0 take a free \
+                     port"
                 ),
             )
         }

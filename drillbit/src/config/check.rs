@@ -46,7 +46,8 @@ impl Check<'_> {
     }
 
     fn node(&mut self) {
-        let (node, http) = (&self.settings.config.node, &self.settings.config.http);
+        let config = &self.settings.config;
+        let (node, http, data) = (&config.node, &config.http, &config.data);
         self.require(
             node.memory_mib.get() >= MEMORY_MIB_MIN,
             "node",
@@ -63,6 +64,15 @@ impl Check<'_> {
             "port",
             &format!("is {}, which is node.user_port already", http.port),
         );
+        let taken = [
+            (true, node.bind, node.user_port, "node.user_port"),
+            (http.enabled, http.bind, http.port, "http.port"),
+        ];
+        for (is_used, bind, port, name) in taken {
+            let same = is_used && data.enabled && data.port != 0 && data.port == port;
+            let message = format!("is {port}, which is {name} already");
+            self.require(!(same && data.bind == bind), "data", "port", &message);
+        }
     }
 
     fn sizes(&mut self) {
@@ -196,6 +206,9 @@ impl Check<'_> {
         // Whoever has a certificate has authenticated; the HTTP server does not ask for one.
         if config.tls.client_authorities.is_none() {
             self.exposed("node", config.node.bind);
+            if config.data.enabled {
+                self.exposed("data", config.data.bind);
+            }
         }
         if config.http.enabled {
             self.exposed("http", config.http.bind);

@@ -11,7 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{node::USER_PORT, threads::ThreadOptions};
+use crate::{
+    node::{DATA_PORT, USER_PORT},
+    threads::ThreadOptions,
+};
 
 /// A section of the file.
 #[derive(Debug)]
@@ -164,6 +167,32 @@ sections! {
         statement_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
         /// Queries of one connection that may run at once; one more is refused.
         queries_per_connection_max: NonZeroUsize = positive!(NonZeroUsize, 64),
+    }
+
+    /// The data plane: batches of other Drillbits. TLS and users are those of the sections tls and auth; a real
+    /// Drill knows neither here, so leave them unset for one.
+    data: DataSection {
+        /// Whether other Drillbits may send batches.
+        enabled: bool = false,
+        /// Address to listen on. Off the loopback interface, peers must authenticate: see the section
+        /// auth.
+        bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
+        /// Port; 0 takes a free one.
+        port: u16 = DATA_PORT,
+        /// Connections at a time; one more is closed at once.
+        connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
+        /// Bytes that may wait for a fragment that has not begun yet, in KiB; a single larger batch may,
+        /// too.
+        early_fragment_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
+        /// Bytes of one connection that may wait so, in MiB.
+        early_connection_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
+        /// How long they may before they are refused, in milliseconds.
+        early_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
+        /// Fragments that have ended and whose late batches are taken and dropped; beyond, the oldest
+        /// are forgotten.
+        tombstones_max: NonZeroUsize = positive!(NonZeroUsize, 65_536),
+        /// For how long, in seconds.
+        tombstone_time_s: NonZeroU64 = positive!(NonZeroU64, 600),
     }
 
     /// TLS for clients. Certificates are read again when their files change.

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bit_data::{DataServerOptions, FragmentsOptions};
 use rpc_bus::{
     Beats, ConnectionOptions, ServerOptions,
     auth::{AuthOptions, Mechanism},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     engine::EngineOptions,
-    node::{HttpOptions, NodeOptions},
+    node::{DataOptions, HttpOptions, NodeOptions},
     security::SecurityOptions,
     threads::ThreadOptions,
     version,
@@ -35,6 +36,7 @@ impl Config {
             threads: self.threads(),
             user_server: self.user_server(),
             engine: self.engine(half),
+            data: self.data.enabled.then(|| self.data()),
             http: self.http.enabled.then(|| self.http()),
             security: self.security(),
             reload_interval: Duration::from_secs(self.node.reload_interval_s.get()),
@@ -84,6 +86,25 @@ impl Config {
                 failures_per_peer_max: auth.failures_per_peer_max.get(),
                 failure_window: Duration::from_secs(auth.failure_window_s.get()),
                 ..AuthOptions::default()
+            },
+        }
+    }
+
+    fn data(&self) -> DataOptions {
+        let data = &self.data;
+        let mut server = DataServerOptions::default();
+        server.connections.connections_max = data.connections_max.get();
+        server.connections.connection.capabilities = Some(version::capabilities().into());
+        let (fragment, connection) = (data.early_fragment_kib_max, data.early_connection_mib_max);
+        DataOptions {
+            addr: SocketAddr::new(data.bind, data.port),
+            server,
+            fragments: FragmentsOptions {
+                early_bytes_per_fragment_max: fragment.get().saturating_mul(KIB),
+                early_bytes_per_connection_max: connection.get().saturating_mul(MIB),
+                early_timeout: Duration::from_millis(data.early_timeout_ms.get()),
+                tombstones_max: data.tombstones_max.get(),
+                tombstone_time: Duration::from_secs(data.tombstone_time_s.get()),
             },
         }
     }

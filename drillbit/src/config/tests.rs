@@ -213,6 +213,18 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             "[http]\nenabled = true\nport = 31010\n",
             ":3: http.port is 31010",
         ),
+        (
+            "[data]\nenabled = true\nport = 31010\n",
+            ":3: data.port is 31010, which is node.user_port already",
+        ),
+        (
+            "[http]\nenabled = true\n[data]\nenabled = true\nport = 8047\n",
+            ":5: data.port is 8047, which is http.port already",
+        ),
+        (
+            "[data]\nenabled = true\nbind = \"0.0.0.0\"\n",
+            ":3: data.bind is 0.0.0.0",
+        ),
         ("[node]\nbind = \"0.0.0.0\"\n", ":2: node.bind is 0.0.0.0"),
         (
             "[http]\nenabled = true\nbind = \"::\"\n",

@@ -4,6 +4,7 @@
 
 mod certificates;
 mod config;
+mod data;
 mod http;
 mod program;
 mod script;

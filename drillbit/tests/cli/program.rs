@@ -135,6 +135,8 @@ pub(crate) struct Served {
     child: Option<Child>,
     /// What clients reach it at.
     pub(crate) address: String,
+    /// What other nodes send batches to, if it has a data server.
+    pub(crate) data: Option<String>,
     /// What monitors reach it at, if it has an HTTP server.
     pub(crate) http: Option<String>,
     /// Lines of its log, as they come.
@@ -164,12 +166,18 @@ impl Served {
             log.try_iter().collect::<Vec<_>>()
         );
         let address = words.next().and_then(|word| word.strip_prefix("user="));
-        let http = words.next().and_then(|word| word.strip_prefix("http="));
-        let (address, http) = (address.unwrap().to_owned(), http.map(str::to_owned));
+        let address = address.unwrap().to_owned();
+        let more: Vec<_> = words.collect();
+        let of = |name: &str| {
+            let mut more = more.iter();
+            more.find_map(|word| word.strip_prefix(name).map(str::to_owned))
+        };
+        let (data, http) = (of("data="), of("http="));
         child.stdout = Some(stdout.into_inner());
         Self {
             child: Some(child),
             address,
+            data,
             http,
             log,
         }

@@ -148,7 +148,7 @@ impl Security {
     }
 }
 
-fn text(path: &Path) -> Result<String> {
+pub(super) fn text(path: &Path) -> Result<String> {
     path.to_str()
         .map(str::to_owned)
         .context("a path that is not UTF-8")
@@ -156,7 +156,7 @@ fn text(path: &Path) -> Result<String> {
 
 /// Two ports that were free a moment ago. Drill takes the next ones where they are taken meanwhile,
 /// and says which.
-fn free_ports() -> Result<(u16, u16)> {
+pub(super) fn free_ports() -> Result<(u16, u16)> {
     let user = TcpListener::bind("127.0.0.1:0")?;
     let bit = TcpListener::bind("127.0.0.1:0")?;
     Ok((user.local_addr()?.port(), bit.local_addr()?.port()))
