@@ -1,0 +1,4 @@
+//! Streams between nodes over real sockets.
+
+mod basics;
+mod support;
