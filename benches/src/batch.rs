@@ -6,6 +6,10 @@
 //!
 //! | variant | what |
 //! |---|---|
+//! | `bus` | a stream between two nodes: Arrow bodies with checksums, default windows, nothing gathered |
+//! | `bus-checksum-off`, `bus-lz4` | the same without checksums, and with bodies compressed |
+//! | `bus-drill` | Drill's way: Drill's vectors, one answer a batch; up to 64 of them unanswered |
+//! | `pass-through` | a stream within one node, whose batches are handed over; the receiver looks where the values are, which is where the sender has them, and does not read them |
 //! | `flight` | Arrow Flight, `DoPut` in one call, as it comes |
 //! | `flight-tuned` | with windows of 4 and 64 MiB, frames of 1 MiB, and messages of up to 64 MiB |
 //! | `framed-ipc` | tokio-util's frames with a length, Arrow's IPC stream in them |
@@ -31,7 +35,7 @@ use crate::report::Report;
 use crate::rpc::threads::ThreadOptions;
 use crate::settings::Settings;
 use crate::target::{Bound, Target};
-use crate::transfer::{self, Batches, Consumer, Link, Seen};
+use crate::transfer::{self, Batches, Consumer, Link, Look, Seen};
 
 /// Its cases.
 pub(crate) const CASES: &[&str] = &["4KiB", "64KiB", "1MiB", "4MiB"];
@@ -48,13 +52,24 @@ pub(crate) const TARGETS: &[Target] = &[
     rate("64KiB", "bus", BASE, 2.2, 3.0),
     rate("4KiB", "bus", BASE, 1.7, 3.0),
     rate("1MiB", "bus-drill", BASE, 2.0, 2.6),
-    rate("1MiB", "pass-through", "bus", 100.0, 100.0),
-    rate("4KiB", "pass-through", "bus", 4.0, 4.0),
+    rate("1MiB", PASS_THROUGH, "bus", 100.0, 100.0),
+    rate("4KiB", PASS_THROUGH, "bus", 4.0, 4.0),
     rate("1MiB", "bus", "bus-checksum-off", 0.92, 0.92),
 ];
 
 const RAW: &str = "raw";
-const VARIANTS: [&str; 4] = ["flight-tuned", "flight", "framed-ipc", RAW];
+const PASS_THROUGH: &str = "pass-through";
+const VARIANTS: [&str; 9] = [
+    "bus",
+    "bus-drill",
+    "bus-checksum-off",
+    "bus-lz4",
+    PASS_THROUGH,
+    "flight-tuned",
+    "flight",
+    "framed-ipc",
+    RAW,
+];
 /// Sent before anything counts.
 const WARM_UP_BYTES: usize = 32 << 20;
 
@@ -162,7 +177,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
         for case in CASES.iter().filter(|case| options.settings.wants(case)) {
             let load = Load::of(case);
             for (name, pair) in &mut started {
-                let measured = measure(pair.as_mut(), &load).context(*name)?;
+                let measured = measure(pair.as_mut(), &load, look(name)).context(*name)?;
                 progress.note(&line(case, name, &measured));
                 report.add_all((case, name), measured);
             }
@@ -179,23 +194,31 @@ fn pair(name: &str, options: &Options) -> Result<Box<dyn Pair>> {
         #[cfg(feature = "peers")]
         "framed-ipc" => Box::new(framed::FramedIpc::start(options.threads.all())?),
         _ => {
-            let consumer = Arc::new([Consumer::default()]);
+            let consumer = Arc::new([Consumer::new(look(name))]);
             Box::new(transfer::link(name, options.threads, consumer)?)
         }
     })
 }
 
+fn look(variant: &str) -> Look {
+    if variant == PASS_THROUGH {
+        Look::Places
+    } else {
+        Look::Values
+    }
+}
+
 type Samples = [(&'static str, f64); 2];
 
-fn measure(pair: &mut dyn Pair, load: &Load) -> Result<Samples> {
+fn measure(pair: &mut dyn Pair, load: &Load, look: Look) -> Result<Samples> {
     let warm_up = load.warm_up();
     pair.run(&warm_up)?
-        .verify(warm_up.batches.expected(warm_up.count))?;
+        .verify(warm_up.batches.expected(warm_up.count, look))?;
     let process = Watched(std::process::id());
     let (before, begun) = (process.cpu()?, Instant::now());
     let seen = pair.run(load)?;
     let (elapsed, cpu) = (begun.elapsed(), process.cpu()?.since(&before));
-    seen.verify(load.batches.expected(load.count))?;
+    seen.verify(load.batches.expected(load.count, look))?;
     Ok(samples(load, elapsed, cpu))
 }
 

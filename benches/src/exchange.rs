@@ -41,7 +41,7 @@ pub(crate) const TARGETS: &[Target] = &[Target::number(
 )];
 
 const STOPPED_CONSUMER: &str = "stopped-consumer";
-const VARIANTS: [&str; 1] = ["flight-tuned"];
+const VARIANTS: [&str; 2] = ["bus", "flight-tuned"];
 const STREAMS: usize = 64;
 const BATCH_BYTES: usize = 64 << 10;
 const WARM_UP: Duration = Duration::from_secs(2);

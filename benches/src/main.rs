@@ -64,9 +64,10 @@ Cases (units) and variants:
         mixed20x100/same, .../first (GB_s, Mvalues_s, us_batch)
         record-batch, arrow-body, arrow-ipc, memcpy
   batch  4KiB, 64KiB, 1MiB, 4MiB (GB_s, cpu_s_GB of both ends)
+        bus, bus-checksum-off, bus-lz4, bus-drill (Drill's vectors and acknowledgements), pass-through (one process),
         raw (bare sockets); with feature `peers` flight, flight-tuned, framed-ipc
   exchange  stopped-consumer (GB_s, rate_kept, rss_growth_MiB)
-        with feature `peers` flight-tuned
+        bus; with feature `peers` flight-tuned
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";

@@ -1,21 +1,25 @@
 //! What benchmarks of record batches between two ends have in common: the batches, and who takes them.
 
+pub(crate) mod bus;
 #[cfg(feature = "peers")]
 pub(crate) mod flight;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef};
+use bit_data::Checksums;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
+use record_batch::Codec;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use self::bus::Way;
 use crate::rpc::threads::ThreadOptions;
 
 /// Both ends of a variant, connected: the batches of stream `n` are taken by consumer `n`.
@@ -37,21 +41,31 @@ pub(crate) fn link(
     threads: ThreadOptions,
     consumers: Arc<[Consumer]>,
 ) -> Result<Box<dyn Link>> {
-    Ok(match name {
-        #[cfg(feature = "peers")]
-        "flight" => Box::new(flight::Flight::start(
-            flight::Tuning::Default,
-            threads.all(),
-            consumers,
-        )?),
-        #[cfg(feature = "peers")]
-        "flight-tuned" => Box::new(flight::Flight::start(
-            flight::Tuning::Tuned,
-            threads.all(),
-            consumers,
-        )?),
-        _ => bail!("built without feature `peers`"),
-    })
+    let streams = |checksums, codec| Way::Streams { checksums, codec };
+    let way = match name {
+        "bus" => streams(Checksums::On, Codec::None),
+        "bus-checksum-off" => streams(Checksums::Off, Codec::None),
+        "bus-lz4" => streams(Checksums::On, Codec::Lz4),
+        "bus-drill" => Way::Drill,
+        "pass-through" => Way::PassThrough,
+        _ => return peer(name, threads, consumers),
+    };
+    Ok(Box::new(bus::Bus::start(way, threads, consumers)?))
+}
+
+#[cfg(feature = "peers")]
+fn peer(name: &str, threads: ThreadOptions, consumers: Arc<[Consumer]>) -> Result<Box<dyn Link>> {
+    let tuning = match name {
+        "flight-tuned" => flight::Tuning::Tuned,
+        _ => flight::Tuning::Default,
+    };
+    let flight = flight::Flight::start(tuning, threads.all(), consumers)?;
+    Ok(Box::new(flight))
+}
+
+#[cfg(not(feature = "peers"))]
+fn peer(_: &str, _: ThreadOptions, _: Arc<[Consumer]>) -> Result<Box<dyn Link>> {
+    anyhow::bail!("built without feature `peers`")
 }
 
 /// Bytes of values of a row.
@@ -65,8 +79,6 @@ const DISTINCT: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Batches {
     distinct: Arc<[RecordBatch]>,
-    /// What a receiver sees of each.
-    seen: Arc<[Seen]>,
 }
 
 /// What a receiver has seen, so that nothing can be lost, doubled or damaged unnoticed.
@@ -82,13 +94,9 @@ pub(crate) struct Seen {
 impl Batches {
     /// Batches with about `bytes` bytes of values.
     pub(crate) fn of_bytes(bytes: usize) -> Self {
-        let distinct: Arc<[_]> = (0..DISTINCT)
-            .map(|at| batch(at, bytes / ROW_BYTES))
-            .collect();
-        let seen = distinct.iter().map(|batch| Seen::default().and(batch));
+        let distinct = (0..DISTINCT).map(|at| batch(at, bytes / ROW_BYTES));
         Self {
-            seen: seen.collect(),
-            distinct,
+            distinct: distinct.collect(),
         }
     }
 
@@ -113,22 +121,31 @@ impl Batches {
     }
 
     /// What a receiver sees of the first `count` batches.
-    pub(crate) fn expected(&self, count: usize) -> Seen {
-        let all = (0..count).map(|at| self.seen[at % DISTINCT]);
+    pub(crate) fn expected(&self, count: usize, look: Look) -> Seen {
+        let once = |at: usize| Seen::default().and(&self.distinct[at], look);
+        let seen = [0, 1, 2, 3].map(once);
+        let all = (0..count).map(|at| seen[at % DISTINCT]);
         all.fold(Seen::default(), Seen::plus)
     }
 }
 
 impl Seen {
-    /// After `batch`, all of whose values are read.
-    pub(crate) fn and(self, batch: &RecordBatch) -> Self {
+    /// After `batch`.
+    pub(crate) fn and(self, batch: &RecordBatch, look: Look) -> Self {
         let mut seen = Self {
             rows: batch.num_rows() as u64,
             ..Self::default()
         };
         for column in batch.columns() {
-            seen.nulls += column.nulls().map_or(0, nulls);
-            seen.sum = seen.sum.wrapping_add(sum_of_column(column));
+            if look == Look::Values {
+                seen.nulls += column.nulls().map_or(0, nulls);
+            }
+            let values = values(column);
+            let number = match look {
+                Look::Values => sum(values),
+                Look::Places => values.as_ptr().addr() as u64,
+            };
+            seen.sum = seen.sum.wrapping_add(number);
         }
         self.plus(seen)
     }
@@ -152,10 +169,11 @@ fn nulls(nulls: &NullBuffer) -> u64 {
     (nulls.len() - nulls.inner().count_set_bits()) as u64
 }
 
-fn sum_of_column(column: &ArrayRef) -> u64 {
+/// The values of a column, nulls included.
+pub(crate) fn values(column: &ArrayRef) -> &[u8] {
     match column.data_type() {
-        DataType::Int64 => sum(column.as_primitive::<Int64Type>().values().inner()),
-        _ => sum(column.as_primitive::<Float64Type>().values().inner()),
+        DataType::Int64 => column.as_primitive::<Int64Type>().values().inner(),
+        _ => column.as_primitive::<Float64Type>().values().inner(),
     }
 }
 
@@ -202,20 +220,35 @@ fn column(seed: usize, rows: usize, is_nullable: bool) -> ArrayRef {
 /// Whoever takes the batches of one stream: reads all values, and can be told to stop for a while.
 #[derive(Debug)]
 pub(crate) struct Consumer {
+    look: Look,
     rows: AtomicU64,
     may_go_on: watch::Sender<bool>,
 }
 
+/// How closely batches are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All values are read.
+    Values,
+    /// Where the values are, which is where the sender has them: for batches that are handed over and not moved.
+    Places,
+}
+
 impl Default for Consumer {
     fn default() -> Self {
-        Self {
-            rows: AtomicU64::new(0),
-            may_go_on: watch::Sender::new(true),
-        }
+        Self::new(Look::Values)
     }
 }
 
 impl Consumer {
+    pub(crate) fn new(look: Look) -> Self {
+        Self {
+            look,
+            rows: AtomicU64::new(0),
+            may_go_on: watch::Sender::new(true),
+        }
+    }
+
     /// Takes all of `batches`.
     pub(crate) async fn take<E>(
         &self,
@@ -224,7 +257,7 @@ impl Consumer {
         let (mut seen, mut batches) = (Seen::default(), std::pin::pin!(batches));
         let mut may_go_on = self.may_go_on.subscribe();
         while let Some(batch) = batches.try_next().await? {
-            seen = seen.and(&batch);
+            seen = seen.and(&batch, self.look);
             self.rows
                 .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             // The sender lives as long as `self`.
@@ -279,7 +312,7 @@ impl Endless {
     pub(crate) fn expected(&self) -> Seen {
         let sent = self.sent.load(Ordering::Relaxed);
         self.batches
-            .expected(usize::try_from(sent).unwrap_or(usize::MAX))
+            .expected(usize::try_from(sent).unwrap_or(usize::MAX), Look::Values)
     }
 }
 
@@ -295,11 +328,11 @@ mod tests {
     #[test]
     fn what_is_expected_is_what_a_receiver_sees() {
         let batches = Batches::of_bytes(4096);
-        let seen = batches
-            .first(7)
-            .fold(Seen::default(), |seen, batch| seen.and(&batch));
-        assert_eq!(seen, batches.expected(7));
+        let seen = batches.first(7).fold(Seen::default(), |seen, batch| {
+            seen.and(&batch, Look::Values)
+        });
+        assert_eq!(seen, batches.expected(7, Look::Values));
         assert_eq!(seen.rows, 7 * 64);
-        assert!(seen.nulls > 0 && seen.verify(batches.expected(6)).is_err());
+        assert!(seen.nulls > 0 && seen.verify(batches.expected(6, Look::Values)).is_err());
     }
 }

@@ -5,15 +5,13 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use anyhow::Result;
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::array::{Array, RecordBatch};
 use socket2::SockRef;
 
 use super::{Load, Pair};
-use crate::transfer::{COLUMNS, ROW_BYTES, Seen, sum};
+use crate::transfer::bus::SEND_BUFFER_BYTES;
+use crate::transfer::{COLUMNS, ROW_BYTES, Seen, sum, values};
 
-/// As large as that of the bus in this benchmark.
-pub(super) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 const NULLABLE_COLUMNS: usize = COLUMNS / 2;
 
 /// A connection to a thread that reads.
@@ -59,22 +57,7 @@ impl Pair for Raw {
 fn body(batch: &RecordBatch) -> Vec<u8> {
     let mut body = Vec::with_capacity(batch.num_rows() * ROW_BYTES);
     for column in batch.columns() {
-        match column.data_type() {
-            DataType::Int64 => body.extend(
-                column
-                    .as_primitive::<Int64Type>()
-                    .values()
-                    .inner()
-                    .as_slice(),
-            ),
-            _ => body.extend(
-                column
-                    .as_primitive::<Float64Type>()
-                    .values()
-                    .inner()
-                    .as_slice(),
-            ),
-        }
+        body.extend(values(column));
     }
     for nulls in batch.columns().iter().filter_map(|column| column.nulls()) {
         body.extend(nulls.inner().sliced().as_slice());
