@@ -29,23 +29,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
     let batch = RecordBatch::try_from_iter([("n", numbers)])?;
     let mut sender = there.sender(stream, &batch.schema(), SendOptions::default())?;
-    let sending = tokio::spawn(async move {
+    let sending = async move {
         for _ in 0..1_000 {
             sender.send(batch.clone()).await?;
         }
         sender.close().await?;
         Ok::<_, bit_data::SendError>(sender.stats())
-    });
+    };
 
-    let from = Origin::Node(there.local_addr());
-    let mut receiver = here
-        .receiver(from, stream, &ReceiveOptions::default())
-        .await?;
-    let mut rows = 0;
-    while let Some(batch) = receiver.next().await {
-        rows += batch?.num_rows();
-    }
-    println!("{rows} rows received");
-    println!("{:#?}\n{:#?}", sending.await??, receiver.stats());
+    let receiving = async {
+        let from = Origin::Node(there.local_addr());
+        let mut receiver = here
+            .receiver(from, stream, &ReceiveOptions::default())
+            .await?;
+        let mut rows = 0;
+        while let Some(batch) = receiver.next().await {
+            rows += batch?.num_rows();
+        }
+        println!("{rows} rows received");
+        Ok::<_, Box<dyn Error>>(receiver.stats())
+    };
+    let (sent, received) = tokio::join!(sending, receiving);
+    println!("{:#?}\n{:#?}", sent?, received?);
     Ok(())
 }

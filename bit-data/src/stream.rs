@@ -31,12 +31,13 @@ mod receivers;
 mod registry;
 mod sender;
 mod sender_side;
+mod spilling;
 mod stats;
 mod transmitter;
 mod tunnel;
 
 pub use address::StreamAddress;
-pub use error::{OpenError, ReceiveError, SendError};
+pub use error::{OpenError, PeerFailure, ReceiveError, SendError};
 pub use node::{DataNode, NodeOptions, Origin};
 pub use options::{Checksums, Compression, ReceiveOptions, SendOptions};
 pub use receiver::StreamReceiver;

@@ -75,8 +75,8 @@ impl StreamAddress {
 
     pub(crate) fn from_wire(open: &OpenStream) -> Result<Self, IncompleteAddress> {
         let lacks = |field| IncompleteAddress { field };
-        let query = open.query_id.as_ref().ok_or(lacks("query_id"))?;
-        let id = |id: Option<i32>, field| id.ok_or(lacks(field));
+        let query = open.query_id.as_ref().ok_or_else(|| lacks("query_id"))?;
+        let id = |id: Option<i32>, field| id.ok_or_else(|| lacks(field));
         let sender = (
             id(open.sending_major_fragment_id, "sending_major_fragment_id")?,
             id(open.sending_minor_fragment_id, "sending_minor_fragment_id")?,

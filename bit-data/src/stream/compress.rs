@@ -4,6 +4,11 @@
 //! link is shows in the waits for credit and for room; how fast the codecs are, and what they make of these batches, in
 //! samples, which are only taken where the link is slow enough for a codec to pay at all.
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "rates, which need no more than a few digits"
+)]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -119,6 +119,11 @@ impl ReceiveWindow {
         outstanding.max(self.window_bytes + self.sizes.overrun_bytes)
     }
 
+    /// Whether the sender waits, for all that this side knows.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.received_bytes >= self.granted_bytes
+    }
+
     /// A batch has come.
     pub(crate) fn on_received(
         &mut self,
@@ -173,10 +178,8 @@ impl ReceiveWindow {
             .saturating_mul(2)
             .min(self.sizes.bytes_max);
         match self.link.judge(now) {
-            Verdict::TooSmall if larger > self.window_bytes => {
-                if grow(larger - self.window_bytes) {
-                    self.window_bytes = larger;
-                }
+            Verdict::TooSmall if larger > self.window_bytes && grow(larger - self.window_bytes) => {
+                self.window_bytes = larger;
             }
             // What is granted already stays granted: shrinking is not raising.
             Verdict::Ample => self.window_bytes = (self.window_bytes / 2).max(self.sizes.bytes),

@@ -1,6 +1,6 @@
 //! Why a stream could not be opened, sent or received.
 
-use std::time::Duration;
+use std::{error, fmt, time::Duration};
 
 use protos::error::{ErrorType, Retry};
 use record_batch::{ArrowBodyError, ChunkError, CodecError, EncodeError};
@@ -8,6 +8,7 @@ use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, RpcFailure};
 use thiserror::Error;
 
 use super::address::StreamAddress;
+use crate::spill::SpillError;
 
 /// Why a sender was not registered, or a receiver not opened. Nothing was sent.
 #[derive(Debug, Error)]
@@ -87,6 +88,36 @@ fn worthwhile(is_retryable: bool) -> Retry {
     }
 }
 
+/// What the other end of a stream said before it ended it.
+#[derive(Clone, Debug)]
+pub struct PeerFailure(Box<RpcFailure>);
+
+impl PeerFailure {
+    /// The failure, in Drill's form.
+    #[must_use]
+    pub fn failure(&self) -> &RpcFailure {
+        &self.0
+    }
+}
+
+impl From<RpcFailure> for PeerFailure {
+    fn from(failure: RpcFailure) -> Self {
+        Self(Box::new(failure))
+    }
+}
+
+impl fmt::Display for PeerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl error::Error for PeerFailure {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
 /// Why a sender sends no more. The stream has ended.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
@@ -99,7 +130,7 @@ pub enum SendError {
     ReceiverCancelled,
     /// The receiver failed.
     #[error("the receiver failed: {0}")]
-    ReceiverFailed(#[source] RpcFailure),
+    ReceiverFailed(#[source] PeerFailure),
     /// The connection to the receiver was lost.
     #[error("connection lost: {0}")]
     Lost(#[source] CloseReason),
@@ -136,7 +167,7 @@ impl SendError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::ReceiverFailed(failure) => failure.retry(),
+            Self::ReceiverFailed(failure) => failure.failure().retry(),
             Self::Lost(reason) => worthwhile(reason.is_retryable()),
             Self::Call(error) => worthwhile(error.is_retryable()),
             Self::NoReceiver(_) => Retry::SameNode,
@@ -155,7 +186,7 @@ impl SendError {
 pub enum ReceiveError {
     /// The sender failed.
     #[error("the sender failed: {0}")]
-    SenderFailed(#[source] RpcFailure),
+    SenderFailed(#[source] PeerFailure),
     /// The sender was cancelled, or dropped before its end.
     #[error("the sender was cancelled")]
     SenderCancelled,
@@ -184,6 +215,9 @@ pub enum ReceiveError {
     /// A batch of a single row does not fit into the budget.
     #[error("{0}")]
     Budget(#[from] BudgetExceeded),
+    /// What was spilled cannot be read back, or could not be written.
+    #[error("{0}")]
+    Spill(#[from] SpillError),
     /// Decompressing panicked.
     #[error("{0}")]
     Compute(#[from] rpc_bus::ComputePanicked),
@@ -197,7 +231,8 @@ impl ReceiveError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::SenderFailed(failure) => failure.retry(),
+            Self::SenderFailed(failure) => failure.failure().retry(),
+            Self::Spill(error) => error.retry(),
             Self::Lost(reason) => worthwhile(reason.is_retryable()),
             Self::Checksum { .. } | Self::Budget(_) | Self::SenderCancelled => Retry::SameNode,
             Self::Codec(_)
@@ -211,7 +246,7 @@ impl ReceiveError {
     /// What the sender is told.
     pub(crate) fn to_failure(&self) -> RpcFailure {
         let kind = match self {
-            Self::Budget(_) => ErrorType::Resource,
+            Self::Budget(_) | Self::Spill(_) => ErrorType::Resource,
             Self::Lost(_) => ErrorType::Connection,
             _ => ErrorType::DataRead,
         };
@@ -235,7 +270,10 @@ mod tests {
         let busy = RpcFailure::new(ErrorType::Resource, "busy").with_retry(Retry::OtherNode);
         assert!(rpc_bus::is_retryable(&ReceiveError::Lost(lost.clone())));
         assert!(rpc_bus::is_retryable(&SendError::Lost(lost)));
-        let failed = ReceiveError::SenderFailed(busy.clone());
+        assert!(rpc_bus::is_retryable(&SendError::ReceiverFailed(
+            busy.clone().into()
+        )));
+        let failed = ReceiveError::SenderFailed(busy.clone().into());
         assert_eq!(failed.retry(), Retry::OtherNode);
         assert_eq!(failed.to_failure().retry(), Retry::OtherNode);
         let open = OpenError::Call(CallError::Remote(Box::new(busy)));

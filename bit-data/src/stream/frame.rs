@@ -38,7 +38,9 @@ fn checksum(frame: &StreamFrame, body: &[Bytes]) -> u32 {
         }
         None => sum.update(&frame.encode_to_vec()),
     }
-    body.iter().for_each(|piece| sum.update(piece));
+    for piece in body {
+        sum.update(piece);
+    }
     sum.finish()
 }
 

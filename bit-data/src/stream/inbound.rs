@@ -2,22 +2,28 @@
 
 use std::{
     collections::VecDeque,
-    sync::Mutex,
-    task::{Context, Poll, Waker},
+    sync::{Arc, Mutex, OnceLock},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use protos::data::StreamFrame;
-use rpc_bus::{BudgetExceeded, Charge, Ledger, ledger::Kind};
+use protos::{
+    calls::Credit as CreditCall,
+    data::{Credit, StreamFrame, close_stream},
+};
+use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
 
 use super::{
     credit::{ReceiveWindow, WindowSizes, cost_bytes},
     error::ReceiveError,
     intake::{Arrival, EncodedBatch, Intake, Terms},
+    receiver_side::close,
+    spilling::Spilling,
     stats::{ReceiveStats, lock, lock_timed, now},
 };
+use crate::spill::SpillDir;
 
 /// What waits for the consumer.
 #[derive(Debug)]
@@ -60,16 +66,22 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     state: Mutex<State>,
+    /// Whom to tell what the consumer does not say itself.
+    sender: OnceLock<(RemoteConnection, u64)>,
 }
 
 #[derive(Debug)]
 struct State {
     intake: Intake,
     queue: VecDeque<Item>,
+    /// Newer than all of `queue`.
+    spilling: Option<Spilling>,
     phase: Phase,
     /// Holds what the window reserves.
     charge: Charge,
     consumer: Option<Waker>,
+    /// What the sender is to be told: before the consumer looks, which it may never do.
+    failure: Option<RpcFailure>,
     stats: ReceiveStats,
 }
 
@@ -85,14 +97,57 @@ impl Inbound {
         let state = State {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
+            spilling: None,
             phase: Phase::Open,
             charge,
             consumer: None,
+            failure: None,
             stats: ReceiveStats::default(),
         };
         Ok(Self {
             state: Mutex::new(state),
+            sender: OnceLock::new(),
         })
+    }
+
+    /// The sender is that of stream `stream` on `connection`.
+    pub(crate) fn set_sender(&self, connection: &RemoteConnection, stream: u64) {
+        self.sender.get_or_init(|| (connection.clone(), stream));
+    }
+
+    /// Spills from now on what has no room.
+    pub(crate) fn spill_to(self: &Arc<Self>, dir: &SpillDir) {
+        let this = Arc::downgrade(self);
+        let on_room = move || {
+            if let Some(inbound) = this.upgrade() {
+                inbound.spill_waiting();
+            }
+        };
+        lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
+    }
+
+    /// Spills what waited for room.
+    fn spill_waiting(&self) {
+        let mut state = lock(&self.state);
+        let limit_bytes = state.spill(now());
+        let (consumer, failure) = (state.consumer.take(), state.failure.take());
+        drop(state);
+        self.tell_sender(limit_bytes, failure);
+        consumer.into_iter().for_each(Waker::wake);
+    }
+
+    /// Tells the sender what came of a step that its consumer did not make.
+    fn tell_sender(&self, limit_bytes: Option<u64>, failure: Option<RpcFailure>) {
+        let Some((connection, stream)) = self.sender.get() else {
+            return;
+        };
+        if let Some(limit_bytes) = limit_bytes {
+            grant(connection, *stream, limit_bytes);
+        }
+        if let Some(failure) = failure {
+            let kind = close_stream::Kind::Failed;
+            close(connection, *stream, kind, Some(failure.error));
+        }
     }
 
     /// The limit to open the stream with.
@@ -113,9 +168,11 @@ impl Inbound {
         if let Err(error) = &accepted {
             state.fail(error.clone());
         }
+        let limit_bytes = state.spill(began);
         state.stats.receiver_process_total_time += now().saturating_duration_since(began);
-        let consumer = state.consumer.take();
+        let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
+        self.tell_sender(limit_bytes, failure);
         consumer.into_iter().for_each(Waker::wake);
         accepted
     }
@@ -180,27 +237,12 @@ impl Inbound {
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
-        if let Some(item) = state.queue.pop_front() {
-            return Poll::Ready(Some(Ok(state.take(item, now()))));
-        }
-        match &mut state.phase {
-            Phase::Open => {}
-            Phase::Ended(outcome) => {
-                let outcome = std::mem::replace(outcome, Ok(()));
-                return Poll::Ready(outcome.err().map(Err));
-            }
-            Phase::Failed(error) => return Poll::Ready(error.take().map(Err)),
-            Phase::Closed => return Poll::Ready(None),
-        }
-        state.intake.window.on_starved(now());
-        if !state
-            .consumer
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
+        let taken = state.poll_take(cx);
+        let is_asleep = |waker: &Waker| waker.will_wake(cx.waker());
+        if taken.is_pending() && !state.consumer.as_ref().is_some_and(is_asleep) {
             state.consumer = Some(cx.waker().clone());
         }
-        Poll::Pending
+        taken
     }
 
     /// The consumer has decoded a body.
@@ -220,6 +262,7 @@ impl Inbound {
             } else {
                 0
             },
+            bytes_spilled: state.stats.bytes_spilled,
             window_bytes: if open {
                 state.intake.window.window_bytes()
             } else {
@@ -248,7 +291,7 @@ impl State {
         let arrival = self.intake.accept(frame, body, now)?;
         self.stats.bytes_received += bytes;
         match arrival {
-            Arrival::Batch(batch) => self.push(Item::Encoded(batch)),
+            Arrival::Batch(batch) => self.queue_up(batch),
             Arrival::Part => {}
             Arrival::End(outcome) => self.phase = Phase::Ended(outcome),
         }
@@ -258,10 +301,87 @@ impl State {
         Ok(())
     }
 
+    /// Behind what is spilled, if anything is. If the sender would have to wait now, the newer part of the queue is
+    /// spilled: so much that there is credit for it again.
+    fn queue_up(&mut self, batch: EncodedBatch) {
+        match &mut self.spilling {
+            Some(spilling) if !spilling.is_empty() => return spilling.push(batch),
+            _ => self.push(Item::Encoded(batch)),
+        }
+        let Some(spilling) = &mut self.spilling else {
+            return;
+        };
+        if !self.intake.window.is_used_up() {
+            return;
+        }
+        let (mut kept_bytes, room) = (0, self.intake.window.window_bytes() / 4);
+        let stays = |item: &&Item| {
+            kept_bytes += item.cost_bytes();
+            kept_bytes < room
+        };
+        let kept = self.queue.iter().take_while(stays).count();
+        for item in self.queue.split_off(kept) {
+            if let Item::Encoded(batch) = item {
+                spilling.push(batch);
+            }
+        }
+    }
+
+    /// Hands to the spill files what is to go there; returns the limit that the sender is to be told.
+    fn spill(&mut self, now: Instant) -> Option<u64> {
+        let spilling = self.spilling.as_mut()?;
+        let written = spilling.write();
+        self.stats.bytes_spilled = spilling.spilled_bytes();
+        match written {
+            Ok(0) => None,
+            Ok(cost_bytes) => {
+                let limit_bytes = self.intake.window.on_taken(cost_bytes, now, |_| false);
+                self.settle();
+                limit_bytes
+            }
+            Err(error) => {
+                self.fail(error.into());
+                None
+            }
+        }
+    }
+
+    fn poll_spilled(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<EncodedBatch>, ReceiveError>> {
+        match &mut self.spilling {
+            Some(spilling) => spilling.poll_pop(cx),
+            None => Poll::Ready(Ok(None)),
+        }
+    }
+
     fn push(&mut self, item: Item) {
         self.queue.push_back(item);
         let queued = self.intake.window.queued_bytes();
         self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, ReceiveError>>> {
+        if let Some(item) = self.queue.pop_front() {
+            return Poll::Ready(Some(Ok(self.take(item, now()))));
+        }
+        if let Some(batch) = ready!(self.poll_spilled(cx)).transpose() {
+            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now()));
+            return Poll::Ready(Some(taken));
+        }
+        match &mut self.phase {
+            Phase::Open => {
+                self.intake.window.on_starved(now());
+                Poll::Pending
+            }
+            Phase::Ended(outcome) => {
+                let outcome = std::mem::replace(outcome, Ok(()));
+                Poll::Ready(outcome.err().map(Err))
+            }
+            Phase::Failed(error) => Poll::Ready(error.take().map(Err)),
+            Phase::Closed => Poll::Ready(None),
+        }
     }
 
     fn take(&mut self, item: Item, now: Instant) -> Taken {
@@ -273,11 +393,15 @@ impl State {
             self.stats.batches += 1;
             self.stats.bytes_pass_through += cost_bytes;
         }
-        // What a batch of a single row reserved beyond the window, or a window that has shrunk.
+        self.settle();
+        Taken { item, limit_bytes }
+    }
+
+    /// Gives back what a batch of a single row reserved beyond the window, or a window that has shrunk.
+    fn settle(&mut self) {
         let reserved = as_usize(self.intake.window.reserved_bytes());
         self.charge
             .shrink(self.charge.amount().saturating_sub(reserved));
-        Taken { item, limit_bytes }
     }
 
     /// Charges what the window reserves now.
@@ -291,14 +415,26 @@ impl State {
 
     fn fail(&mut self, error: ReceiveError) {
         self.clear();
+        self.failure = Some(error.to_failure());
         self.phase = Phase::Failed(Some(error));
     }
 
     fn clear(&mut self) {
         self.queue = VecDeque::new();
+        self.spilling = None;
         self.intake.drop_partial();
         self.charge.shrink(usize::MAX);
     }
+}
+
+/// Tells the sender of a stream what it may send.
+pub(crate) fn grant(connection: &RemoteConnection, stream: u64, limit_bytes: u64) {
+    let credit = Credit {
+        stream: Some(stream),
+        limit_bytes: Some(limit_bytes),
+    };
+    // A connection that has ended ends the stream too.
+    let _ = connection.post_urgent::<CreditCall>(&credit);
 }
 
 /// What a batch of this process costs.

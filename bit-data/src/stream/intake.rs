@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use protos::data::{StreamEnd, StreamFrame, stream_end};
 use record_batch::Reassembly;
+use rpc_bus::RpcFailure;
 
 use super::{
     credit::{ReceiveWindow, cost_bytes},
@@ -116,7 +117,9 @@ impl Intake {
             Ok(stream_end::Kind::Cancelled) => Ok(Err(ReceiveError::SenderCancelled)),
             Ok(stream_end::Kind::Failed) => {
                 let error = end.error.clone().unwrap_or_default();
-                Ok(Err(ReceiveError::SenderFailed(error.into())))
+                Ok(Err(ReceiveError::SenderFailed(
+                    RpcFailure::from(error).into(),
+                )))
             }
             Err(_) => Err(broken(format!("an end of the unknown kind {kind}"))),
         }

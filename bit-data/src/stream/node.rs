@@ -357,6 +357,10 @@ async fn open_remote(
         deadline: Some(options.open_timeout),
         ..CallOptions::default()
     };
+    inbound.set_sender(&line.connection, id);
+    if let Some(dir) = &options.spill {
+        inbound.spill_to(dir);
+    }
     line.connection
         .call::<OpenCall>(&request, Vec::new(), call)
         .await?;
@@ -387,9 +391,9 @@ impl NodeOptions {
     fn sides(&self, runtime: &BusRuntime, ledger: &Ledger) -> (DataServerOptions, Dialing) {
         let mut server = self.server.clone();
         let accepting = &mut server.connections.connection;
-        accepting.capabilities = self.capabilities(accepting);
+        accepting.capabilities = Some(self.capabilities(accepting));
         let mut connection = self.connection.clone();
-        connection.capabilities = self.capabilities(&connection);
+        connection.capabilities = Some(self.capabilities(&connection));
         let dialing = Dialing {
             runtime: runtime.clone(),
             tls: self.tls.clone(),
@@ -401,7 +405,7 @@ impl NodeOptions {
         (server, dialing)
     }
 
-    fn capabilities(&self, options: &ConnectionOptions) -> Option<Arc<Capabilities>> {
+    fn capabilities(&self, options: &ConnectionOptions) -> Arc<Capabilities> {
         let software = || Capabilities::of_software(env!("CARGO_PKG_VERSION"));
         let ours = options
             .capabilities
@@ -409,13 +413,13 @@ impl NodeOptions {
             .cloned()
             .unwrap_or_else(software);
         let streams = [Feature::Streams, Feature::Checksums, Feature::Compression];
-        Some(Arc::new(Capabilities {
+        Arc::new(Capabilities {
             features: streams.into_iter().fold(ours.features, Features::with),
             incarnation: self.incarnation.or(ours.incarnation),
             initial_credit_bytes: 0,
             batch_bytes_max: self.batch_bytes_max as u64,
             ..ours
-        }))
+        })
     }
 }
 

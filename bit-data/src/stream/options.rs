@@ -5,6 +5,7 @@ use std::time::Duration;
 use record_batch::Codec;
 
 use super::{credit::WindowSizes, error::OpenError};
+use crate::spill::SpillDir;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -50,7 +51,7 @@ pub enum Checksums {
 }
 
 /// How a receiver receives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ReceiveOptions {
     /// Most bytes that wait for the consumer, of all senders together. Hard: senders wait. Default 16 MiB.
     pub budget_bytes: usize,
@@ -62,6 +63,9 @@ pub struct ReceiveOptions {
     pub checksums: Checksums,
     /// Codecs that senders may use beside none. Default: all.
     pub codecs: Vec<Codec>,
+    /// Where batches go that have no room in the budget, so that their senders need not wait. Default `None`: senders
+    /// wait.
+    pub spill: Option<SpillDir>,
     /// How long a sender may take to be there. Default 15 s.
     pub open_timeout: Duration,
 }
@@ -74,6 +78,7 @@ impl Default for ReceiveOptions {
             window_bytes_max: 16 * MIB,
             checksums: Checksums::On,
             codecs: Codec::ALL[1..].to_vec(),
+            spill: None,
             open_timeout: Duration::from_secs(15),
         }
     }

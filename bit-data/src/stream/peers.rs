@@ -31,7 +31,7 @@ pub(crate) struct Dialing {
 /// All of them, by address.
 pub(crate) struct Peers {
     dialing: Dialing,
-    peers: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    by_address: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
     is_closed: AtomicBool,
 }
 
@@ -51,7 +51,7 @@ impl Peers {
     pub(crate) fn new(dialing: Dialing) -> Self {
         Self {
             dialing,
-            peers: Mutex::default(),
+            by_address: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -79,7 +79,7 @@ impl Peers {
     }
 
     fn peer(&self, address: SocketAddr) -> Arc<Peer> {
-        let mut peers = lock(&self.peers);
+        let mut peers = lock(&self.by_address);
         if !peers.contains_key(&address) {
             peers.retain(|_, peer| peer.is_in_use());
         }
@@ -118,7 +118,7 @@ impl Peers {
     /// Ends all connections, and with them their streams.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        let peers = std::mem::take(&mut *lock(&self.peers));
+        let peers = std::mem::take(&mut *lock(&self.by_address));
         for place in peers.values().flat_map(|peer| &peer.places) {
             // Who holds it is connecting, and looks whether all is closed.
             if let Ok(mut place) = place.try_lock()

@@ -15,7 +15,7 @@ use futures::{
     future::{BoxFuture, FutureExt},
     stream::FusedStream,
 };
-use protos::{calls::Credit as CreditCall, data::Credit, data::close_stream};
+use protos::data::close_stream;
 use record_batch::{ArrowDecodeOptions, ArrowDecoder, Codec, Reassembly};
 use rpc_bus::{BusRuntime, RemoteConnection, RpcFailure};
 
@@ -24,7 +24,7 @@ use super::{
     budget::Budget,
     error::{ReceiveError, SendError},
     frame::{codec_of, verify},
-    inbound::{Inbound, Item},
+    inbound::{Inbound, Item, grant},
     intake::{EncodedBatch, Terms},
     outbound::Outbound,
     receiver_side::{ReceiverSide, close},
@@ -272,14 +272,7 @@ impl Source {
             Self::Local(outbound) => outbound.raise(limit_bytes),
             Self::Remote {
                 connection, stream, ..
-            } => {
-                let credit = Credit {
-                    stream: Some(*stream),
-                    limit_bytes: Some(limit_bytes),
-                };
-                // A connection that has ended ends the stream too.
-                let _ = connection.post_urgent::<CreditCall>(&credit);
-            }
+            } => grant(connection, *stream, limit_bytes),
         }
     }
 
@@ -295,7 +288,9 @@ impl Source {
             ),
             Self::Local(outbound) => outbound.stop(match (kind, failure) {
                 (close_stream::Kind::Finished, _) => SendError::ReceiverFinished,
-                (close_stream::Kind::Failed, Some(failure)) => SendError::ReceiverFailed(failure),
+                (close_stream::Kind::Failed, Some(failure)) => {
+                    SendError::ReceiverFailed(failure.into())
+                }
                 _ => SendError::ReceiverCancelled,
             }),
         }

@@ -121,6 +121,7 @@ pub(crate) fn close(
     let _ = connection.post_urgent::<CloseCall>(&message);
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn misbehaved(error: ReceiveError) -> PeerMisbehaved {
     PeerMisbehaved {
         reason: error.to_string(),

@@ -257,11 +257,11 @@ impl Slots {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waiting += 1;
-        let (_waits, settled) = oneshot::channel();
+        let (waits, settled) = oneshot::channel();
         let slot = Slot::Opener {
             opener,
             ticket,
-            _waits,
+            _waits: waits,
         };
         self.by_address.insert(address, slot);
         (ticket, settled)

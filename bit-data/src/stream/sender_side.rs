@@ -18,7 +18,7 @@ use rpc_bus::{
 };
 
 use super::{
-    address::StreamAddress,
+    address::{IncompleteAddress, StreamAddress},
     error::SendError,
     frame::codec_from_wire,
     options::piece_bytes,
@@ -135,26 +135,24 @@ impl SenderSide {
     }
 
     /// Takes the id of a new stream; ids only ever grow.
-    fn take_id(&self, stream: u64) -> Result<(), RpcFailure> {
+    fn take_id(&self, stream: u64) -> Result<(), Box<RpcFailure>> {
         let mut streams = lock(&self.streams);
         if stream <= streams.highest {
             let highest = streams.highest;
             let message = format!("stream id {stream}, expected one above {highest}");
-            return Err(RpcFailure::new(ErrorType::Validation, message));
+            return Err(refusal(ErrorType::Validation, message));
         }
         streams.highest = stream;
         Ok(())
     }
 
-    fn check(&self, request: &data::OpenStream) -> Result<StreamAddress, RpcFailure> {
+    fn check(&self, request: &data::OpenStream) -> Result<StreamAddress, Box<RpcFailure>> {
         if !self.connection.has(Feature::Streams) {
             let message = "streams were not agreed on in the handshake";
-            return Err(RpcFailure::new(ErrorType::UnsupportedOperation, message));
+            return Err(refusal(ErrorType::UnsupportedOperation, message));
         }
         self.take_id(request.stream())?;
-        let invalid = |error: super::address::IncompleteAddress| {
-            RpcFailure::new(ErrorType::Validation, error.to_string())
-        };
+        let invalid = |error: IncompleteAddress| refusal(ErrorType::Validation, error.to_string());
         StreamAddress::from_wire(request).map_err(invalid)
     }
 
@@ -167,12 +165,17 @@ impl SenderSide {
     }
 }
 
+fn refusal(kind: ErrorType, message: impl Into<String>) -> Box<RpcFailure> {
+    Box::new(RpcFailure::new(kind, message))
+}
+
 fn stop_reason(message: &CloseStream) -> SendError {
     match message.kind() {
         close_stream::Kind::Finished => SendError::ReceiverFinished,
         close_stream::Kind::Cancelled => SendError::ReceiverCancelled,
         close_stream::Kind::Failed => {
-            SendError::ReceiverFailed(message.error.clone().unwrap_or_default().into())
+            let error = message.error.clone().unwrap_or_default();
+            SendError::ReceiverFailed(RpcFailure::from(error).into())
         }
     }
 }
@@ -181,7 +184,7 @@ impl StreamSink for SenderSide {
     fn open(&self, request: data::OpenStream, reply: Reply<OpenCall>) {
         let address = match self.check(&request) {
             Ok(address) => address,
-            Err(failure) => return reply.fail(failure),
+            Err(failure) => return reply.fail(*failure),
         };
         let Some(side) = self.this.upgrade() else {
             let message = "the connection is closing";

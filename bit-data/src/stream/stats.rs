@@ -1,4 +1,4 @@
-//! What streams count: plain values, with the names and meaning that StarRocks gives them in its profiles.
+//! What streams count: plain values, with the names and meaning that `StarRocks` gives them in its profiles.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -98,6 +98,8 @@ pub struct ReceiveStats {
     pub peak_buffer_memory_bytes: u64,
     /// Waits now.
     pub buffer_memory_bytes: u64,
+    /// What was handed to spill files.
+    pub bytes_spilled: u64,
     /// What the sender may send before the consumer takes something.
     pub window_bytes: u64,
 }
@@ -113,6 +115,7 @@ impl ReceiveStats {
         self.wait_lock_time += other.wait_lock_time;
         self.peak_buffer_memory_bytes += other.peak_buffer_memory_bytes;
         self.buffer_memory_bytes += other.buffer_memory_bytes;
+        self.bytes_spilled += other.bytes_spilled;
         self.window_bytes += other.window_bytes;
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Surroundings {
 /// Where batches go, once a receiver has come.
 enum Target {
     Local(Arc<Inbound>),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 struct Remote {
@@ -139,7 +139,7 @@ impl Transmitter {
     pub(crate) async fn fail(&mut self, failure: RpcFailure) -> Result<(), SendError> {
         self.find_target().await?;
         let error = failure.error.clone();
-        let outcome = Err(ReceiveError::SenderFailed(failure));
+        let outcome = Err(ReceiveError::SenderFailed(failure.into()));
         self.end(stream_end::Kind::Failed, Some(error), outcome)
             .await
     }
@@ -169,15 +169,15 @@ impl Transmitter {
         Ok(())
     }
 
-    fn remote(&self, route: Arc<RemoteRoute>) -> Result<Remote, SendError> {
+    fn remote(&self, route: Arc<RemoteRoute>) -> Result<Box<Remote>, SendError> {
         let codecs = CodecChooser::new(self.options.compression, &route.codecs, now());
-        Ok(Remote {
+        Ok(Box::new(Remote {
             route,
             encoder: ArrowEncoder::try_new(&self.schema).map_err(encode_error)?,
             codecs,
             next_sequence: 0,
             samples_wanted: None,
-        })
+        }))
     }
 
     async fn hand_over(&mut self, inbound: &Inbound, batch: RecordBatch) -> Result<(), SendError> {
@@ -264,7 +264,7 @@ impl Transmitter {
         match &mut self.target {
             Some(Target::Local(inbound)) => inbound.end(outcome),
             Some(Target::Remote(remote)) => {
-                let frame = remote.end_frame(kind, error);
+                let frame = end_frame(kind, error);
                 remote.post_frame(frame, Vec::new(), &self.outbound).await?;
                 remote.route.side.forget(remote.route.stream);
             }
@@ -360,17 +360,6 @@ impl Remote {
         self.next_sequence += 1;
         Ok(())
     }
-
-    fn end_frame(&self, kind: stream_end::Kind, error: Option<DrillPbError>) -> StreamFrame {
-        let end = StreamEnd {
-            kind: Some(kind.into()),
-            error,
-        };
-        StreamFrame {
-            end: Some(end),
-            ..StreamFrame::default()
-        }
-    }
 }
 
 impl Encoded {
@@ -394,14 +383,14 @@ impl Drop for Transmitter {
         if self.has_ended {
             return;
         }
-        let stopped = self.outbound.stopped();
+        let is_stopped = self.outbound.stopped().is_some();
         let route = self.outbound.route();
         self.outbound.stop(SendError::Ended);
         match (self.target.take(), route) {
             (_, Some(Route::Local(inbound))) => inbound.end(Err(ReceiveError::SenderCancelled)),
-            (Some(Target::Remote(remote)), _) => self.cancel(remote, stopped),
+            (Some(Target::Remote(remote)), _) => self.cancel(remote, is_stopped),
             (None, Some(Route::Remote(route))) => match self.remote(route) {
-                Ok(remote) => self.cancel(remote, stopped),
+                Ok(remote) => self.cancel(remote, is_stopped),
                 Err(error) => tracing::debug!(%error, "a stream that cannot be cancelled"),
             },
             _ => {}
@@ -410,15 +399,15 @@ impl Drop for Transmitter {
 }
 
 impl Transmitter {
-    fn cancel(&self, mut remote: Remote, stopped: Option<SendError>) {
+    fn cancel(&self, mut remote: Box<Remote>, is_stopped: bool) {
         let route = Arc::clone(&remote.route);
         route.side.forget(route.stream);
-        if stopped.is_some() {
+        if is_stopped {
             return;
         }
         let outbound = Arc::clone(&self.outbound);
         let end = async move {
-            let frame = remote.end_frame(stream_end::Kind::Cancelled, None);
+            let frame = end_frame(stream_end::Kind::Cancelled, None);
             // Fails with the connection, whose end the receiver sees.
             let _ = remote.post_frame(frame, Vec::new(), &outbound).await;
         };
@@ -429,10 +418,22 @@ impl Transmitter {
     }
 }
 
+fn end_frame(kind: stream_end::Kind, error: Option<DrillPbError>) -> StreamFrame {
+    let end = StreamEnd {
+        kind: Some(kind.into()),
+        error,
+    };
+    StreamFrame {
+        end: Some(end),
+        ..StreamFrame::default()
+    }
+}
+
 fn since(began: Instant) -> Duration {
     now().saturating_duration_since(began)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn encode_error(error: impl std::error::Error) -> SendError {
     SendError::Encode(error.to_string())
 }

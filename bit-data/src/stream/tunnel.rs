@@ -58,13 +58,13 @@ impl Sending {
 impl Tunnels {
     pub(crate) fn add_sender(&self, peer: Option<SocketAddr>, stats: &Arc<Mutex<SendStats>>) {
         self.with(peer, |tunnel| {
-            tunnel.senders.push(Sending(Arc::clone(stats)))
+            tunnel.senders.push(Sending(Arc::clone(stats)));
         });
     }
 
     pub(crate) fn add_receiver(&self, peer: Option<SocketAddr>, inbound: &Arc<Inbound>) {
         self.with(peer, |tunnel| {
-            tunnel.receivers.push(Arc::downgrade(inbound))
+            tunnel.receivers.push(Arc::downgrade(inbound));
         });
     }
 

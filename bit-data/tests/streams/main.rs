@@ -1,4 +1,6 @@
 //! Streams between nodes over real sockets.
 
 mod basics;
+mod faults;
+mod spilling;
 mod support;

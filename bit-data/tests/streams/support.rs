@@ -1,6 +1,10 @@
 //! Two nodes, batches that know who they are, and ledgers that must read 0 in the end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arrow::{
     array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch},
@@ -21,8 +25,10 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn runtime() -> BusRuntime {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
-    BusRuntime::current(Arc::new(pool.expect("a pool")))
+    static POOL: OnceLock<Arc<rayon::ThreadPool>> = OnceLock::new();
+    let pool = || rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let pool = POOL.get_or_init(|| Arc::new(pool().expect("a pool")));
+    BusRuntime::current(Arc::clone(pool))
 }
 
 impl Node {

@@ -1,5 +1,11 @@
 //! The choice of a codec, on links of a made-up speed.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "made-up numbers of moderate size"
+)]
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
