@@ -45,6 +45,10 @@ impl Iterator for Pieces {
 impl Pieces {
     /// Equal parts where all rows are alike; else halved until the piece fits.
     fn first_rows(&self, rest: &RecordBatch) -> usize {
+        // Counts at least what the rows take, and is quick.
+        if rest.get_array_memory_size() <= self.piece_bytes {
+            return rest.num_rows();
+        }
         let (bytes, rows) = (slice_bytes(rest), rest.num_rows());
         let parts = bytes.div_ceil(self.piece_bytes.max(1)).max(1);
         let mut first = rows.div_ceil(parts).max(1);
