@@ -10,8 +10,10 @@ use arrow::{
     },
     datatypes::SchemaRef,
 };
+use bit_data::drill::{
+    BatchStream, Credit, DataTunnel, Input, Order, ReceiveError, TunnelError, TunnelOptions,
+};
 use bit_data::{DataClient, DataServerOptions, DataTarget, NoStreams};
-use bit_data::drill::{BatchStream, Credit, DataTunnel, Input, Order, ReceiveError, TunnelError, TunnelOptions};
 use futures::StreamExt;
 use protos::{calls::data, id::MajorFragmentId};
 use rpc_bus::{
