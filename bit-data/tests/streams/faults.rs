@@ -35,6 +35,7 @@ impl Apart {
     async fn open(&self, minor: i32) -> Option<StreamReceiver> {
         let options = ReceiveOptions {
             open_timeout: Duration::from_secs(2),
+            window_bytes: 128 << 10,
             ..ReceiveOptions::default()
         };
         self.here
