@@ -7,5 +7,6 @@
 
 mod basics;
 mod faults;
+mod merging;
 mod spilling;
 mod support;
