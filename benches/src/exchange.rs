@@ -33,13 +33,18 @@ pub(crate) const CASES: &[&str] = &[STOPPED_CONSUMER];
 /// Whom ratios are to, unless another one is named.
 pub(crate) const BASE: &str = "flight-tuned";
 /// What it is expected to show.
-pub(crate) const TARGETS: &[Target] = &[Target::number(
-    STOPPED_CONSUMER,
-    "rate_kept",
-    "bus",
-    Bound::AtLeast(0.95),
-)];
+pub(crate) const TARGETS: &[Target] = &[
+    Target::number(STOPPED_CONSUMER, "rate_kept", "bus", Bound::AtLeast(0.95)),
+    Target::number(
+        STOPPED_CONSUMER,
+        "rss_growth_MiB",
+        "bus",
+        Bound::AtMost(BUDGET_MIB),
+    ),
+];
 
+/// What one receiver of the bus may be granted: its default budget.
+const BUDGET_MIB: f64 = 16.0;
 const STOPPED_CONSUMER: &str = "stopped-consumer";
 const VARIANTS: [&str; 2] = ["bus", "flight-tuned"];
 const STREAMS: usize = 64;
