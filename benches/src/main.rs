@@ -5,12 +5,16 @@
 //! figures belong to the machine. Minimum and maximum far apart mean that something else ran meanwhile. A variant
 //! that cannot run here is left out, and stderr says so. The modules of the benchmarks say what each number is.
 
+#[cfg(feature = "data")]
+mod batch;
 #[cfg(feature = "node")]
 mod checksum;
 #[cfg(feature = "node")]
 mod client_process;
 #[cfg(feature = "node")]
 mod data;
+#[cfg(feature = "data")]
+mod exchange;
 #[cfg(feature = "node")]
 mod node;
 mod process;
@@ -23,6 +27,8 @@ mod report;
 mod rpc;
 mod settings;
 mod target;
+#[cfg(feature = "data")]
+mod transfer;
 #[cfg(feature = "node")]
 mod user;
 #[cfg(feature = "vectors")]
@@ -42,6 +48,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HAS_NODE: bool = cfg!(feature = "node");
 const HAS_VECTORS: bool = cfg!(feature = "vectors");
+const HAS_DATA: bool = cfg!(feature = "data");
 
 const HELP: &str = "\
 Cases (units) and variants:
@@ -56,6 +63,11 @@ Cases (units) and variants:
   vectors  decode/TYPE/required, .../nullable, encode/TYPE/..., of int64, float64, utf8, utf8-wide, decimal, bool, list;
         mixed20x100/same, .../first, mixed6x40/same, mixed6x10000/same (GB_s, Mvalues_s, us_batch)
         record-batch, arrow-body, arrow-ipc, memcpy
+  batch  4KiB, 64KiB, 1MiB, 4MiB (GB_s, cpu_s_GB of both ends)
+        bus, bus-checksum-off, bus-lz4, bus-drill (Drill's vectors and acknowledgements), pass-through (one process),
+        raw (bare sockets); with feature `peers` flight, flight-tuned, framed-ipc
+  exchange  stopped-consumer (GB_s, rate_kept, rss_growth_MiB)
+        bus; with feature `peers` flight-tuned
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";
@@ -78,6 +90,10 @@ enum Command {
     Rpc(rpc::Options),
     #[command(about = with("vectors", HAS_VECTORS, "Record batches to bodies and back"))]
     Vectors(Settings),
+    #[command(about = with("data", HAS_DATA, "One stream of record batches, beside other stacks"))]
+    Batch(BatchOptions),
+    #[command(about = with("data", HAS_DATA, "Many streams of record batches, beside other stacks"))]
+    Exchange(ExchangeOptions),
     /// One end of idle connections, for the benchmarks.
     #[command(hide = true)]
     Idle(rpc::End),
@@ -114,6 +130,15 @@ struct Bench {
     targets: &'static [Target],
 }
 
+#[cfg(feature = "data")]
+type BatchOptions = batch::Options;
+#[cfg(feature = "data")]
+type ExchangeOptions = exchange::Options;
+#[cfg(not(feature = "data"))]
+type BatchOptions = Settings;
+#[cfg(not(feature = "data"))]
+type ExchangeOptions = Settings;
+
 #[cfg(feature = "node")]
 const USER: Bench = Bench {
     cases: user::CASES,
@@ -131,6 +156,18 @@ const VECTORS: Bench = Bench {
     cases: vectors::CASES,
     base: vectors::BASE,
     targets: vectors::TARGETS,
+};
+#[cfg(feature = "data")]
+const BATCH: Bench = Bench {
+    cases: batch::CASES,
+    base: batch::BASE,
+    targets: batch::TARGETS,
+};
+#[cfg(feature = "data")]
+const EXCHANGE: Bench = Bench {
+    cases: exchange::CASES,
+    base: exchange::BASE,
+    targets: exchange::TARGETS,
 };
 const RPC: Bench = Bench {
     cases: rpc::CASES,
@@ -164,6 +201,12 @@ fn main() -> ExitCode {
         Command::Vectors(settings) => VECTORS.run(&settings, || vectors::run(&settings)),
         #[cfg(not(feature = "vectors"))]
         Command::Vectors(_) => Err(anyhow::anyhow!(without("vectors"))),
+        #[cfg(feature = "data")]
+        Command::Batch(options) => BATCH.run(&options.settings, || batch::run(&options)),
+        #[cfg(feature = "data")]
+        Command::Exchange(options) => EXCHANGE.run(&options.settings, || exchange::run(&options)),
+        #[cfg(not(feature = "data"))]
+        Command::Batch(_) | Command::Exchange(_) => Err(anyhow::anyhow!(without("data"))),
         Command::Rpc(options) => RPC.run(&options.settings, || rpc::run(&options)),
         Command::Idle(end) => rpc::run_end(&end),
         #[cfg(feature = "node")]

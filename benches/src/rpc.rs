@@ -39,7 +39,7 @@ mod load;
 mod peers;
 mod raw;
 mod stack;
-mod threads;
+pub(crate) mod threads;
 
 use std::path::Path;
 use std::time::Duration;

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bit_data::{DataServer, DataServerOptions, Fragments, FragmentsOptions, NoEvents, NoStreams};
+use bit_data::drill::{Fragments, FragmentsOptions, NoEvents};
+use bit_data::{DataServer, DataServerOptions, NoStreams};
 use rpc_bus::{
     BusRuntime,
     ledger::{Ledger, Limits},

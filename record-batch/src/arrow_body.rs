@@ -90,8 +90,9 @@ impl ArrowEncoder {
         let counted = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let (schema, columns) = (Arc::clone(&self.schema), written_right(batch)?);
         let batch = RecordBatch::try_new_with_options(schema, columns, &counted)?;
-        let mut body = Body::default();
-        for buffer in self.stream.encode(&batch)? {
+        let buffers = self.stream.encode(&batch)?;
+        let mut body = Body::for_buffers(&buffers);
+        for buffer in buffers {
             body.push(buffer);
         }
         Ok(body.finish())

@@ -22,6 +22,16 @@ pub(crate) struct Body {
 }
 
 impl Body {
+    /// A body that these buffers will be pushed to: the small ones at the front are joined in one allocation.
+    pub(crate) fn for_buffers(buffers: &[Buffer]) -> Self {
+        let lens = buffers.iter().map(Buffer::len);
+        let joined = lens.take_while(|&len| len < SHARE_BYTES_MIN).sum();
+        Self {
+            joined: Vec::with_capacity(joined),
+            ..Self::default()
+        }
+    }
+
     /// Bytes so far.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -69,4 +69,4 @@ pub use decode::{DecodeOptions, Decoder, decode, schema_of};
 pub use drill_type::DrillType;
 pub use encode::{EncodedBatch, Encoder};
 pub use error::{DecodeError, EncodeError, EncodeProblem, VectorError};
-pub use split::split;
+pub use split::{body_bytes, split};

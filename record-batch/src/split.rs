@@ -29,16 +29,17 @@ pub fn split(
     })
 }
 
+/// About how many bytes `batch` takes in a body: what [`split`] cuts by. Buffers that its columns share, or of which they
+/// use a part, count for what is used.
+#[must_use]
+pub fn body_bytes(batch: &RecordBatch) -> usize {
+    rows_bytes(batch, 0, batch.num_rows())
+}
+
 /// The longest piece from `start` that keeps the limits, but at least one row.
 fn piece_rows(batch: &RecordBatch, start: usize, rows_max: usize, bytes_target: usize) -> usize {
     let rows = rows_max.min(batch.num_rows() - start);
-    let fits = |rows| {
-        let columns = batch.columns().iter();
-        columns
-            .map(|column| wire_bytes(column, start, rows))
-            .sum::<usize>()
-            <= bytes_target
-    };
+    let fits = |rows| rows_bytes(batch, start, rows) <= bytes_target;
     if rows <= 1 || fits(rows) {
         return rows;
     }
@@ -53,6 +54,11 @@ fn piece_rows(batch: &RecordBatch, start: usize, rows_max: usize, bytes_target: 
         }
     }
     low
+}
+
+fn rows_bytes(batch: &RecordBatch, start: usize, len: usize) -> usize {
+    let columns = batch.columns().iter();
+    columns.map(|column| wire_bytes(column, start, len)).sum()
 }
 
 /// Bytes that `len` rows from `start` take in a body. Exact for text and bytes, from above for
@@ -180,6 +186,8 @@ mod tests {
         let rows = check(&batch, 30, 10_000);
         assert!(rows.iter().all(|&rows| rows <= 30), "{rows:?}");
         let encoder = crate::Encoder::try_new(&batch.schema()).unwrap();
+        let exact = encoder.encode(&batch).unwrap().body_bytes();
+        assert!((exact..exact + exact / 50).contains(&body_bytes(&batch)));
         for piece in split(&batch, 30, 10_000) {
             assert!(encoder.encode(&piece).unwrap().body_bytes() <= 10_000);
         }

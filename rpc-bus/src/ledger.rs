@@ -254,6 +254,17 @@ impl Charge {
         Ok(())
     }
 
+    /// Takes over what `other` stands for.
+    ///
+    /// # Panics
+    ///
+    /// They are not of the same kind and ledger.
+    pub fn absorb(&mut self, mut other: Self) {
+        let same = self.kind == other.kind && Arc::ptr_eq(&self.ledger.0, &other.ledger.0);
+        assert!(same, "invariant: charges of one kind and ledger");
+        self.amount += std::mem::take(&mut other.amount);
+    }
+
     /// How much it stands for.
     #[must_use]
     pub fn amount(&self) -> usize {
@@ -318,6 +329,16 @@ mod tests {
         charge.resize(3).unwrap();
         assert_eq!(ledger.used(Kind::Bytes), 3);
         charge.shrink(usize::MAX);
+        assert!(ledger.is_zero());
+    }
+
+    #[test]
+    fn a_charge_takes_over_another_one() {
+        let ledger = Ledger::root("process", bytes(10));
+        let mut charge = ledger.charge(Kind::Bytes, 4).unwrap();
+        charge.absorb(ledger.charge(Kind::Bytes, 6).unwrap());
+        assert_eq!((charge.amount(), ledger.used(Kind::Bytes)), (10, 10));
+        drop(charge);
         assert!(ledger.is_zero());
     }
 

@@ -47,7 +47,7 @@ impl ThreadOptions {
 
     /// Threads of an end together.
     #[cfg(feature = "peers")]
-    pub(super) fn all(self) -> usize {
+    pub(crate) fn all(self) -> usize {
         self.io_threads + self.app_threads
     }
 }
@@ -60,7 +60,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// Running threads of one end of the bus; they end when this is dropped.
-pub(super) struct Threads {
+pub(crate) struct Threads {
     bus: BusRuntime,
     app: Runtime,
     _io: Io,
@@ -73,7 +73,7 @@ enum Io {
 }
 
 impl Threads {
-    pub(super) fn start(options: ThreadOptions) -> Result<Self> {
+    pub(crate) fn start(options: ThreadOptions) -> Result<Self> {
         let io = Io::start(options)?;
         let handles = match &io {
             Io::Single(threads) => threads.iter().map(|thread| thread.handle.clone()).collect(),
@@ -86,17 +86,17 @@ impl Threads {
         Ok(Self { bus, app, _io: io })
     }
 
-    pub(super) fn bus(&self) -> &BusRuntime {
+    pub(crate) fn bus(&self) -> &BusRuntime {
         &self.bus
     }
 
-    pub(super) fn app(&self) -> &Runtime {
+    pub(crate) fn app(&self) -> &Runtime {
         &self.app
     }
 }
 
 /// A runtime that moves tasks between its threads.
-pub(super) fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+pub(crate) fn runtime(name: &str, threads: usize) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     Ok(builder
         .worker_threads(threads)

@@ -10,10 +10,10 @@ use arrow::{
     },
     datatypes::SchemaRef,
 };
-use bit_data::{
-    BatchStream, Credit, DataClient, DataServerOptions, DataTarget, DataTunnel, Input, NoStreams,
-    Order, ReceiveError, TunnelError, TunnelOptions,
+use bit_data::drill::{
+    BatchStream, Credit, DataTunnel, Input, Order, ReceiveError, TunnelError, TunnelOptions,
 };
+use bit_data::{DataClient, DataServerOptions, DataTarget, NoStreams};
 use futures::StreamExt;
 use protos::{calls::data, id::MajorFragmentId};
 use rpc_bus::{

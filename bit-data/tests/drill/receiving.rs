@@ -1,6 +1,6 @@
 //! A peer by hand sends, our server receives.
 
-use bit_data::{Order, ReceiveError, RegisterError};
+use bit_data::drill::{Order, ReceiveError, RegisterError};
 use futures::StreamExt;
 use prost::Message;
 use protos::{

@@ -6,9 +6,8 @@ use std::{
     path::Path,
 };
 
-use bit_data::{
-    BatchStream, Credit, DataClient, DataTarget, DataTunnel, Input, Order, TunnelOptions,
-};
+use bit_data::drill::{BatchStream, Credit, DataTunnel, Input, Order, TunnelOptions};
+use bit_data::{DataClient, DataTarget};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::join_all};
 use prost::Message;

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
-use bit_data::{DataClient, DataTarget, DataTunnel, RuntimeFilter, TunnelError, TunnelOptions};
+use bit_data::drill::{DataTunnel, RuntimeFilter, TunnelError, TunnelOptions};
+use bit_data::{DataClient, DataTarget};
 use bytes::Bytes;
 use futures::FutureExt;
 use protos::{

@@ -8,10 +8,10 @@ use std::{
 };
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use bit_data::{
-    BatchStream, Credit, DataServer, DataServerOptions, FragmentEvents, Fragments,
-    FragmentsOptions, Input, NoStreams, Order, RuntimeFilter,
+use bit_data::drill::{
+    BatchStream, Credit, FragmentEvents, Fragments, FragmentsOptions, Input, Order, RuntimeFilter,
 };
+use bit_data::{DataServer, DataServerOptions, NoStreams};
 use futures::StreamExt;
 use prost::Message;
 use protos::{

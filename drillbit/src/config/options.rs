@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use bit_data::{DataServerOptions, FragmentsOptions};
+use bit_data::DataServerOptions;
+use bit_data::drill::FragmentsOptions;
 use rpc_bus::{
     Beats, ConnectionOptions, ServerOptions,
     auth::{AuthOptions, Mechanism},

@@ -12,10 +12,11 @@ use arrow::array::{
     UInt64Array,
 };
 use arrow::datatypes::{Field, Int64Type, IntervalDayTime, IntervalMonthDayNano, Schema};
-use bit_data::{
-    BatchStream, Credit, DataClient, DataServer, DataServerOptions, DataTarget, DataTunnel,
-    Fragments, FragmentsOptions, Input, NoEvents, NoStreams, Order, TunnelError, TunnelOptions,
+use bit_data::drill::{
+    BatchStream, Credit, DataTunnel, Fragments, FragmentsOptions, Input, NoEvents, Order,
+    TunnelError, TunnelOptions,
 };
+use bit_data::{DataClient, DataServer, DataServerOptions, DataTarget, NoStreams};
 use futures::StreamExt;
 use protos::id::{FragmentId, MajorFragmentId, MinorFragmentId, QueryId};
 use record_batch::metadata::MINOR_TYPE;

@@ -1,0 +1,235 @@
+//! The bus: two nodes, or one that both sends and receives.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use bit_data::drill::{Credit, DataTunnel, Input, Order, TunnelOptions};
+use bit_data::{
+    Checksums, Compression, DataClient, DataNode, DataTarget, NodeOptions, Origin, ReceiveOptions,
+    SendOptions, StreamAddress,
+};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Peekable};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use protos::id::{FragmentId, MajorFragmentId, MinorFragmentId, QueryId};
+use record_batch::Codec;
+use rpc_bus::{BusRuntime, Ledger, RetryOptions, RetryPolicy, ledger::Limits};
+use tokio::runtime::Runtime;
+
+use super::{Consumer, Link, Seen};
+use crate::rpc::threads::{ThreadOptions, Threads};
+
+/// Of all sockets of the bus and of `raw`.
+pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The stages that send and receive.
+const SENDING: i32 = 1;
+const RECEIVING: i32 = 0;
+/// What a receiver lets a sender have unanswered, Drill's way.
+const DRILL_CREDIT_BATCHES: u16 = 64;
+const DRILL_BUDGET_BYTES: usize = 16 << 20;
+
+/// How batches travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From node to node, as Arrow bodies.
+    Streams { checksums: Checksums, codec: Codec },
+    /// From node to node, as a real Drill does it.
+    Drill,
+    /// Within one node.
+    PassThrough,
+}
+
+/// Both ends.
+pub(crate) struct Bus {
+    way: Way,
+    // Nodes before their threads.
+    there: Arc<DataNode>,
+    here: Arc<DataNode>,
+    tunnels: DataClient,
+    queries: AtomicI64,
+    consumers: Arc<[Consumer]>,
+    sending: Threads,
+    receiving: Threads,
+}
+
+impl Bus {
+    pub(crate) fn start(
+        way: Way,
+        threads: ThreadOptions,
+        consumers: Arc<[Consumer]>,
+    ) -> Result<Self> {
+        let (sending, receiving) = (Threads::start(threads)?, Threads::start(threads)?);
+        let here = Arc::new(node(&receiving)?);
+        let there = match way {
+            Way::PassThrough => Arc::clone(&here),
+            Way::Streams { .. } | Way::Drill => Arc::new(node(&sending)?),
+        };
+        Ok(Self {
+            way,
+            tunnels: tunnels(here.local_addr(), sending.bus())?,
+            there,
+            here,
+            queries: AtomicI64::new(1),
+            consumers,
+            sending,
+            receiving,
+        })
+    }
+
+    /// The ids of a new query.
+    fn query(&self) -> QueryId {
+        QueryId {
+            part1: self.queries.fetch_add(1, Ordering::Relaxed),
+            part2: 1,
+        }
+    }
+
+    fn stream(&self, minor: i32, batches: BoxStream<'static, RecordBatch>) -> (Sending, Receiving) {
+        let stream = StreamAddress::new(self.query(), (SENDING, minor), (RECEIVING, minor));
+        let (send, receive) = self.way.options();
+        let (there, here) = (Arc::clone(&self.there), Arc::clone(&self.here));
+        let origin = match self.way {
+            Way::PassThrough => Origin::Here,
+            Way::Streams { .. } | Way::Drill => Origin::Node(there.local_addr()),
+        };
+        let sending = async move {
+            let mut batches = batches.peekable();
+            let schema = first(&mut batches).await?.schema();
+            let sender = there.sender(stream, &schema, send)?;
+            Ok(batches.map(Ok).forward(sender).await?)
+        };
+        let consumers = Arc::clone(&self.consumers);
+        let receiving = async move {
+            let receiver = here.receiver(origin, stream, &receive).await?;
+            Ok(consumers[usize::try_from(minor)?].take(receiver).await?)
+        };
+        (sending.boxed(), receiving.boxed())
+    }
+
+    fn tunnel(&self, minor: i32, batches: BoxStream<'static, RecordBatch>) -> (Sending, Receiving) {
+        let query = self.query();
+        let fragment = move |major, minor| FragmentId {
+            query,
+            major: MajorFragmentId(major),
+            minor: MinorFragmentId(minor),
+        };
+        let mut tunnel = DataTunnel::new(
+            self.tunnels.clone(),
+            self.sending.bus().clone(),
+            fragment(SENDING, minor),
+            MajorFragmentId(RECEIVING),
+            TunnelOptions::default(),
+        );
+        let consumers = Arc::clone(&self.consumers);
+        // Before anything is sent: of what comes earlier only a little is kept.
+        let (input, budget) = (input(minor), ledger(Some(DRILL_BUDGET_BYTES)));
+        let fragments = self.here.fragments();
+        let registered = fragments.register(fragment(RECEIVING, minor), input, &budget);
+        let receiving = async move {
+            let stream = registered?.into_iter().flatten().next();
+            let stream = stream.context("one input has one stream")?;
+            let batches = stream.map_ok(|(_, batch)| batch);
+            Ok(consumers[usize::try_from(minor)?].take(batches).await?)
+        };
+        let sending = async move {
+            let (mut batches, to) = (batches, [MinorFragmentId(minor)]);
+            while let Some(batch) = batches.next().await {
+                tunnel.send(&batch, &to).await?;
+            }
+            tunnel.end(&to).await?;
+            tunnel.flush().await?;
+            Ok(())
+        };
+        (sending.boxed(), receiving.boxed())
+    }
+}
+
+type Sending = BoxFuture<'static, Result<()>>;
+type Receiving = BoxFuture<'static, Result<Seen>>;
+
+impl Link for Bus {
+    fn runtime(&self) -> &Runtime {
+        self.sending.app()
+    }
+
+    fn send(
+        &self,
+        number: usize,
+        batches: BoxStream<'static, RecordBatch>,
+    ) -> BoxFuture<'static, Result<Seen>> {
+        let minor = i32::try_from(number).unwrap_or(i32::MAX);
+        let (sending, receiving) = match self.way {
+            Way::Drill => self.tunnel(minor, batches),
+            Way::Streams { .. } | Way::PassThrough => self.stream(minor, batches),
+        };
+        let received = self.receiving.app().spawn(receiving);
+        let both = async move {
+            sending.await?;
+            received.await.context("a receiver panicked")?
+        };
+        both.boxed()
+    }
+}
+
+impl Way {
+    fn options(self) -> (SendOptions, ReceiveOptions) {
+        let (checksums, codec) = match self {
+            Self::Streams { checksums, codec } => (checksums, codec),
+            Self::Drill | Self::PassThrough => (Checksums::On, Codec::None),
+        };
+        let send = SendOptions {
+            compression: Compression::Fixed(codec),
+            ..SendOptions::default()
+        };
+        let receive = ReceiveOptions {
+            checksums,
+            ..ReceiveOptions::default()
+        };
+        (send, receive)
+    }
+}
+
+fn node(threads: &Threads) -> Result<DataNode> {
+    let mut options = NodeOptions::default();
+    let send_buffer = Some(SEND_BUFFER_BYTES);
+    options.connection.send_buffer_bytes = send_buffer;
+    options.server.connections.connection.send_buffer_bytes = send_buffer;
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = DataNode::bind(any_port, threads.bus().clone(), options, ledger(None));
+    Ok(threads.app().block_on(node)?)
+}
+
+fn tunnels(to: SocketAddr, runtime: &BusRuntime) -> Result<DataClient> {
+    let mut target = DataTarget::new(to, ledger(None));
+    target.options.send_buffer_bytes = Some(SEND_BUFFER_BYTES);
+    let policy = RetryPolicy::try_new(RetryOptions::default())?;
+    Ok(DataClient::try_new(target, runtime.clone(), policy)?)
+}
+
+fn input(minor: i32) -> Vec<Input> {
+    vec![Input {
+        sending_major: MajorFragmentId(SENDING),
+        senders: vec![MinorFragmentId(minor)],
+        order: Order::AsTheyCome,
+        credit: Credit::of_batches(DRILL_CREDIT_BATCHES),
+    }]
+}
+
+fn ledger(bytes: Option<usize>) -> Ledger {
+    Ledger::root(
+        "benches",
+        Limits {
+            bytes,
+            ..Limits::default()
+        },
+    )
+}
+
+async fn first(batches: &mut Peekable<BoxStream<'static, RecordBatch>>) -> Result<RecordBatch> {
+    let first = Pin::new(batches).peek().await.cloned();
+    first.context("a stream without batches")
+}

@@ -1,0 +1,78 @@
+//! What can go wrong with spill files.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use protos::error::Retry;
+use rpc_bus::ledger::BudgetExceeded;
+use thiserror::Error;
+
+/// Why there is no directory for spill files.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct SpillOpenError {
+    pub(super) action: &'static str,
+    /// Of the file or directory.
+    pub path: PathBuf,
+    pub(super) source: io::Error,
+}
+
+/// Why a queue cannot be spilled or read back. It concerns this queue only, and has lost all of its records.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum SpillError {
+    /// All files together would be larger than they may be.
+    #[error(
+        "spill files would exceed disk_bytes_max: {requested} more bytes, {used} of {limit} are in use"
+    )]
+    DiskLimit {
+        /// Bytes that were to be spilled.
+        requested: usize,
+        /// Bytes on disk.
+        used: usize,
+        /// Bytes that may be.
+        limit: usize,
+    },
+    /// There is no room in memory for what waits to be written, or for what was read, or too many files are open.
+    #[error("no room to spill")]
+    Budget(#[from] BudgetExceeded),
+    /// The file system refused, for example because it is full.
+    #[error("cannot {action} spill file {}: {source}", path.display())]
+    File {
+        /// What was tried: create, write or read.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<io::Error>,
+    },
+    /// A record is not what was written.
+    #[error("spill file {} is damaged: checksum {actual:#010x} at byte {offset}, expected {expected:#010x}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the record begins.
+        offset: u64,
+        /// Checksum when it was written.
+        expected: u32,
+        /// Checksum of what was read.
+        actual: u32,
+    },
+    /// Whoever was to take the records is gone.
+    #[error("nobody takes what is spilled any more")]
+    ReaderGone,
+    /// The runtime whose threads move the bytes has ended.
+    #[error("the runtime for spill files has ended")]
+    RuntimeEnded,
+}
+
+impl SpillError {
+    /// Whether another try can help: another node has another disk, and memory comes and goes.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::DiskLimit { .. } | Self::File { .. } | Self::Damaged { .. } => Retry::OtherNode,
+            Self::Budget(_) => Retry::SameNode,
+            Self::ReaderGone | Self::RuntimeEnded => Retry::Never,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Where each record of a queue is, and what is to be moved next. No I/O.
+//!
+//! ```text
+//!          taken |  read back  |   on disk   |  being written, or waiting for it | pushed
+//! entries        ^ front                     ^ unwritten                         ^ back
+//! ```
+
+use std::{collections::VecDeque, sync::Arc, task::Waker};
+
+use rpc_bus::ledger::Charge;
+
+use super::{
+    SpillError, SpillRecord,
+    segment::{Segment, Span},
+};
+
+/// Most bytes that one write takes from one queue, unless it is a single record.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Most bytes that one read brings ahead of what is asked for.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// A segment that has this many bytes gets no more records.
+pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The records of one queue, from the next one to be taken to the last one pushed.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    entries: VecDeque<Entry>,
+    /// How many records were taken: the number of the first entry.
+    taken: u64,
+    /// Number of the next record to be written.
+    unwritten: u64,
+    segments: VecDeque<Extent>,
+    /// Whether somebody is told to write, or to read.
+    is_writing: bool,
+    is_reading: bool,
+    /// Who waits for the first record.
+    waiting: Option<Waker>,
+    /// Why there will be nothing more.
+    failed: Option<SpillError>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// In memory, with what it is charged for there and reserved on disk.
+    Unwritten {
+        record: SpillRecord,
+        /// Given back when the record is taken or written.
+        _memory: Charge,
+        /// `None`: it is being written, and counts there.
+        disk: Option<Charge>,
+    },
+    OnDisk(Span),
+    ReadBack(SpillRecord),
+}
+
+/// A segment, and what of it is in use.
+#[derive(Debug)]
+struct Extent {
+    segment: Arc<Segment>,
+    bytes: u64,
+    /// Records that were not taken.
+    records: usize,
+    disk: Option<Charge>,
+}
+
+/// What became of taking a record.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Record(SpillRecord),
+    /// There is no record.
+    Nothing,
+    /// It is on disk; whether somebody has to be told to read it.
+    OnDisk {
+        tell: bool,
+    },
+}
+
+/// What to write, to which segment.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) records: Vec<SpillRecord>,
+    /// `None`: a new one.
+    pub(super) segment: Option<(Arc<Segment>, u64)>,
+    first: u64,
+    disk: Vec<Charge>,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(super) enum NextWrite {
+    Write(Writing),
+    /// Nothing, until somebody is told again.
+    Rest(Unused),
+}
+
+/// What can be let go of; dropping it may take a disk's time.
+#[derive(Debug, Default)]
+#[must_use = "segments are deleted where this is dropped"]
+pub(super) struct Unused(Vec<Extent>);
+
+impl Unused {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Index {
+    /// Adds a record; says whether somebody has to be told to write.
+    pub(super) fn push(
+        &mut self,
+        record: SpillRecord,
+        memory: Charge,
+        disk: Charge,
+    ) -> Result<bool, SpillError> {
+        self.expect_intact()?;
+        self.entries.push_back(Entry::Unwritten {
+            record,
+            _memory: memory,
+            disk: Some(disk),
+        });
+        Ok(!std::mem::replace(&mut self.is_writing, true))
+    }
+
+    /// Takes the first record.
+    pub(super) fn take(&mut self, waker: &Waker) -> Result<(Taken, Unused), SpillError> {
+        self.expect_intact()?;
+        let Some(first) = self.entries.pop_front() else {
+            return Ok((Taken::Nothing, Unused::default()));
+        };
+        let record = match first {
+            Entry::OnDisk(_) => {
+                self.entries.push_front(first);
+                self.waiting = Some(waker.clone());
+                let tell = !std::mem::replace(&mut self.is_reading, true);
+                return Ok((Taken::OnDisk { tell }, Unused::default()));
+            }
+            Entry::ReadBack(record) => {
+                // Records are taken in the order of the files.
+                if let Some(extent) = self.segments.front_mut() {
+                    extent.records -= 1;
+                }
+                record
+            }
+            Entry::Unwritten { record, .. } => record,
+        };
+        self.taken += 1;
+        self.unwritten = self.unwritten.max(self.taken);
+        Ok((Taken::Record(record), self.unused()))
+    }
+
+    /// The next records to be written, for which somebody was told.
+    pub(super) fn next_write(&mut self) -> NextWrite {
+        let (mut bytes, mut records, mut charges) = (0, Vec::new(), Vec::new());
+        let position = self.position(self.unwritten);
+        for entry in self.entries.range_mut(position..) {
+            let Entry::Unwritten { record, disk, .. } = entry else {
+                break;
+            };
+            bytes += record.bytes();
+            if bytes > WRITE_BYTES_MAX && !records.is_empty() {
+                break;
+            }
+            records.push(record.clone());
+            charges.extend(disk.take());
+        }
+        if records.is_empty() {
+            self.is_writing = false;
+            return NextWrite::Rest(self.unused());
+        }
+        let last = self.segments.back();
+        NextWrite::Write(Writing {
+            records,
+            segment: last
+                .filter(|extent| extent.bytes < SEGMENT_BYTES)
+                .map(|extent| (Arc::clone(&extent.segment), extent.bytes)),
+            first: self.unwritten,
+            disk: charges,
+        })
+    }
+
+    /// What [`Self::next_write`] gave is at `spans`, whether or not it was taken meanwhile.
+    pub(super) fn written(&mut self, writing: Writing, spans: Vec<Span>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut charges = writing.disk.into_iter();
+        for (number, span) in (writing.first..).zip(spans) {
+            let is_taken = number < self.taken;
+            self.extend(&span, charges.next(), usize::from(!is_taken));
+            if !is_taken {
+                let at = self.position(number);
+                self.entries[at] = Entry::OnDisk(span);
+                self.unwritten = number + 1;
+            }
+        }
+    }
+
+    /// Adds `span` to the last segment, with what it is charged for, and `records` records that will be taken from it.
+    fn extend(&mut self, span: &Span, charge: Option<Charge>, records: usize) {
+        let last = self.segments.back();
+        if last.is_none_or(|last| !Arc::ptr_eq(&last.segment, &span.segment)) {
+            self.segments.push_back(Extent {
+                segment: Arc::clone(&span.segment),
+                bytes: 0,
+                records: 0,
+                disk: None,
+            });
+        }
+        if let Some(extent) = self.segments.back_mut() {
+            extent.bytes = span.offset + span.disk_bytes() as u64;
+            extent.records += records;
+            extent.keep(charge);
+        }
+    }
+
+    /// The first records, as far as they are on disk in one piece.
+    pub(super) fn next_read(&self) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        let mut bytes = 0;
+        for entry in &self.entries {
+            let Entry::OnDisk(span) = entry else {
+                break;
+            };
+            bytes += span.disk_bytes();
+            let follows = spans.last().is_none_or(|last| last.is_followed_by(span));
+            if !follows || (bytes > READ_BYTES_MAX && !spans.is_empty()) {
+                break;
+            }
+            spans.push(span.clone());
+        }
+        spans
+    }
+
+    /// The first records are in memory again.
+    pub(super) fn read(&mut self, records: Vec<SpillRecord>) {
+        self.is_reading = false;
+        for (entry, record) in self.entries.iter_mut().zip(records) {
+            *entry = Entry::ReadBack(record);
+        }
+        self.wake();
+    }
+
+    /// Nothing more comes of this queue, for this reason.
+    pub(super) fn fail(&mut self, error: SpillError) -> Unused {
+        self.failed.get_or_insert(error);
+        self.entries.clear();
+        self.unwritten = self.taken;
+        self.wake();
+        Unused(std::mem::take(&mut self.segments).into())
+    }
+
+    /// Records that were not taken.
+    pub(super) fn records(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    fn expect_intact(&self) -> Result<(), SpillError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn position(&self, number: u64) -> usize {
+        usize::try_from(number - self.taken).expect("invariant: entries are in memory")
+    }
+
+    /// Segments without records, but not the last one while it is being written.
+    fn unused(&mut self) -> Unused {
+        let mut unused = Vec::new();
+        while let Some(first) = self.segments.front() {
+            let is_open = self.segments.len() == 1 && self.is_writing;
+            if first.records > 0 || is_open {
+                break;
+            }
+            unused.extend(self.segments.pop_front());
+        }
+        Unused(unused)
+    }
+}
+
+impl Extent {
+    fn keep(&mut self, charge: Option<Charge>) {
+        match (&mut self.disk, charge) {
+            (Some(disk), Some(more)) => disk.absorb(more),
+            (disk @ None, more) => *disk = more,
+            (Some(_), None) => {}
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Both ends of a queue.
+
+use std::{
+    fmt, future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use super::{
+    SpillError, SpillRecord,
+    dir::Dir,
+    index::{Index, Taken},
+    worker::Job,
+};
+
+/// Adds records to a queue. It never waits, and touches no file.
+#[derive(Debug)]
+pub struct SpillWriter(Arc<Queue>);
+
+/// Takes records out of a queue, in the order in which they were added. Dropped, it drops them all.
+#[derive(Debug)]
+pub struct SpillReader(Arc<Queue>);
+
+pub(super) struct Queue {
+    index: Mutex<Index>,
+    pub(super) dir: Arc<Dir>,
+    pub(super) on_progress: Box<dyn Fn() + Send + Sync>,
+}
+
+pub(super) fn new(
+    dir: &Arc<Dir>,
+    on_progress: Box<dyn Fn() + Send + Sync>,
+) -> (SpillWriter, SpillReader) {
+    let queue = Arc::new(Queue {
+        index: Mutex::default(),
+        dir: Arc::clone(dir),
+        on_progress,
+    });
+    (SpillWriter(Arc::clone(&queue)), SpillReader(queue))
+}
+
+impl SpillWriter {
+    /// Adds `record` behind all others.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it, and it is dropped; or the queue has failed before.
+    pub fn push(&self, record: SpillRecord) -> Result<(), SpillError> {
+        let (memory, disk) = self.0.dir.reserve(&record)?;
+        let tell = self.0.lock().push(record, memory, disk)?;
+        if tell {
+            self.0.dir.worker.tell(Job::Write(Arc::clone(&self.0)));
+        }
+        Ok(())
+    }
+
+    /// Records that were not taken.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.0.lock().records()
+    }
+}
+
+impl SpillReader {
+    /// Takes the first record; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// What was spilled cannot be read back, or could not be written; so it is from then on.
+    pub fn poll_pop(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<SpillRecord>, SpillError>> {
+        let (taken, unused) = self.0.lock().take(cx.waker())?;
+        self.0.dir.delete(unused);
+        match taken {
+            Taken::Record(record) => Poll::Ready(Ok(Some(record))),
+            Taken::Nothing => Poll::Ready(Ok(None)),
+            Taken::OnDisk { tell } => {
+                if tell {
+                    self.0.dir.worker.tell(Job::Read(Arc::clone(&self.0)));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes the first record, after it was read if it has to be; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::poll_pop`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future takes nothing.
+    pub async fn pop(&mut self) -> Result<Option<SpillRecord>, SpillError> {
+        future::poll_fn(|cx| self.poll_pop(cx)).await
+    }
+
+    /// Records that were not taken.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.0.lock().records()
+    }
+}
+
+impl Drop for SpillReader {
+    fn drop(&mut self) {
+        let unused = self.0.lock().fail(SpillError::ReaderGone);
+        self.0.dir.delete(unused);
+    }
+}
+
+impl Queue {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the queue for this reason.
+    pub(super) fn fail(&self, error: SpillError) {
+        let unused = self.lock().fail(error);
+        drop(unused);
+        (self.on_progress)();
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("records", &self.lock().records())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,102 @@
+//! Budgets of bytes: plane, query, receiver, each a part of the one before.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex},
+};
+
+use protos::id::QueryId;
+use rpc_bus::{Ledger, ledger::Limits};
+
+use super::stats::lock;
+
+/// What receivers of this node may hold together, and of each query.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    plane: Ledger,
+    query_bytes_max: usize,
+    queries: Mutex<HashMap<QueryId, (Ledger, usize)>>,
+}
+
+/// What one receiver may hold. Its query's budget lives as long as any of these.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    budgets: Arc<Budgets>,
+    query: QueryId,
+    pub(crate) ledger: Ledger,
+}
+
+impl Budgets {
+    pub(crate) fn new(
+        parent: &Ledger,
+        plane_bytes_max: Option<usize>,
+        query_bytes_max: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            plane: parent.child("data plane", bytes(plane_bytes_max)),
+            query_bytes_max,
+            queries: Mutex::default(),
+        })
+    }
+
+    /// The part of a receiver of `query`.
+    pub(crate) fn receiver(self: &Arc<Self>, query: QueryId, bytes_max: usize) -> Arc<Budget> {
+        let mut queries = lock(&self.queries);
+        let (of_query, receivers) = queries.entry(query).or_insert_with(|| {
+            let limits = bytes(Some(self.query_bytes_max));
+            (self.plane.child(format!("query {query}"), limits), 0)
+        });
+        *receivers += 1;
+        Arc::new(Budget {
+            budgets: Arc::clone(self),
+            query,
+            ledger: of_query.child("receiver", bytes(Some(bytes_max))),
+        })
+    }
+
+    pub(crate) fn plane(&self) -> &Ledger {
+        &self.plane
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        let mut queries = lock(&self.budgets.queries);
+        if let Entry::Occupied(mut of_query) = queries.entry(self.query) {
+            of_query.get_mut().1 -= 1;
+            if of_query.get().1 == 0 {
+                of_query.remove();
+            }
+        }
+    }
+}
+
+fn bytes(bytes: Option<usize>) -> Limits {
+    Limits {
+        bytes,
+        ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rpc_bus::ledger::Kind;
+
+    use super::*;
+
+    #[test]
+    fn receivers_of_a_query_share_its_budget() {
+        let root = Ledger::root("test", Limits::default());
+        let budgets = Budgets::new(&root, Some(1_000), 100);
+        let query = QueryId { part1: 1, part2: 1 };
+        let (one, two) = (budgets.receiver(query, 80), budgets.receiver(query, 80));
+        let held = one.ledger.charge(Kind::Bytes, 80).expect("there is room");
+        assert!(one.ledger.charge(Kind::Bytes, 1).is_err());
+        assert!(
+            two.ledger.charge(Kind::Bytes, 21).is_err(),
+            "the query has 20 left"
+        );
+        drop((held, one, two));
+        assert!(lock(&budgets.queries).is_empty() && root.is_zero());
+    }
+}

@@ -1,0 +1,243 @@
+//! What a sender compresses with, measured for each stream. No clock of its own.
+//!
+//! Compressing and sending go on at the same time, so that a batch takes as long as the slower of both. How fast the
+//! link is shows in the waits for credit and for room; how fast the codecs are, and what they make of these batches, in
+//! samples, which are only taken where the link is slow enough for a codec to pay at all.
+
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "rates, which need no more than a few digits"
+)]
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use record_batch::Codec;
+
+use super::{options::Compression, stats::CodecReason};
+
+/// A link faster than this is not worth any codec.
+const FAST_LINK_BYTES_PER_S: f64 = 1e9;
+/// How many batches are sent between two looks at the link.
+const BATCHES_PER_LOOK: u32 = 8;
+/// How many looks samples are good for.
+const LOOKS_PER_SAMPLE: u32 = 32;
+/// What is compressed of a batch to see how the codecs do.
+const SAMPLE_BYTES: usize = 64 * 1024;
+/// What a codec must bring to take the place of another.
+const GAIN_MIN: f64 = 1.05;
+/// What is believed of a link that nobody waits for, from one look to the next.
+const FASTER: f64 = 0.95;
+/// Waiting for this share of the time means that the link, and nothing else, sets the pace.
+const WAITING_SHARE: f64 = 0.3;
+
+/// Chooses the codec of a stream.
+#[derive(Debug)]
+pub(crate) struct CodecChooser {
+    codec: Codec,
+    reason: CodecReason,
+    /// `None` where there is nothing to choose.
+    adaptive: Option<Adaptive>,
+}
+
+#[derive(Debug)]
+struct Adaptive {
+    /// That the receiver takes.
+    codecs: Vec<Codec>,
+    samples: Vec<Sample>,
+    sample_age: u32,
+    link_s_per_byte: f64,
+    since: Instant,
+    batches: u32,
+    wire_bytes: u64,
+    waited: Duration,
+}
+
+/// What a codec made of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sample {
+    pub(crate) codec: Codec,
+    /// Of compressing a byte.
+    pub(crate) s_per_byte: f64,
+    /// Bytes after for one before.
+    pub(crate) share: f64,
+}
+
+impl CodecChooser {
+    /// For a receiver that takes `codecs` beside none.
+    pub(crate) fn new(compression: Compression, codecs: &[Codec], now: Instant) -> Self {
+        match compression {
+            Compression::Fixed(codec) if codec == Codec::None || codecs.contains(&codec) => {
+                Self::fixed(codec, CodecReason::Fixed)
+            }
+            Compression::Fixed(_) => Self::fixed(Codec::None, CodecReason::NotTaken),
+            Compression::Adaptive if codecs.is_empty() => {
+                Self::fixed(Codec::None, CodecReason::NotTaken)
+            }
+            Compression::Adaptive => Self {
+                codec: Codec::None,
+                reason: CodecReason::Unmeasured,
+                adaptive: Some(Adaptive::new(codecs, now)),
+            },
+        }
+    }
+
+    fn fixed(codec: Codec, reason: CodecReason) -> Self {
+        Self {
+            codec,
+            reason,
+            adaptive: None,
+        }
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    pub(crate) fn reason(&self) -> CodecReason {
+        self.reason
+    }
+
+    /// A batch was sent. Returns the codecs of which samples of the next one are wanted.
+    pub(crate) fn on_sent(
+        &mut self,
+        wire_bytes: u64,
+        waited: Duration,
+        now: Instant,
+    ) -> Option<Vec<Codec>> {
+        let adaptive = self.adaptive.as_mut()?;
+        adaptive.wire_bytes += wire_bytes;
+        adaptive.waited += waited;
+        adaptive.batches += 1;
+        if adaptive.batches < BATCHES_PER_LOOK {
+            return None;
+        }
+        adaptive.look_at_link(now);
+        if adaptive.link_is_fast() {
+            (self.codec, self.reason) = (Codec::None, adaptive.fast_link());
+            return None;
+        }
+        if adaptive.samples_are_old() {
+            return Some(adaptive.codecs.clone());
+        }
+        (self.codec, self.reason) = adaptive.choose(self.codec);
+        None
+    }
+
+    /// Samples that were asked for.
+    pub(crate) fn on_samples(&mut self, samples: Vec<Sample>) {
+        if let Some(adaptive) = &mut self.adaptive {
+            (adaptive.samples, adaptive.sample_age) = (samples, 0);
+            (self.codec, self.reason) = adaptive.choose(self.codec);
+        }
+    }
+}
+
+impl Adaptive {
+    fn new(codecs: &[Codec], now: Instant) -> Self {
+        Self {
+            codecs: codecs.to_vec(),
+            samples: Vec::new(),
+            sample_age: 0,
+            link_s_per_byte: 0.0,
+            since: now,
+            batches: 0,
+            wire_bytes: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Where the sender waited, the link took what it could; else it could have taken more.
+    fn look_at_link(&mut self, now: Instant) {
+        let span = now.saturating_duration_since(self.since).as_secs_f64();
+        let seen = span / (self.wire_bytes.max(1)) as f64;
+        let is_slow = self.waited.as_secs_f64() >= WAITING_SHARE * span;
+        // How fast it is then, nobody knows: what is believed gets faster until it is too fast.
+        let believed = FASTER * self.link_s_per_byte;
+        self.link_s_per_byte = if is_slow { seen } else { seen.min(believed) };
+        (self.since, self.batches, self.wire_bytes) = (now, 0, 0);
+        self.waited = Duration::ZERO;
+        self.sample_age += 1;
+    }
+
+    fn link_is_fast(&self) -> bool {
+        self.link_s_per_byte * FAST_LINK_BYTES_PER_S < 1.0
+    }
+
+    fn fast_link(&self) -> CodecReason {
+        CodecReason::FastLink {
+            bytes_per_s: self.bytes_per_s(),
+        }
+    }
+
+    fn bytes_per_s(&self) -> f64 {
+        1.0 / self.link_s_per_byte.max(1e-12)
+    }
+
+    fn samples_are_old(&self) -> bool {
+        self.samples.is_empty() || self.sample_age >= LOOKS_PER_SAMPLE
+    }
+
+    /// Seconds for a byte: of compressing or of sending, whichever takes longer.
+    fn cost(&self, codec: Codec) -> f64 {
+        let sample = self.samples.iter().find(|sample| sample.codec == codec);
+        sample.map_or(self.link_s_per_byte, |sample| {
+            sample.s_per_byte.max(sample.share * self.link_s_per_byte)
+        })
+    }
+
+    fn choose(&self, now: Codec) -> (Codec, CodecReason) {
+        let known = self.samples.iter().map(|sample| sample.codec);
+        let best = known.fold(Codec::None, |best, next| {
+            if self.cost(next) < self.cost(best) {
+                next
+            } else {
+                best
+            }
+        });
+        let codec = if self.cost(now) > GAIN_MIN * self.cost(best) {
+            best
+        } else {
+            now
+        };
+        let bytes_per_s = self.bytes_per_s();
+        let sample = self.samples.iter().find(|sample| sample.codec == codec);
+        let reason = match sample {
+            Some(sample) => CodecReason::Pays {
+                ratio: 1.0 / sample.share,
+                bytes_per_s,
+            },
+            None => CodecReason::DoesNotPay { bytes_per_s },
+        };
+        (codec, reason)
+    }
+}
+
+/// Compresses the beginning of a body with each of `codecs`.
+pub(crate) fn sample(body: &[Bytes], codecs: &[Codec], clock: impl Fn() -> Instant) -> Vec<Sample> {
+    let mut beginning = Vec::with_capacity(SAMPLE_BYTES);
+    for piece in body {
+        let room = SAMPLE_BYTES - beginning.len();
+        beginning.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+    let beginning = Bytes::from(beginning);
+    let one = |&codec: &Codec| {
+        let began = clock();
+        let compressed: usize = codec
+            .compress(vec![beginning.clone()])
+            .iter()
+            .map(Bytes::len)
+            .sum();
+        let took = clock().saturating_duration_since(began).as_secs_f64();
+        let bytes = beginning.len().max(1) as f64;
+        Sample {
+            codec,
+            s_per_byte: took / bytes,
+            share: compressed as f64 / bytes,
+        }
+    };
+    codecs.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests;

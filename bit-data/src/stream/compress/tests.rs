@@ -1,0 +1,146 @@
+//! The choice of a codec, on links of a made-up speed.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "made-up numbers of moderate size"
+)]
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// What the codecs do on one core, roughly.
+const SAMPLES: [Sample; 3] = [
+    Sample {
+        codec: Codec::Lz4,
+        s_per_byte: 1.3e-9,
+        share: 0.6,
+    },
+    Sample {
+        codec: Codec::Zstd,
+        s_per_byte: 2.5e-9,
+        share: 0.43,
+    },
+    Sample {
+        codec: Codec::Snappy,
+        s_per_byte: 1.4e-9,
+        share: 0.6,
+    },
+];
+
+fn adaptive(now: Instant) -> CodecChooser {
+    CodecChooser::new(Compression::Adaptive, &Codec::ALL[1..], now)
+}
+
+/// Sends batches of a MiB over a link that takes `link_bytes_per_s`.
+fn send(chooser: &mut CodecChooser, link_bytes_per_s: f64, samples: &[Sample], now: &mut Instant) {
+    for _ in 0..500 {
+        let used = samples
+            .iter()
+            .find(|sample| sample.codec == chooser.codec());
+        let (share, cpu) = used.map_or((1.0, 0.0), |sample| (sample.share, sample.s_per_byte));
+        let wire = (share * MIB as f64) as u64;
+        let link = wire as f64 / link_bytes_per_s;
+        let compress = cpu * MIB as f64;
+        let waited = Duration::from_secs_f64((link - compress).max(0.0));
+        *now += Duration::from_secs_f64(link.max(compress));
+        if chooser.on_sent(wire, waited, *now).is_some() {
+            chooser.on_samples(samples.to_vec());
+        }
+    }
+}
+
+fn chosen(link_bytes_per_s: f64, samples: &[Sample]) -> (Codec, CodecReason) {
+    let mut now = Instant::now();
+    let mut chooser = adaptive(now);
+    send(&mut chooser, link_bytes_per_s, samples, &mut now);
+    (chooser.codec(), chooser.reason())
+}
+
+#[test]
+fn a_fast_link_gets_no_codec_and_is_never_sampled() {
+    let mut now = Instant::now();
+    let mut chooser = adaptive(now);
+    for _ in 0..1_000 {
+        now += Duration::from_micros(250);
+        let waited = Duration::from_micros(200);
+        assert_eq!(chooser.on_sent(MIB, waited, now), None);
+    }
+    assert_eq!(chooser.codec(), Codec::None);
+    assert!(matches!(chooser.reason(), CodecReason::FastLink { .. }));
+}
+
+#[test]
+fn a_slow_link_gets_the_codec_that_brings_most_over() {
+    let (codec, reason) = chosen(100e6, &SAMPLES);
+    assert_eq!(codec, Codec::Zstd);
+    assert!(matches!(reason, CodecReason::Pays { .. }), "{reason:?}");
+    assert_eq!(chosen(300e6, &SAMPLES).0, Codec::Lz4);
+}
+
+#[test]
+fn on_no_link_it_is_far_from_the_best_codec() {
+    for link_bytes_per_s in [50e6, 100e6, 150e6, 200e6, 300e6, 500e6, 800e6, 2e9] {
+        let (began, link) = (Instant::now(), 1.0 / link_bytes_per_s);
+        let (mut chooser, mut now) = (adaptive(began), began);
+        for _ in 0..8 {
+            send(&mut chooser, link_bytes_per_s, &SAMPLES, &mut now);
+        }
+        let took = now.duration_since(began).as_secs_f64();
+        let cost = |sample: &Sample| sample.s_per_byte.max(sample.share * link);
+        let best = SAMPLES.iter().map(cost).fold(link, f64::min);
+        let share = 4_000.0 * MIB as f64 * best / took;
+        assert!(share > 0.9, "{share} at {link_bytes_per_s}");
+    }
+}
+
+#[test]
+fn batches_that_do_not_shrink_are_left_alone() {
+    let noise = SAMPLES.map(|sample| Sample {
+        share: 1.01,
+        ..sample
+    });
+    let (codec, reason) = chosen(100e6, &noise);
+    assert_eq!(codec, Codec::None);
+    assert!(
+        matches!(reason, CodecReason::DoesNotPay { .. }),
+        "{reason:?}"
+    );
+}
+
+#[test]
+fn a_link_that_becomes_fast_loses_its_codec() {
+    let mut now = Instant::now();
+    let mut chooser = adaptive(now);
+    send(&mut chooser, 100e6, &SAMPLES, &mut now);
+    assert_ne!(chooser.codec(), Codec::None);
+    send(&mut chooser, 4e9, &SAMPLES, &mut now);
+    assert_eq!(chooser.codec(), Codec::None);
+}
+
+#[test]
+fn only_codecs_that_the_receiver_takes_are_used() {
+    let now = Instant::now();
+    let fixed = |codec, taken: &[Codec]| {
+        let chooser = CodecChooser::new(Compression::Fixed(codec), taken, now);
+        (chooser.codec(), chooser.reason())
+    };
+    let (none, lz4) = (Codec::None, Codec::Lz4);
+    assert_eq!(fixed(lz4, &[lz4]), (lz4, CodecReason::Fixed));
+    assert_eq!(fixed(lz4, &[Codec::Zstd]), (none, CodecReason::NotTaken));
+    assert_eq!(fixed(none, &[]), (none, CodecReason::Fixed));
+    let adaptive = CodecChooser::new(Compression::Adaptive, &[], now);
+    assert_eq!(adaptive.reason(), CodecReason::NotTaken);
+}
+
+#[test]
+fn samples_say_how_much_a_codec_saves() {
+    let body = [Bytes::from(vec![7; 10_000]), Bytes::from(vec![7; 100_000])];
+    let samples = sample(&body, &Codec::ALL[1..], Instant::now);
+    assert_eq!(samples.len(), 3);
+    assert!(
+        samples.iter().all(|sample| sample.share < 0.1),
+        "{samples:?}"
+    );
+}

@@ -1,0 +1,271 @@
+//! Byte credits of one stream, from both ends. No clock, no socket: time comes in as an argument.
+//!
+//! A limit is absolute: the bytes that the sender may ever have sent. So it may come twice, late, or not at all if a
+//! later one does. A sender goes on while its limit is above what it has sent, so that the last batch may overrun.
+//!
+//! What a receiver has promised room for is at most its window, and one batch beyond it. It raises the limit when the
+//! consumer has taken half of the window: not for each batch, and not so late that the sender waits for it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// What a frame costs at least, in bytes: about what an empty one takes in the receiver's memory.
+pub(crate) const COST_BYTES_MIN: u64 = 256;
+/// Less waiting for credit than this within half a window is no reason for a larger one.
+const STARVED_MIN: Duration = Duration::from_micros(500);
+/// After so many raises without any waiting, a window that has grown is halved.
+const CALM_RAISES: u32 = 64;
+
+/// What a batch costs: its bytes on the wire or in memory, whichever is more.
+pub(crate) fn cost_bytes(wire_bytes: u64, decoded_bytes: u64) -> u64 {
+    wire_bytes.max(decoded_bytes).max(COST_BYTES_MIN)
+}
+
+/// The sender's end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SendCredit {
+    limit_bytes: u64,
+    sent_bytes: u64,
+}
+
+impl SendCredit {
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        Self {
+            limit_bytes,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Whether one more batch may be sent, whatever it costs.
+    pub(crate) fn may_send(&self) -> bool {
+        self.limit_bytes > self.sent_bytes
+    }
+
+    pub(crate) fn on_sent(&mut self, cost_bytes: u64) {
+        self.sent_bytes = self.sent_bytes.saturating_add(cost_bytes);
+    }
+
+    /// Takes a new limit; one that is not above the old says nothing.
+    pub(crate) fn raise(&mut self, limit_bytes: u64) {
+        self.limit_bytes = self.limit_bytes.max(limit_bytes);
+    }
+}
+
+/// How large the window of a stream may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WindowSizes {
+    /// What is always granted to a stream of which nothing is queued or in flight.
+    pub(crate) bytes_min: u64,
+    /// At first.
+    pub(crate) bytes: u64,
+    /// After growing.
+    pub(crate) bytes_max: u64,
+    /// What a batch may overrun the limit by without being charged: no batch of a sender that keeps to the rules does
+    /// more, except for one of a single row.
+    pub(crate) overrun_bytes: u64,
+}
+
+/// A peer has sent without credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a batch beyond the credit: {received_bytes} bytes came, the limit is {limit_bytes}")]
+pub(crate) struct BeyondCredit {
+    pub(crate) received_bytes: u64,
+    pub(crate) limit_bytes: u64,
+}
+
+/// The receiver's end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ReceiveWindow {
+    sizes: WindowSizes,
+    window_bytes: u64,
+    /// The limit that the peer was told last.
+    granted_bytes: u64,
+    received_bytes: u64,
+    taken_bytes: u64,
+    link: LinkWatch,
+}
+
+impl ReceiveWindow {
+    pub(crate) fn new(sizes: WindowSizes, now: Instant) -> Self {
+        Self {
+            sizes,
+            window_bytes: sizes.bytes,
+            granted_bytes: sizes.bytes,
+            received_bytes: 0,
+            taken_bytes: 0,
+            link: LinkWatch::new(now),
+        }
+    }
+
+    /// The limit that the peer was told last; at first, the one to open the stream with.
+    pub(crate) fn granted_bytes(&self) -> u64 {
+        self.granted_bytes
+    }
+
+    pub(crate) fn window_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.received_bytes - self.taken_bytes
+    }
+
+    /// What is promised to the peer and not yet given back by the consumer, with what a batch may overrun it by: what
+    /// the budget has to hold.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        let outstanding = self.granted_bytes.max(self.received_bytes) - self.taken_bytes;
+        outstanding.max(self.window_bytes + self.sizes.overrun_bytes)
+    }
+
+    /// Whether the sender waits, for all that this side knows.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.received_bytes >= self.granted_bytes
+    }
+
+    /// A batch has come.
+    pub(crate) fn on_received(
+        &mut self,
+        cost_bytes: u64,
+        now: Instant,
+    ) -> Result<(), BeyondCredit> {
+        let (received_bytes, limit_bytes) = (self.received_bytes, self.granted_bytes);
+        if received_bytes >= limit_bytes {
+            return Err(BeyondCredit {
+                received_bytes,
+                limit_bytes,
+            });
+        }
+        self.received_bytes = received_bytes.saturating_add(cost_bytes);
+        self.link.on_received(self.received_bytes, now);
+        Ok(())
+    }
+
+    /// The consumer waits, and nothing is here.
+    pub(crate) fn on_starved(&mut self, now: Instant) {
+        self.link.on_starved(self.received_bytes, now);
+    }
+
+    /// The consumer has taken a batch. Returns the limit that the peer is to be told, if it is time for one. `grow` is
+    /// asked whether the budget has room for so many bytes more, if a larger window would help.
+    pub(crate) fn on_taken(
+        &mut self,
+        cost_bytes: u64,
+        now: Instant,
+        grow: impl FnOnce(u64) -> bool,
+    ) -> Option<u64> {
+        self.taken_bytes += cost_bytes.min(self.queued_bytes());
+        let left = self.granted_bytes.saturating_sub(self.taken_bytes);
+        let due = left < (self.window_bytes / 2).max(self.sizes.bytes_min);
+        let target = self.taken_bytes + self.window_bytes;
+        if !due || target <= self.granted_bytes {
+            return None;
+        }
+        self.adapt(now, grow);
+        let target = self.taken_bytes + self.window_bytes;
+        if target <= self.granted_bytes {
+            return None;
+        }
+        self.link.on_raised(self.granted_bytes);
+        self.granted_bytes = target;
+        Some(target)
+    }
+
+    fn adapt(&mut self, now: Instant, grow: impl FnOnce(u64) -> bool) {
+        let larger = self
+            .window_bytes
+            .saturating_mul(2)
+            .min(self.sizes.bytes_max);
+        match self.link.judge(now) {
+            Verdict::TooSmall if larger > self.window_bytes && grow(larger - self.window_bytes) => {
+                self.window_bytes = larger;
+            }
+            // What is granted already stays granted: shrinking is not raising.
+            Verdict::Ample => self.window_bytes = (self.window_bytes / 2).max(self.sizes.bytes),
+            _ => {}
+        }
+    }
+}
+
+/// Whether the consumer waits because credits take long to the sender: only then a larger window helps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LinkWatch {
+    /// Limits before the raises that no batch has answered yet.
+    unanswered: VecDeque<u64>,
+    starved_since: Option<Instant>,
+    starved: Duration,
+    judged: Instant,
+    calm_raises: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    TooSmall,
+    Fits,
+    Ample,
+}
+
+impl LinkWatch {
+    fn new(now: Instant) -> Self {
+        Self {
+            unanswered: VecDeque::new(),
+            starved_since: None,
+            starved: Duration::ZERO,
+            judged: now,
+            calm_raises: 0,
+        }
+    }
+
+    fn on_raised(&mut self, limit_before: u64) {
+        self.unanswered.push_back(limit_before);
+    }
+
+    fn on_received(&mut self, received_bytes: u64, now: Instant) {
+        if let Some(since) = self.starved_since.take() {
+            self.starved += now.saturating_duration_since(since);
+        }
+        while self
+            .unanswered
+            .front()
+            .is_some_and(|&limit| limit < received_bytes)
+        {
+            self.unanswered.pop_front();
+        }
+    }
+
+    /// Nothing is here. The sender may have nothing; but if it has used all that it can know of, it waits for credit.
+    fn on_starved(&mut self, received_bytes: u64, now: Instant) {
+        let used_up = self
+            .unanswered
+            .front()
+            .is_some_and(|&limit| limit <= received_bytes);
+        if used_up && self.starved_since.is_none() {
+            self.starved_since = Some(now);
+        }
+    }
+
+    fn judge(&mut self, now: Instant) -> Verdict {
+        let span = now.saturating_duration_since(std::mem::replace(&mut self.judged, now));
+        let starved = std::mem::take(&mut self.starved);
+        if starved >= STARVED_MIN && starved * 4 >= span {
+            self.calm_raises = 0;
+            return Verdict::TooSmall;
+        }
+        self.calm_raises = if starved.is_zero() {
+            self.calm_raises + 1
+        } else {
+            0
+        };
+        if self.calm_raises < CALM_RAISES {
+            return Verdict::Fits;
+        }
+        self.calm_raises = 0;
+        Verdict::Ample
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

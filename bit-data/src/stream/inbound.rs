@@ -1,0 +1,447 @@
+//! The receiving end of a stream as the I/O thread and the consumer share it: a queue of batches as they came.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, OnceLock},
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use protos::{
+    calls::Credit as CreditCall,
+    data::{Credit, StreamFrame, close_stream},
+};
+use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
+
+use super::{
+    credit::{ReceiveWindow, WindowSizes, cost_bytes},
+    error::ReceiveError,
+    intake::{Arrival, EncodedBatch, Intake, Terms},
+    receiver_side::close,
+    spilling::Spilling,
+    stats::{ReceiveStats, lock, lock_timed, now},
+};
+use crate::spill::SpillDir;
+
+/// What waits for the consumer.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// From another process.
+    Encoded(EncodedBatch),
+    /// From this one, and what it costs.
+    Value(RecordBatch, u64),
+}
+
+impl Item {
+    fn cost_bytes(&self) -> u64 {
+        match self {
+            Self::Encoded(batch) => batch.cost_bytes,
+            Self::Value(_, cost_bytes) => *cost_bytes,
+        }
+    }
+}
+
+/// What the consumer has taken.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) item: Item,
+    /// What the sender is to be told.
+    pub(crate) limit_bytes: Option<u64>,
+}
+
+/// Open -> Ended (by the sender, or lost) | Failed (here) -> Closed; any -> Closed.
+#[derive(Debug)]
+enum Phase {
+    Open,
+    /// Nothing comes any more; said to the consumer after what is queued.
+    Ended(Result<(), ReceiveError>),
+    /// Failed on this side: what still comes is dropped.
+    Failed(Option<ReceiveError>),
+    /// The consumer wants nothing any more.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    state: Mutex<State>,
+    /// Whom to tell what the consumer does not say itself.
+    sender: OnceLock<(RemoteConnection, u64)>,
+}
+
+#[derive(Debug)]
+struct State {
+    intake: Intake,
+    queue: VecDeque<Item>,
+    /// Newer than all of `queue`.
+    spilling: Option<Spilling>,
+    phase: Phase,
+    /// Holds what the window reserves.
+    charge: Charge,
+    consumer: Option<Waker>,
+    /// What the sender is to be told: before the consumer looks, which it may never do.
+    failure: Option<RpcFailure>,
+    stats: ReceiveStats,
+}
+
+impl Inbound {
+    /// Reserves the first window.
+    pub(crate) fn try_new(
+        sizes: WindowSizes,
+        terms: Terms,
+        budget: &Ledger,
+    ) -> Result<Self, BudgetExceeded> {
+        let window = ReceiveWindow::new(sizes, now());
+        let charge = budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))?;
+        let state = State {
+            intake: Intake::new(window, terms),
+            queue: VecDeque::new(),
+            spilling: None,
+            phase: Phase::Open,
+            charge,
+            consumer: None,
+            failure: None,
+            stats: ReceiveStats::default(),
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            sender: OnceLock::new(),
+        })
+    }
+
+    /// The sender is that of stream `stream` on `connection`.
+    pub(crate) fn set_sender(&self, connection: &RemoteConnection, stream: u64) {
+        self.sender.get_or_init(|| (connection.clone(), stream));
+    }
+
+    /// Spills from now on what has no room.
+    pub(crate) fn spill_to(self: &Arc<Self>, dir: &SpillDir) {
+        let this = Arc::downgrade(self);
+        let on_room = move || {
+            if let Some(inbound) = this.upgrade() {
+                inbound.spill_waiting();
+            }
+        };
+        lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
+    }
+
+    /// Spills what waited for room.
+    fn spill_waiting(&self) {
+        let mut state = lock(&self.state);
+        let limit_bytes = state.spill(now());
+        let (consumer, failure) = (state.consumer.take(), state.failure.take());
+        drop(state);
+        self.tell_sender(limit_bytes, failure);
+        consumer.into_iter().for_each(Waker::wake);
+    }
+
+    /// Tells the sender what came of a step that its consumer did not make.
+    fn tell_sender(&self, limit_bytes: Option<u64>, failure: Option<RpcFailure>) {
+        let Some((connection, stream)) = self.sender.get() else {
+            return;
+        };
+        if let Some(limit_bytes) = limit_bytes {
+            grant(connection, *stream, limit_bytes);
+        }
+        if let Some(failure) = failure {
+            let kind = close_stream::Kind::Failed;
+            close(connection, *stream, kind, Some(failure.error));
+        }
+    }
+
+    /// The limit to open the stream with.
+    pub(crate) fn limit_bytes(&self) -> u64 {
+        lock(&self.state).intake.window.granted_bytes()
+    }
+
+    /// Takes a frame, on the I/O thread.
+    ///
+    /// # Errors
+    ///
+    /// The peer breaks the protocol; the stream has failed.
+    pub(crate) fn accept(&self, frame: StreamFrame, body: Bytes) -> Result<(), ReceiveError> {
+        let began = now();
+        let (mut state, waited) = lock_timed(&self.state);
+        state.stats.wait_lock_time += waited;
+        let accepted = state.accept(frame, body, began);
+        if let Err(error) = &accepted {
+            state.fail(error.clone());
+        }
+        let limit_bytes = state.spill(began);
+        state.stats.receiver_process_total_time += now().saturating_duration_since(began);
+        let (consumer, failure) = (state.consumer.take(), state.failure.take());
+        drop(state);
+        self.tell_sender(limit_bytes, failure);
+        consumer.into_iter().for_each(Waker::wake);
+        accepted
+    }
+
+    /// Takes a batch from a sender of this process.
+    pub(crate) fn push_value(&self, batch: RecordBatch, cost_bytes: u64) {
+        let (mut state, waited) = lock_timed(&self.state);
+        state.stats.wait_lock_time += waited;
+        if !matches!(state.phase, Phase::Open) {
+            return;
+        }
+        // Its memory is there already, whoever holds it; and the sender has looked at its credit.
+        let within_credit = state.intake.window.on_received(cost_bytes, now());
+        debug_assert!(
+            within_credit.is_ok(),
+            "invariant: senders of this process have credit"
+        );
+        state.push(Item::Value(batch, cost_bytes));
+        let consumer = state.consumer.take();
+        drop(state);
+        consumer.into_iter().for_each(Waker::wake);
+    }
+
+    /// The sender has ended; what is queued comes first.
+    pub(crate) fn end(&self, outcome: Result<(), ReceiveError>) {
+        self.change(|state| {
+            if matches!(state.phase, Phase::Open) {
+                state.phase = Phase::Ended(outcome);
+            }
+        });
+    }
+
+    /// The stream fails at once: what is queued is dropped.
+    pub(crate) fn fail(&self, error: ReceiveError) {
+        self.change(|state| {
+            if matches!(state.phase, Phase::Open) {
+                state.fail(error);
+            }
+        });
+    }
+
+    /// The consumer has gone: all memory is given back.
+    pub(crate) fn close(&self) {
+        self.change(|state| {
+            state.clear();
+            state.phase = Phase::Closed;
+        });
+    }
+
+    fn change(&self, step: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        step(&mut state);
+        let consumer = state.consumer.take();
+        drop(state);
+        consumer.into_iter().for_each(Waker::wake);
+    }
+
+    /// The next batch; `None` after the last.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Taken, ReceiveError>>> {
+        let (mut state, waited) = lock_timed(&self.state);
+        state.stats.wait_lock_time += waited;
+        let taken = state.poll_take(cx);
+        let is_asleep = |waker: &Waker| waker.will_wake(cx.waker());
+        if taken.is_pending() && !state.consumer.as_ref().is_some_and(is_asleep) {
+            state.consumer = Some(cx.waker().clone());
+        }
+        taken
+    }
+
+    /// The consumer has decoded a body.
+    pub(crate) fn on_decoded(&self, took: Duration, has_batch: bool) {
+        let mut state = lock(&self.state);
+        state.stats.deserialize_chunk_time += took;
+        state.stats.batches += u64::from(has_batch);
+    }
+
+    /// Counters, with what waits now.
+    pub(crate) fn stats(&self) -> ReceiveStats {
+        let state = lock(&self.state);
+        let open = !matches!(state.phase, Phase::Closed);
+        ReceiveStats {
+            buffer_memory_bytes: if open {
+                state.intake.window.queued_bytes()
+            } else {
+                0
+            },
+            bytes_spilled: state.stats.bytes_spilled,
+            window_bytes: if open {
+                state.intake.window.window_bytes()
+            } else {
+                0
+            },
+            ..state.stats
+        }
+    }
+}
+
+impl State {
+    fn accept(
+        &mut self,
+        frame: StreamFrame,
+        body: Bytes,
+        now: Instant,
+    ) -> Result<(), ReceiveError> {
+        match &self.phase {
+            Phase::Open => {}
+            Phase::Ended(_) => {
+                return Err(ReceiveError::Protocol("a frame behind the end".to_owned()));
+            }
+            Phase::Failed(_) | Phase::Closed => return Ok(()),
+        }
+        let bytes = body.len() as u64;
+        let arrival = self.intake.accept(frame, body, now)?;
+        self.stats.bytes_received += bytes;
+        match arrival {
+            Arrival::Batch(batch) => self.queue_up(batch),
+            Arrival::Part => {}
+            Arrival::End(outcome) => self.phase = Phase::Ended(outcome),
+        }
+        if let Err(spent) = self.recharge() {
+            self.fail(spent.into());
+        }
+        Ok(())
+    }
+
+    /// Behind what is spilled, if anything is. If the sender would have to wait now, the newer part of the queue is
+    /// spilled: so much that there is credit for it again.
+    fn queue_up(&mut self, batch: EncodedBatch) {
+        match &mut self.spilling {
+            Some(spilling) if !spilling.is_empty() => return spilling.push(batch),
+            _ => self.push(Item::Encoded(batch)),
+        }
+        let Some(spilling) = &mut self.spilling else {
+            return;
+        };
+        if !self.intake.window.is_used_up() {
+            return;
+        }
+        let (mut kept_bytes, room) = (0, self.intake.window.window_bytes() / 4);
+        let stays = |item: &&Item| {
+            kept_bytes += item.cost_bytes();
+            kept_bytes < room
+        };
+        let kept = self.queue.iter().take_while(stays).count();
+        for item in self.queue.split_off(kept) {
+            if let Item::Encoded(batch) = item {
+                spilling.push(batch);
+            }
+        }
+    }
+
+    /// Hands to the spill files what is to go there; returns the limit that the sender is to be told.
+    fn spill(&mut self, now: Instant) -> Option<u64> {
+        let spilling = self.spilling.as_mut()?;
+        let written = spilling.write();
+        self.stats.bytes_spilled = spilling.spilled_bytes();
+        match written {
+            Ok(0) => None,
+            Ok(cost_bytes) => {
+                let limit_bytes = self.intake.window.on_taken(cost_bytes, now, |_| false);
+                self.settle();
+                limit_bytes
+            }
+            Err(error) => {
+                self.fail(error.into());
+                None
+            }
+        }
+    }
+
+    fn poll_spilled(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<EncodedBatch>, ReceiveError>> {
+        match &mut self.spilling {
+            Some(spilling) => spilling.poll_pop(cx),
+            None => Poll::Ready(Ok(None)),
+        }
+    }
+
+    fn push(&mut self, item: Item) {
+        self.queue.push_back(item);
+        let queued = self.intake.window.queued_bytes();
+        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, ReceiveError>>> {
+        if let Some(item) = self.queue.pop_front() {
+            return Poll::Ready(Some(Ok(self.take(item, now()))));
+        }
+        if let Some(batch) = ready!(self.poll_spilled(cx)).transpose() {
+            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now()));
+            return Poll::Ready(Some(taken));
+        }
+        match &mut self.phase {
+            Phase::Open => {
+                self.intake.window.on_starved(now());
+                Poll::Pending
+            }
+            Phase::Ended(outcome) => {
+                let outcome = std::mem::replace(outcome, Ok(()));
+                Poll::Ready(outcome.err().map(Err))
+            }
+            Phase::Failed(error) => Poll::Ready(error.take().map(Err)),
+            Phase::Closed => Poll::Ready(None),
+        }
+    }
+
+    fn take(&mut self, item: Item, now: Instant) -> Taken {
+        let charge = &mut self.charge;
+        let grow = |bytes| charge.grow(as_usize(bytes)).is_ok();
+        let cost_bytes = item.cost_bytes();
+        let limit_bytes = self.intake.window.on_taken(cost_bytes, now, grow);
+        if let Item::Value(..) = item {
+            self.stats.batches += 1;
+            self.stats.bytes_pass_through += cost_bytes;
+        }
+        self.settle();
+        Taken { item, limit_bytes }
+    }
+
+    /// Gives back what a batch of a single row reserved beyond the window, or a window that has shrunk.
+    fn settle(&mut self) {
+        let reserved = as_usize(self.intake.window.reserved_bytes());
+        self.charge
+            .shrink(self.charge.amount().saturating_sub(reserved));
+    }
+
+    /// Charges what the window reserves now.
+    fn recharge(&mut self) -> Result<(), BudgetExceeded> {
+        let reserved = as_usize(self.intake.window.reserved_bytes());
+        if reserved == self.charge.amount() {
+            return Ok(());
+        }
+        self.charge.resize(reserved)
+    }
+
+    fn fail(&mut self, error: ReceiveError) {
+        self.clear();
+        self.failure = Some(error.to_failure());
+        self.phase = Phase::Failed(Some(error));
+    }
+
+    fn clear(&mut self) {
+        self.queue = VecDeque::new();
+        self.spilling = None;
+        self.intake.drop_partial();
+        self.charge.shrink(usize::MAX);
+    }
+}
+
+/// Tells the sender of a stream what it may send.
+pub(crate) fn grant(connection: &RemoteConnection, stream: u64, limit_bytes: u64) {
+    let credit = Credit {
+        stream: Some(stream),
+        limit_bytes: Some(limit_bytes),
+    };
+    // A connection that has ended ends the stream too.
+    let _ = connection.post_urgent::<CreditCall>(&credit);
+}
+
+/// What a batch of this process costs.
+pub(crate) fn value_cost_bytes(batch: &RecordBatch) -> u64 {
+    cost_bytes(0, batch.get_array_memory_size() as u64)
+}
+
+fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

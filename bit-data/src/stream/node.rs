@@ -1,0 +1,433 @@
+//! This node's part in the data plane: a server for its senders, connections for its receivers.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arrow::datatypes::SchemaRef;
+use futures::future::try_join_all;
+use protos::{calls::data::OpenStream as OpenCall, data::OpenStream};
+use rpc_bus::{
+    Beats, BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features,
+    Ledger, auth::Login, tls::TlsClient,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    address::StreamAddress,
+    budget::{Budget, Budgets},
+    credit::WindowSizes,
+    error::OpenError,
+    frame::codec_to_wire,
+    inbound::Inbound,
+    intake::Terms,
+    options::{Checksums, ReceiveOptions, SendOptions},
+    peers::{Dialing, Line, Peers},
+    receiver::{Parts, Source, StreamReceiver},
+    receivers::Receivers,
+    registry::{Opener, Patience, Registry},
+    sender::StreamSender,
+    sender_side::SenderHost,
+    transmitter::{Surroundings, Transmitter},
+    tunnel::TunnelStats,
+};
+use crate::{
+    drill::{FragmentEvents, Fragments, FragmentsOptions, NoEvents},
+    server::{DataServer, DataServerOptions},
+};
+
+const MIB: usize = 1 << 20;
+
+/// How a node takes part in the data plane.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Limits of the side that accepts; what this node can do is added.
+    pub server: DataServerOptions,
+    /// Limits of the connections that this node opens; what this node can do is added. Default: a beat a second, and
+    /// five may be missed.
+    pub connection: ConnectionOptions,
+    /// TLS of the nodes that this one connects to. Default `None`.
+    pub tls: Option<TlsClient>,
+    /// Who to be there. Default `None`.
+    pub login: Option<Login>,
+    /// Connections to each node, over which streams are spread. Default 1.
+    pub connections_per_peer: usize,
+    /// Most bytes that all receivers of this node may reserve. Default `None`: what the ledger allows. A program gives
+    /// a quarter of its memory.
+    pub plane_bytes_max: Option<usize>,
+    /// Most bytes that the receivers of one query may reserve. Default 256 MiB.
+    pub query_bytes_max: usize,
+    /// Largest batch, on the wire and in memory, in bytes: longer ones are cut by rows, so that this is the longest row.
+    /// Default 16 MiB.
+    pub batch_bytes_max: usize,
+    /// How long a receiver may wait here for a sender that is not there yet. Default 10 s.
+    pub sender_timeout: Duration,
+    /// How many receivers may wait so. Default 1,024.
+    pub waiting_receivers_max: usize,
+    /// Limits of what real Drillbits send.
+    pub fragments: FragmentsOptions,
+    /// What that causes elsewhere. Default: nothing.
+    pub events: Arc<dyn FragmentEvents>,
+    /// Drawn anew at every start of the node.
+    pub incarnation: Option<u64>,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        let beats = Beats {
+            interval: Duration::from_secs(1),
+            missed_max: 5,
+        };
+        Self {
+            server: DataServerOptions::default(),
+            connection: ConnectionOptions {
+                beats: Some(beats),
+                ..ConnectionOptions::bit()
+            },
+            tls: None,
+            login: None,
+            connections_per_peer: 1,
+            plane_bytes_max: None,
+            query_bytes_max: 256 * MIB,
+            batch_bytes_max: 16 * MIB,
+            sender_timeout: Duration::from_secs(10),
+            waiting_receivers_max: 1024,
+            fragments: FragmentsOptions::default(),
+            events: Arc::new(NoEvents),
+            incarnation: None,
+        }
+    }
+}
+
+/// Where the sender of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// In this process: batches are handed over as they are.
+    Here,
+    /// On the node whose data server listens there.
+    Node(SocketAddr),
+}
+
+/// This node's part in the data plane. Dropping it ends all its streams; see [`Self::shutdown`].
+pub struct DataNode {
+    server: DataServer,
+    fragments: Fragments,
+    local: SocketAddr,
+    runtime: BusRuntime,
+    around: Surroundings,
+    peers: Peers,
+    budgets: Arc<Budgets>,
+    batch_bytes_max: usize,
+}
+
+impl DataNode {
+    /// Listens on `address`; port 0 takes a free one. All that the node holds is charged to `ledger`.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, or the options contradict each other.
+    pub async fn bind(
+        address: SocketAddr,
+        runtime: BusRuntime,
+        options: NodeOptions,
+        ledger: Ledger,
+    ) -> io::Result<Self> {
+        let patience = Patience {
+            wait: options.sender_timeout,
+            waiting_max: options.waiting_receivers_max,
+        };
+        let registry = Registry::new(patience, runtime.app().clone(), ledger.clone());
+        let host = SenderHost {
+            registry: Arc::clone(&registry),
+            batch_bytes_max: options.batch_bytes_max,
+        };
+        let (server, dialing) = options.sides(&runtime, &ledger);
+        let fragments = Fragments::new(options.fragments, &ledger, options.events);
+        let streams = Arc::new(host);
+        let (at, held) = (runtime.clone(), ledger.clone());
+        let server =
+            DataServer::bind(address, at, server, held, fragments.clone(), streams).await?;
+        let around = Surroundings {
+            runtime: runtime.clone(),
+            registry,
+            tunnels: Arc::default(),
+        };
+        Ok(Self {
+            local: server.local_addr(),
+            server,
+            fragments,
+            runtime,
+            around,
+            peers: Peers::new(dialing),
+            budgets: Budgets::new(&ledger, options.plane_bytes_max, options.query_bytes_max),
+            batch_bytes_max: options.batch_bytes_max,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Receivers of what real Drillbits send to this node.
+    #[must_use]
+    pub fn fragments(&self) -> &Fragments {
+        &self.fragments
+    }
+
+    /// Registers the sender of a stream. It may send once its receiver has opened the stream.
+    ///
+    /// # Errors
+    ///
+    /// There is a sender of the stream already, or batches of `schema` cannot be sent.
+    pub fn sender(
+        &self,
+        stream: StreamAddress,
+        schema: &SchemaRef,
+        options: SendOptions,
+    ) -> Result<StreamSender, OpenError> {
+        let around = self.around.clone();
+        let transmitter = Transmitter::try_new(stream, schema, options, around)?;
+        Ok(StreamSender::new(stream, schema.clone(), transmitter))
+    }
+
+    /// Opens the streams of all senders of a receiver, at the same time, under one budget. All of them must be of one
+    /// query.
+    ///
+    /// # Errors
+    ///
+    /// That of the first sender that cannot be had; the others are cancelled. Or the budget is too small.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels what is open already.
+    pub async fn receivers(
+        &self,
+        senders: &[(Origin, StreamAddress)],
+        options: &ReceiveOptions,
+    ) -> Result<Receivers, OpenError> {
+        let windows = options.windows(senders.len())?;
+        let query = senders
+            .first()
+            .map(|(_, stream)| stream.query)
+            .unwrap_or_default();
+        let budget = self.budgets.receiver(query, options.budget_bytes);
+        let open = |&(origin, stream)| self.open(origin, stream, options, (windows, &budget));
+        let receivers = try_join_all(senders.iter().map(open)).await?;
+        Ok(Receivers::new(receivers))
+    }
+
+    /// Opens the stream of the only sender of a receiver.
+    ///
+    /// # Errors
+    ///
+    /// The sender cannot be had, or the budget is too small.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the stream.
+    pub async fn receiver(
+        &self,
+        origin: Origin,
+        stream: StreamAddress,
+        options: &ReceiveOptions,
+    ) -> Result<StreamReceiver, OpenError> {
+        let windows = options.windows(1)?;
+        let budget = self.budgets.receiver(stream.query, options.budget_bytes);
+        self.open(origin, stream, options, (windows, &budget)).await
+    }
+
+    async fn open(
+        &self,
+        origin: Origin,
+        stream: StreamAddress,
+        options: &ReceiveOptions,
+        (windows, budget): (WindowSizes, &Arc<Budget>),
+    ) -> Result<StreamReceiver, OpenError> {
+        let terms = |has_checksums| Terms {
+            has_checksums,
+            batch_bytes_max: self.batch_bytes_max,
+        };
+        let (source, inbound, terms) = match origin {
+            Origin::Node(address) if address != self.local => {
+                let line = self.peers.line(address).await?;
+                let wants = options.checksums == Checksums::On;
+                let terms = terms(wants && line.connection.has(Feature::Checksums));
+                let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                let source = open_remote(line, stream, &inbound, options, terms).await?;
+                (source, inbound, terms)
+            }
+            _ => {
+                let terms = terms(false);
+                let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                let source = self
+                    .open_local(stream, &inbound, options.open_timeout)
+                    .await?;
+                (source, inbound, terms)
+            }
+        };
+        Ok(StreamReceiver::new(Parts {
+            address: stream,
+            source,
+            inbound,
+            terms,
+            runtime: self.runtime.clone(),
+            tunnels: Arc::clone(&self.around.tunnels),
+            budget: Arc::clone(budget),
+        }))
+    }
+
+    async fn open_local(
+        &self,
+        stream: StreamAddress,
+        inbound: &Arc<Inbound>,
+        patience: Duration,
+    ) -> Result<Source, OpenError> {
+        let (opened, sender) = oneshot::channel();
+        let inbound = Arc::clone(inbound);
+        self.around
+            .registry
+            .open(stream, Opener::Local { inbound, opened });
+        let late = OpenError::NoSender {
+            address: stream,
+            waited: patience,
+        };
+        match tokio::time::timeout(patience, sender).await {
+            Ok(Ok(Ok(outbound))) => Ok(Source::Local(outbound)),
+            Ok(Ok(Err(failure))) => Err(CallError::Remote(Box::new(failure)).into()),
+            Ok(Err(_)) => Err(OpenError::ShuttingDown),
+            Err(_) => Err(late),
+        }
+    }
+
+    /// Counters of the streams from and to each peer.
+    #[must_use]
+    pub fn tunnels(&self) -> Vec<TunnelStats> {
+        self.around.tunnels.stats()
+    }
+
+    /// What the receivers of this node have reserved, in bytes.
+    #[must_use]
+    pub fn reserved(&self) -> &Ledger {
+        self.budgets.plane()
+    }
+
+    /// How many senders wait for their receivers, and receivers for their senders.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        self.around.registry.waiting()
+    }
+
+    /// Ends all streams and connections, and waits until they have, at most `grace`.
+    pub async fn shutdown(self, grace: Duration) {
+        self.peers.close();
+        self.server.shutdown(grace).await;
+        self.around.registry.join(grace).await;
+    }
+}
+
+/// Opens a stream on a connection, and waits until its sender is there.
+async fn open_remote(
+    line: Line,
+    stream: StreamAddress,
+    inbound: &Arc<Inbound>,
+    options: &ReceiveOptions,
+    terms: Terms,
+) -> Result<Source, OpenError> {
+    let id = line.side.register(inbound).map_err(Line::lost)?;
+    // Until there is a receiver, which does the same.
+    let mut listed = Listed {
+        line: Some(line),
+        id,
+    };
+    let Some(line) = &listed.line else {
+        return Err(OpenError::ShuttingDown);
+    };
+    let codecs = options
+        .codecs
+        .iter()
+        .filter_map(|&codec| codec_to_wire(codec));
+    let request = OpenStream {
+        stream: Some(id),
+        limit_bytes: Some(inbound.limit_bytes()),
+        checksum: Some(terms.has_checksums),
+        codecs: codecs.map(Into::into).collect(),
+        ..stream.to_wire()
+    };
+    let call = CallOptions {
+        deadline: Some(options.open_timeout),
+        ..CallOptions::default()
+    };
+    inbound.set_sender(&line.connection, id);
+    if let Some(dir) = &options.spill {
+        inbound.spill_to(dir);
+    }
+    line.connection
+        .call::<OpenCall>(&request, Vec::new(), call)
+        .await?;
+    let line = listed.line.take().ok_or(OpenError::ShuttingDown)?;
+    Ok(Source::Remote {
+        connection: line.connection,
+        side: line.side,
+        stream: id,
+    })
+}
+
+/// Takes a stream off the list if it is not opened.
+struct Listed {
+    line: Option<Line>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            line.side.forget(self.id);
+        }
+    }
+}
+
+impl NodeOptions {
+    /// Options of both sides, each with what this node can do.
+    fn sides(&self, runtime: &BusRuntime, ledger: &Ledger) -> (DataServerOptions, Dialing) {
+        let mut server = self.server.clone();
+        let accepting = &mut server.connections.connection;
+        accepting.capabilities = Some(self.capabilities(accepting));
+        let mut connection = self.connection.clone();
+        connection.capabilities = Some(self.capabilities(&connection));
+        let dialing = Dialing {
+            runtime: runtime.clone(),
+            tls: self.tls.clone(),
+            login: self.login.clone(),
+            options: connection,
+            ledger: ledger.clone(),
+            connections_per_peer: self.connections_per_peer,
+        };
+        (server, dialing)
+    }
+
+    fn capabilities(&self, options: &ConnectionOptions) -> Arc<Capabilities> {
+        let software = || Capabilities::of_software(env!("CARGO_PKG_VERSION"));
+        let ours = options
+            .capabilities
+            .as_deref()
+            .cloned()
+            .unwrap_or_else(software);
+        let streams = [Feature::Streams, Feature::Checksums, Feature::Compression];
+        Arc::new(Capabilities {
+            features: streams.into_iter().fold(ours.features, Features::with),
+            incarnation: self.incarnation.or(ours.incarnation),
+            initial_credit_bytes: 0,
+            batch_bytes_max: self.batch_bytes_max as u64,
+            ..ours
+        })
+    }
+}
+
+impl fmt::Debug for DataNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataNode")
+            .field("local_addr", &self.local)
+            .field("reserved", self.reserved())
+            .finish_non_exhaustive()
+    }
+}

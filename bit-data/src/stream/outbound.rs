@@ -1,0 +1,155 @@
+//! The sending end of a stream as its sender and the I/O thread share it: where batches go, and how many may.
+
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use record_batch::Codec;
+use rpc_bus::RemoteConnection;
+
+use super::{
+    credit::SendCredit, error::SendError, inbound::Inbound, sender_side::SenderSide, stats::lock,
+};
+
+/// Where the batches of a stream go.
+#[derive(Clone, Debug)]
+pub(crate) enum Route {
+    /// To a receiver of this process.
+    Local(Arc<Inbound>),
+    Remote(Arc<RemoteRoute>),
+}
+
+/// A stream on a connection, and what its receiver asked for.
+#[derive(Debug)]
+pub(crate) struct RemoteRoute {
+    /// Where the stream is listed.
+    pub(crate) side: Arc<SenderSide>,
+    pub(crate) connection: RemoteConnection,
+    pub(crate) stream: u64,
+    pub(crate) has_checksums: bool,
+    /// Codecs that the receiver takes beside none.
+    pub(crate) codecs: Vec<Codec>,
+    /// Batches are split to this.
+    pub(crate) piece_bytes: usize,
+    pub(crate) batch_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Once a receiver has opened the stream.
+    attached: Option<(Route, SendCredit)>,
+    stopped: Option<SendError>,
+    sender: Option<Waker>,
+}
+
+impl Outbound {
+    /// A receiver has opened the stream; says whether it is the first.
+    pub(crate) fn attach(&self, route: Route, limit_bytes: u64) -> bool {
+        self.change(|state| {
+            let is_first = state.attached.is_none();
+            if is_first {
+                state.attached = Some((route, SendCredit::new(limit_bytes)));
+            }
+            is_first
+        })
+    }
+
+    /// The receiver grants more.
+    pub(crate) fn raise(&self, limit_bytes: u64) {
+        self.change(|state| {
+            if let Some((_, credit)) = &mut state.attached {
+                credit.raise(limit_bytes);
+            }
+        });
+    }
+
+    /// Nothing is sent any more; the first reason counts.
+    pub(crate) fn stop(&self, reason: SendError) {
+        self.change(|state| {
+            state.stopped.get_or_insert(reason);
+        });
+    }
+
+    fn change<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = lock(&self.state);
+        let result = step(&mut state);
+        let sender = state.sender.take();
+        drop(state);
+        sender.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// Why nothing is sent any more, if so.
+    pub(crate) fn stopped(&self) -> Option<SendError> {
+        lock(&self.state).stopped.clone()
+    }
+
+    /// Where batches go, if a receiver has opened the stream.
+    pub(crate) fn route(&self) -> Option<Route> {
+        let state = lock(&self.state);
+        state.attached.as_ref().map(|(route, _)| route.clone())
+    }
+
+    /// Waits for a receiver.
+    pub(crate) async fn attached(&self) -> Result<Route, SendError> {
+        std::future::poll_fn(|cx| {
+            self.poll(cx, |state| {
+                state.attached.as_ref().map(|(route, _)| route.clone())
+            })
+        })
+        .await
+    }
+
+    /// Waits until a batch may be sent.
+    pub(crate) async fn credit(&self) -> Result<(), SendError> {
+        std::future::poll_fn(|cx| {
+            self.poll(cx, |state| {
+                let (_, credit) = state.attached.as_ref()?;
+                credit.may_send().then_some(())
+            })
+        })
+        .await
+    }
+
+    /// Whether a batch may be sent now.
+    pub(crate) fn has_credit(&self) -> bool {
+        let state = lock(&self.state);
+        let may_send = |(_, credit): &(Route, SendCredit)| credit.may_send();
+        state.stopped.is_none() && state.attached.as_ref().is_some_and(may_send)
+    }
+
+    /// Counts a batch that is sent.
+    pub(crate) fn on_sent(&self, cost_bytes: u64) {
+        if let Some((_, credit)) = &mut lock(&self.state).attached {
+            credit.on_sent(cost_bytes);
+        }
+    }
+
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        ready: impl FnOnce(&State) -> Option<T>,
+    ) -> Poll<Result<T, SendError>> {
+        let mut state = lock(&self.state);
+        if let Some(reason) = &state.stopped {
+            return Poll::Ready(Err(reason.clone()));
+        }
+        if let Some(value) = ready(&state) {
+            return Poll::Ready(Ok(value));
+        }
+        if !state
+            .sender
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            state.sender = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}

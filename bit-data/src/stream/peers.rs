@@ -1,0 +1,164 @@
+//! Connections to the nodes that this one receives from: a few for each, over which its streams are spread.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use rpc_bus::{
+    BusRuntime, CallError, CloseReason, ConnectionOptions, Feature, Ledger, RemoteConnection,
+    auth::Login, tls::TlsClient,
+};
+
+use super::{error::OpenError, receiver_side::ReceiverSide, stats::lock};
+use crate::connect::{DataTarget, connect};
+
+/// How to connect to any of them.
+#[derive(Clone)]
+pub(crate) struct Dialing {
+    pub(crate) runtime: BusRuntime,
+    pub(crate) tls: Option<TlsClient>,
+    pub(crate) login: Option<Login>,
+    pub(crate) options: ConnectionOptions,
+    pub(crate) ledger: Ledger,
+    pub(crate) connections_per_peer: usize,
+}
+
+/// All of them, by address.
+pub(crate) struct Peers {
+    dialing: Dialing,
+    by_address: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    is_closed: AtomicBool,
+}
+
+struct Peer {
+    places: Vec<tokio::sync::Mutex<Option<Line>>>,
+    next: AtomicUsize,
+}
+
+/// A connection and the streams on it.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub(crate) connection: RemoteConnection,
+    pub(crate) side: Arc<ReceiverSide>,
+}
+
+impl Peers {
+    pub(crate) fn new(dialing: Dialing) -> Self {
+        Self {
+            dialing,
+            by_address: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// A connection to `address`: each in turn, made where there is none.
+    pub(crate) async fn line(&self, address: SocketAddr) -> Result<Line, OpenError> {
+        let peer = self.peer(address);
+        let turn = peer.next.fetch_add(1, Ordering::Relaxed) % peer.places.len();
+        // Held while connecting: others wait for the same connection.
+        let mut place = peer.places[turn].lock().await;
+        if let Some(line) = &*place
+            && !line.connection.is_closed()
+        {
+            return Ok(line.clone());
+        }
+        let line = self.connect(address).await?;
+        *place = Some(line.clone());
+        drop(place);
+        // Closed while this one was being made.
+        if self.is_closed.load(Ordering::SeqCst) {
+            line.connection.close();
+            return Err(OpenError::ShuttingDown);
+        }
+        Ok(line)
+    }
+
+    fn peer(&self, address: SocketAddr) -> Arc<Peer> {
+        let mut peers = lock(&self.by_address);
+        if !peers.contains_key(&address) {
+            peers.retain(|_, peer| peer.is_in_use());
+        }
+        let places = self.dialing.connections_per_peer.max(1);
+        let peer = peers
+            .entry(address)
+            .or_insert_with(|| Arc::new(Peer::new(places)));
+        Arc::clone(peer)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Line, OpenError> {
+        let Dialing {
+            runtime,
+            tls,
+            login,
+            options,
+            ledger,
+            ..
+        } = &self.dialing;
+        let side = ReceiverSide::new();
+        let target = DataTarget {
+            tls: tls.clone(),
+            login: login.clone(),
+            options: options.clone(),
+            ..DataTarget::new(address, ledger.clone())
+        };
+        let connection = connect(target, runtime, Arc::clone(&side) as _).await?;
+        if !connection.has(Feature::Streams) {
+            connection.close();
+            return Err(CallError::NotOffered(Feature::Streams).into());
+        }
+        side.set_connection(&connection);
+        Ok(Line { connection, side })
+    }
+
+    /// Ends all connections, and with them their streams.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        let peers = std::mem::take(&mut *lock(&self.by_address));
+        for place in peers.values().flat_map(|peer| &peer.places) {
+            // Who holds it is connecting, and looks whether all is closed.
+            if let Ok(mut place) = place.try_lock()
+                && let Some(line) = place.take()
+            {
+                line.connection.close();
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn new(places: usize) -> Self {
+        Self {
+            places: (0..places).map(|_| tokio::sync::Mutex::default()).collect(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a connection is there, or being made.
+    fn is_in_use(&self) -> bool {
+        let in_use = |place: &tokio::sync::Mutex<Option<Line>>| match place.try_lock() {
+            Ok(line) => line
+                .as_ref()
+                .is_some_and(|line| !line.connection.is_closed()),
+            Err(_) => true,
+        };
+        self.places.iter().any(in_use)
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Line {
+    /// Why the connection has ended, for a stream that found it so.
+    pub(crate) fn lost(reason: CloseReason) -> OpenError {
+        CallError::Lost(reason).into()
+    }
+}

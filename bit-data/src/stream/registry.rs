@@ -1,0 +1,269 @@
+//! Senders that wait for their receivers, and receivers that wait for their senders: whoever comes second finds the
+//! first.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use protos::{
+    calls::data::OpenStream as OpenCall,
+    data,
+    error::{ErrorType, Retry},
+};
+use rpc_bus::{Ledger, Reply, RpcFailure, task::Tasks};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{
+    address::StreamAddress,
+    error::OpenError,
+    inbound::Inbound,
+    outbound::{Outbound, Route},
+    sender_side::SenderSide,
+    stats::lock,
+};
+
+/// A receiver that has asked for a stream.
+#[derive(Debug)]
+pub(crate) enum Opener {
+    /// Of another process.
+    Remote {
+        side: Arc<SenderSide>,
+        request: Box<data::OpenStream>,
+        reply: Reply<OpenCall>,
+    },
+    /// Of this one.
+    Local {
+        inbound: Arc<Inbound>,
+        opened: oneshot::Sender<Result<Arc<Outbound>, RpcFailure>>,
+    },
+}
+
+impl Opener {
+    /// Says whether the receiver is still there.
+    fn attach(self, outbound: &Arc<Outbound>) -> bool {
+        match self {
+            Self::Remote {
+                side,
+                request,
+                reply,
+            } => side.attach(outbound, &request, reply),
+            Self::Local { inbound, opened } => {
+                let limit_bytes = inbound.limit_bytes();
+                let is_there = opened.send(Ok(Arc::clone(outbound))).is_ok();
+                is_there && outbound.attach(Route::Local(inbound), limit_bytes)
+            }
+        }
+    }
+
+    fn refuse(self, failure: RpcFailure) {
+        match self {
+            Self::Remote { reply, .. } => reply.fail(failure),
+            // Nobody may be waiting any more.
+            Self::Local { opened, .. } => drop(opened.send(Err(failure))),
+        }
+    }
+}
+
+/// How long, and how many, receivers may wait for senders that are not there yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) wait: Duration,
+    pub(crate) waiting_max: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    this: Weak<Self>,
+    slots: Mutex<Slots>,
+    patience: Patience,
+    tasks: Tasks,
+    app: Handle,
+    ledger: Ledger,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_address: HashMap<StreamAddress, Slot>,
+    waiting: usize,
+    next_ticket: u64,
+}
+
+/// Who came first.
+#[derive(Debug)]
+enum Slot {
+    Sender(Arc<Outbound>),
+    Opener {
+        opener: Opener,
+        ticket: u64,
+        /// Dropped with the slot, which ends the wait.
+        _waits: oneshot::Sender<()>,
+    },
+}
+
+impl Registry {
+    pub(crate) fn new(patience: Patience, app: Handle, ledger: Ledger) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            slots: Mutex::default(),
+            patience,
+            tasks: Tasks::default(),
+            app,
+            ledger,
+        })
+    }
+
+    /// A sender has come.
+    ///
+    /// # Errors
+    ///
+    /// There is one already.
+    pub(crate) fn register(&self, address: StreamAddress) -> Result<Arc<Outbound>, OpenError> {
+        let outbound = Arc::<Outbound>::default();
+        while let Some(opener) = self.announce(address, &outbound)? {
+            if opener.attach(&outbound) {
+                break;
+            }
+        }
+        Ok(outbound)
+    }
+
+    /// Lists a sender, unless a receiver waits for it.
+    fn announce(
+        &self,
+        address: StreamAddress,
+        outbound: &Arc<Outbound>,
+    ) -> Result<Option<Opener>, OpenError> {
+        let mut slots = lock(&self.slots);
+        match slots.by_address.remove(&address) {
+            None => {
+                let slot = Slot::Sender(Arc::clone(outbound));
+                slots.by_address.insert(address, slot);
+                Ok(None)
+            }
+            Some(slot @ Slot::Sender(_)) => {
+                slots.by_address.insert(address, slot);
+                Err(OpenError::Duplicate(address))
+            }
+            Some(Slot::Opener { opener, .. }) => {
+                slots.waiting -= 1;
+                Ok(Some(opener))
+            }
+        }
+    }
+
+    /// Gives the receiver its sender; one that has gone in the meantime leaves it to the next.
+    fn connect(&self, address: StreamAddress, opener: Opener, outbound: &Arc<Outbound>) {
+        if !opener.attach(outbound) {
+            let slot = Slot::Sender(Arc::clone(outbound));
+            lock(&self.slots).by_address.entry(address).or_insert(slot);
+        }
+    }
+
+    /// A sender has gone, before or after its receiver came.
+    pub(crate) fn unregister(&self, address: StreamAddress, outbound: &Arc<Outbound>) {
+        let mut slots = lock(&self.slots);
+        if let Some(Slot::Sender(waiting)) = slots.by_address.get(&address)
+            && Arc::ptr_eq(waiting, outbound)
+        {
+            slots.by_address.remove(&address);
+        }
+    }
+
+    /// A receiver has come: it gets the sender that is there, or waits for it.
+    pub(crate) fn open(&self, address: StreamAddress, opener: Opener) {
+        let mut slots = lock(&self.slots);
+        match slots.by_address.remove(&address) {
+            Some(Slot::Sender(outbound)) => {
+                drop(slots);
+                self.connect(address, opener, &outbound);
+            }
+            Some(slot @ Slot::Opener { .. }) => {
+                slots.by_address.insert(address, slot);
+                drop(slots);
+                let message = format!("the stream {address} has a receiver already");
+                opener.refuse(RpcFailure::new(ErrorType::Validation, message));
+            }
+            None if slots.waiting >= self.patience.waiting_max => {
+                drop(slots);
+                let max = self.patience.waiting_max;
+                let message = format!("{max} receivers wait for their senders already");
+                let failure = RpcFailure::new(ErrorType::Resource, message);
+                opener.refuse(failure.with_retry(Retry::SameNode));
+            }
+            None => {
+                let (ticket, settled) = slots.wait(address, opener);
+                drop(slots);
+                self.expire_later(address, ticket, settled);
+            }
+        }
+    }
+
+    fn expire_later(&self, address: StreamAddress, ticket: u64, settled: oneshot::Receiver<()>) {
+        let (this, wait) = (self.this.clone(), self.patience.wait);
+        let expire = async move {
+            let is_settled = tokio::time::timeout(wait, settled).await.is_ok();
+            if !is_settled && let Some(registry) = this.upgrade() {
+                registry.expire(address, ticket);
+            }
+        };
+        if self.tasks.spawn(&self.app, &self.ledger, expire).is_err() {
+            self.expire(address, ticket);
+        }
+    }
+
+    fn expire(&self, address: StreamAddress, ticket: u64) {
+        let mut slots = lock(&self.slots);
+        let Entry::Occupied(slot) = slots.by_address.entry(address) else {
+            return;
+        };
+        if !matches!(slot.get(), Slot::Opener { ticket: other, .. } if *other == ticket) {
+            return;
+        }
+        let slot = slot.remove();
+        slots.waiting -= 1;
+        drop(slots);
+        if let Slot::Opener { opener, .. } = slot {
+            let waited = self.patience.wait;
+            let message = format!("no sender of the stream {address} within {waited:?}");
+            let failure = RpcFailure::new(ErrorType::Resource, message);
+            opener.refuse(failure.with_retry(Retry::SameNode));
+        }
+    }
+
+    /// Runs what is left to do of a stream whose owner has gone.
+    pub(crate) fn run_detached(
+        &self,
+        rest: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), rpc_bus::BudgetExceeded> {
+        self.tasks.spawn(&self.app, &self.ledger, rest)
+    }
+
+    /// Senders that wait for receivers, and receivers that wait for senders.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let slots = lock(&self.slots);
+        (slots.by_address.len() - slots.waiting, slots.waiting)
+    }
+
+    /// Waits for what runs, at most `grace`.
+    pub(crate) async fn join(&self, grace: Duration) {
+        self.tasks.join(grace).await;
+    }
+}
+
+impl Slots {
+    fn wait(&mut self, address: StreamAddress, opener: Opener) -> (u64, oneshot::Receiver<()>) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting += 1;
+        let (waits, settled) = oneshot::channel();
+        let slot = Slot::Opener {
+            opener,
+            ticket,
+            _waits: waits,
+        };
+        self.by_address.insert(address, slot);
+        (ticket, settled)
+    }
+}

@@ -1,0 +1,229 @@
+//! One connection that a peer has opened: the streams that go out on it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, Weak},
+};
+
+use protos::{
+    OneWay,
+    calls::{CloseStream as CloseCall, Credit as CreditCall, data::OpenStream as OpenCall},
+    data::{self, CloseStream, close_stream, stream_frame},
+    error::{ErrorType, Retry},
+    rpc::Ack,
+};
+use record_batch::Codec;
+use rpc_bus::{
+    CloseReason, Feature, OneWayMessage, PeerMisbehaved, RemoteConnection, Reply, RpcFailure,
+};
+
+use super::{
+    address::{IncompleteAddress, StreamAddress},
+    error::SendError,
+    frame::codec_from_wire,
+    options::piece_bytes,
+    outbound::{Outbound, RemoteRoute, Route},
+    registry::{Opener, Registry},
+    stats::lock,
+};
+use crate::dispatch::{StreamHost, StreamSink};
+
+/// Serves the streams of all peers that connect.
+pub(crate) struct SenderHost {
+    pub(crate) registry: Arc<Registry>,
+    /// Largest batch of this node.
+    pub(crate) batch_bytes_max: usize,
+}
+
+impl StreamHost for SenderHost {
+    fn accepted(&self, connection: &RemoteConnection) -> Arc<dyn StreamSink> {
+        Arc::new_cyclic(|this| SenderSide {
+            this: this.clone(),
+            connection: connection.clone(),
+            registry: Arc::clone(&self.registry),
+            batch_bytes_max: self.batch_bytes_max,
+            streams: Mutex::default(),
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SenderSide {
+    this: Weak<Self>,
+    connection: RemoteConnection,
+    registry: Arc<Registry>,
+    batch_bytes_max: usize,
+    streams: Mutex<Streams>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    open: HashMap<u64, Arc<Outbound>>,
+    /// Ids up to here were given to streams.
+    highest: u64,
+    ended: Option<CloseReason>,
+}
+
+impl SenderSide {
+    /// Connects a sender with the receiver that has opened its stream, and acknowledges; says whether the receiver is
+    /// still there.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        outbound: &Arc<Outbound>,
+        request: &data::OpenStream,
+        reply: Reply<OpenCall>,
+    ) -> bool {
+        {
+            let mut streams = lock(&self.streams);
+            if streams.ended.is_some() {
+                return false;
+            }
+            let (stream, outbound) = (request.stream(), Arc::clone(outbound));
+            streams.open.insert(stream, outbound);
+        }
+        reply.send(&Ack { ok: Some(true) });
+        let route = Route::Remote(Arc::new(self.route(request)));
+        outbound.attach(route, request.limit_bytes())
+    }
+
+    fn route(self: &Arc<Self>, request: &data::OpenStream) -> RemoteRoute {
+        let agreed = self.connection.peer_capabilities();
+        let theirs = agreed.map_or(0, |agreed| agreed.batch_bytes_max);
+        let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
+        RemoteRoute {
+            side: Arc::clone(self),
+            connection: self.connection.clone(),
+            stream: request.stream(),
+            has_checksums: request.checksum() && self.connection.has(Feature::Checksums),
+            codecs: self.codecs(request),
+            piece_bytes: piece_bytes(request.limit_bytes()),
+            batch_bytes_max: if theirs == 0 {
+                self.batch_bytes_max
+            } else {
+                theirs
+            },
+        }
+    }
+
+    /// Codecs that both sides know.
+    fn codecs(&self, request: &data::OpenStream) -> Vec<Codec> {
+        if !self.connection.has(Feature::Compression) {
+            return Vec::new();
+        }
+        let known = request.codecs.iter().copied();
+        let known = known.filter_map(|number| stream_frame::Codec::try_from(number).ok());
+        known
+            .map(codec_from_wire)
+            .filter(|&codec| codec != Codec::None)
+            .collect()
+    }
+
+    /// Sends nothing any more of a stream.
+    pub(crate) fn forget(&self, stream: u64) {
+        lock(&self.streams).open.remove(&stream);
+    }
+
+    /// The sender of a stream; `None` if it has ended.
+    fn sender(&self, stream: u64) -> Result<Option<Arc<Outbound>>, PeerMisbehaved> {
+        let streams = lock(&self.streams);
+        if stream == 0 || stream > streams.highest {
+            return Err(PeerMisbehaved {
+                reason: format!("stream {stream} was never opened"),
+            });
+        }
+        Ok(streams.open.get(&stream).cloned())
+    }
+
+    /// Takes the id of a new stream; ids only ever grow.
+    fn take_id(&self, stream: u64) -> Result<(), Box<RpcFailure>> {
+        let mut streams = lock(&self.streams);
+        if stream <= streams.highest {
+            let highest = streams.highest;
+            let message = format!("stream id {stream}, expected one above {highest}");
+            return Err(refusal(ErrorType::Validation, message));
+        }
+        streams.highest = stream;
+        Ok(())
+    }
+
+    fn check(&self, request: &data::OpenStream) -> Result<StreamAddress, Box<RpcFailure>> {
+        if !self.connection.has(Feature::Streams) {
+            let message = "streams were not agreed on in the handshake";
+            return Err(refusal(ErrorType::UnsupportedOperation, message));
+        }
+        self.take_id(request.stream())?;
+        let invalid = |error: IncompleteAddress| refusal(ErrorType::Validation, error.to_string());
+        StreamAddress::from_wire(request).map_err(invalid)
+    }
+
+    fn close_stream(&self, message: &CloseStream) -> Result<(), PeerMisbehaved> {
+        if let Some(outbound) = self.sender(message.stream())? {
+            self.forget(message.stream());
+            outbound.stop(stop_reason(message));
+        }
+        Ok(())
+    }
+}
+
+fn refusal(kind: ErrorType, message: impl Into<String>) -> Box<RpcFailure> {
+    Box::new(RpcFailure::new(kind, message))
+}
+
+fn stop_reason(message: &CloseStream) -> SendError {
+    match message.kind() {
+        close_stream::Kind::Finished => SendError::ReceiverFinished,
+        close_stream::Kind::Cancelled => SendError::ReceiverCancelled,
+        close_stream::Kind::Failed => {
+            let error = message.error.clone().unwrap_or_default();
+            SendError::ReceiverFailed(RpcFailure::from(error).into())
+        }
+    }
+}
+
+impl StreamSink for SenderSide {
+    fn open(&self, request: data::OpenStream, reply: Reply<OpenCall>) {
+        let address = match self.check(&request) {
+            Ok(address) => address,
+            Err(failure) => return reply.fail(*failure),
+        };
+        let Some(side) = self.this.upgrade() else {
+            let message = "the connection is closing";
+            let failure = RpcFailure::new(ErrorType::Connection, message);
+            return reply.fail(failure.with_retry(Retry::SameNode));
+        };
+        let opener = Opener::Remote {
+            side,
+            request: Box::new(request),
+            reply,
+        };
+        self.registry.open(address, opener);
+    }
+
+    fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
+        match message.rpc_type {
+            CreditCall::RPC_TYPE => {
+                let (credit, _) = message.decode::<CreditCall>()?;
+                if let Some(outbound) = self.sender(credit.stream())? {
+                    outbound.raise(credit.limit_bytes());
+                }
+                Ok(())
+            }
+            CloseCall::RPC_TYPE => {
+                let (close, _) = message.decode::<CloseCall>()?;
+                self.close_stream(&close)
+            }
+            _ => Err(message.unexpected()),
+        }
+    }
+
+    fn closed(&self, reason: &CloseReason) {
+        let open = {
+            let mut streams = lock(&self.streams);
+            streams.ended = Some(reason.clone());
+            std::mem::take(&mut streams.open)
+        };
+        for outbound in open.into_values() {
+            outbound.stop(SendError::Lost(reason.clone()));
+        }
+    }
+}

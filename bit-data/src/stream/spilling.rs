@@ -1,0 +1,183 @@
+//! The part of a queue that is on disk: behind what is in memory, and before what has not been written yet.
+//!
+//! What is handed to the spill files counts as taken, so that its sender may go on. While those have no room in memory
+//! for more, batches wait here with their credit, and so does their sender.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+use protos::data::StreamFrame;
+
+use super::{error::ReceiveError, intake::EncodedBatch};
+use crate::spill::{SpillDir, SpillError, SpillReader, SpillRecord, SpillWriter};
+
+pub(crate) struct Spilling {
+    writer: SpillWriter,
+    reader: SpillReader,
+    /// No room for them yet, oldest first.
+    waiting: VecDeque<EncodedBatch>,
+    spilled_bytes: u64,
+}
+
+impl Spilling {
+    /// `on_room` is called on the thread that writes, when there may be room for more.
+    pub(crate) fn new(dir: &SpillDir, on_room: impl Fn() + Send + Sync + 'static) -> Self {
+        let (writer, reader) = dir.queue(on_room);
+        Self {
+            writer,
+            reader,
+            waiting: VecDeque::new(),
+            spilled_bytes: 0,
+        }
+    }
+
+    /// Whether nothing is here, so that batches need not queue up behind it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.reader.records() == 0
+    }
+
+    /// Bytes of bodies that were ever spilled.
+    pub(crate) fn spilled_bytes(&self) -> u64 {
+        self.spilled_bytes
+    }
+
+    pub(crate) fn push(&mut self, batch: EncodedBatch) {
+        self.waiting.push_back(batch);
+    }
+
+    /// Hands over what there is room for; returns what it cost.
+    pub(crate) fn write(&mut self) -> Result<u64, SpillError> {
+        let mut cost_bytes = 0;
+        while let Some(batch) = self.waiting.front() {
+            match self.writer.push(to_record(batch)) {
+                Ok(()) => {
+                    self.spilled_bytes += batch.cost_bytes;
+                    cost_bytes += batch.cost_bytes;
+                    self.waiting.pop_front();
+                }
+                // There will be room once something is written.
+                Err(SpillError::Budget(_)) if self.reader.records() > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(cost_bytes)
+    }
+
+    /// The oldest batch, which costs nothing any more if it was spilled; `None` if nothing is here.
+    pub(crate) fn poll_pop(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<EncodedBatch>, ReceiveError>> {
+        match self.reader.poll_pop(cx) {
+            Poll::Ready(Ok(Some(record))) => Poll::Ready(from_record(record).map(Some)),
+            Poll::Ready(Ok(None)) => Poll::Ready(Ok(self.waiting.pop_front())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for Spilling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spilling")
+            .field("records", &self.reader.records())
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every frame with the length of its body; then the bodies, one after the other.
+fn to_record(batch: &EncodedBatch) -> SpillRecord {
+    let mut header = BytesMut::new();
+    for (frame, body) in &batch.frames {
+        header.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        frame
+            .encode_length_delimited(&mut header)
+            .expect("invariant: a BytesMut has room");
+    }
+    let body = match batch.frames.as_slice() {
+        [(_, body)] => body.clone(),
+        // The chunks of a batch of one long row.
+        frames => frames.iter().flat_map(|(_, body)| body).copied().collect(),
+    };
+    SpillRecord {
+        header: header.freeze(),
+        body,
+    }
+}
+
+fn from_record(record: SpillRecord) -> Result<EncodedBatch, ReceiveError> {
+    let SpillRecord {
+        mut header,
+        mut body,
+    } = record;
+    let mut frames = Vec::with_capacity(1);
+    while let Some((frame, bytes)) = next_frame(&mut header) {
+        if bytes > body.len() {
+            break;
+        }
+        frames.push((frame, body.split_to(bytes)));
+    }
+    if !header.is_empty() || !body.is_empty() || frames.is_empty() {
+        return Err(ReceiveError::Body(
+            "a spilled batch is not what was written".to_owned(),
+        ));
+    }
+    Ok(EncodedBatch {
+        frames,
+        cost_bytes: 0,
+    })
+}
+
+fn next_frame(header: &mut Bytes) -> Option<(StreamFrame, usize)> {
+    let bytes = usize::try_from(header.try_get_u64_le().ok()?).ok()?;
+    let frame = StreamFrame::decode_length_delimited(header).ok()?;
+    Some((frame, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(bodies: &[usize]) -> EncodedBatch {
+        let frames = bodies.iter().zip(1..).map(|(&bytes, sequence)| {
+            let frame = StreamFrame {
+                stream: Some(3),
+                sequence: Some(sequence),
+                ..StreamFrame::default()
+            };
+            (frame, Bytes::from(vec![7; bytes]))
+        });
+        EncodedBatch {
+            frames: frames.collect(),
+            cost_bytes: 500,
+        }
+    }
+
+    #[test]
+    fn a_record_holds_the_frames_of_a_batch() {
+        for bodies in [&[1_000][..], &[300, 300, 1]] {
+            let sent = batch(bodies);
+            let read = from_record(to_record(&sent)).expect("our own record");
+            assert!(read.frames == sent.frames && read.cost_bytes == 0);
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_none_is_refused() {
+        let record = to_record(&batch(&[1_000]));
+        for length in 0..record.header.len() {
+            let header = record.header.slice(..length);
+            let body = record.body.clone();
+            assert!(from_record(SpillRecord { header, body }).is_err());
+        }
+        let body = record.body.slice(..999);
+        let header = record.header;
+        assert!(from_record(SpillRecord { header, body }).is_err());
+    }
+}

@@ -1,0 +1,439 @@
+//! What a sender does with a batch: cut, encode, compress, wait for credit, hand to the connection.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use bytes::Bytes;
+use protos::{
+    calls::StreamBatch,
+    data::{StreamEnd, StreamFrame, stream_end},
+    shared::DrillPbError,
+};
+use record_batch::{ArrowEncoder, Codec, chunks};
+use rpc_bus::{BusRuntime, RpcFailure, StreamKey};
+
+use super::{
+    address::StreamAddress,
+    compress::{CodecChooser, sample},
+    credit::cost_bytes,
+    error::{OpenError, ReceiveError, SendError},
+    frame::{codec_to_wire, envelope, seal},
+    inbound::{Inbound, value_cost_bytes},
+    options::{PIECE_BYTES_MAX, SendOptions},
+    outbound::{Outbound, RemoteRoute, Route},
+    pieces::pieces,
+    registry::Registry,
+    stats::{SendStats, lock, now},
+    tunnel::Tunnels,
+};
+
+/// Compressing more than this goes to the cpu pool: about 50 us of work.
+const COMPUTE_BYTES_MIN: usize = 32 * 1024;
+
+/// What of the node a sender needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) runtime: BusRuntime,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) tunnels: Arc<Tunnels>,
+}
+
+/// Where batches go, once a receiver has come.
+enum Target {
+    Local(Arc<Inbound>),
+    Remote(Box<Remote>),
+}
+
+struct Remote {
+    route: Arc<RemoteRoute>,
+    encoder: ArrowEncoder,
+    codecs: CodecChooser,
+    next_sequence: u64,
+    /// Of the codecs that are to be tried on the next batch.
+    samples_wanted: Option<Vec<Codec>>,
+}
+
+/// A batch, ready to be sent.
+struct Encoded {
+    body: Vec<Bytes>,
+    wire_bytes: usize,
+    decoded_bytes: usize,
+    codec: Codec,
+}
+
+pub(crate) struct Transmitter {
+    address: StreamAddress,
+    schema: SchemaRef,
+    options: SendOptions,
+    around: Surroundings,
+    outbound: Arc<Outbound>,
+    target: Option<Target>,
+    stats: Arc<Mutex<SendStats>>,
+    has_ended: bool,
+}
+
+impl Transmitter {
+    /// Registers a sender; its receiver may have come already.
+    pub(crate) fn try_new(
+        address: StreamAddress,
+        schema: &SchemaRef,
+        options: SendOptions,
+        around: Surroundings,
+    ) -> Result<Self, OpenError> {
+        // A schema that cannot be sent is refused here, not with the first batch.
+        ArrowEncoder::try_new(schema)?;
+        let outbound = around.registry.register(address)?;
+        Ok(Self {
+            address,
+            schema: Arc::clone(schema),
+            options,
+            around,
+            outbound,
+            target: None,
+            stats: Arc::default(),
+            has_ended: false,
+        })
+    }
+
+    pub(crate) fn stats(&self) -> Arc<Mutex<SendStats>> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Why nothing can be sent any more, if so.
+    pub(crate) fn stopped(&self) -> Option<SendError> {
+        self.outbound.stopped()
+    }
+
+    /// Sends a batch: it is with the connection, or the receiver, when this is done.
+    pub(crate) async fn send(&mut self, batch: RecordBatch) -> Result<(), SendError> {
+        self.find_target().await?;
+        match &self.target {
+            Some(Target::Local(inbound)) => {
+                let inbound = Arc::clone(inbound);
+                self.hand_over(&inbound, batch).await
+            }
+            Some(Target::Remote(remote)) => {
+                for piece in pieces(batch, remote.route.piece_bytes) {
+                    let encoded = self.encode(&piece).await?;
+                    self.transmit(encoded).await?;
+                }
+                Ok(())
+            }
+            None => Err(SendError::Ended),
+        }
+    }
+
+    /// Ends the stream: nothing is missing.
+    pub(crate) async fn finish(&mut self) -> Result<(), SendError> {
+        self.find_target().await?;
+        if lock(&self.stats).batches == 0 && matches!(self.target, Some(Target::Remote(_))) {
+            self.send_schema().await?;
+        }
+        self.end(stream_end::Kind::Finished, None, Ok(())).await
+    }
+
+    /// Ends the stream with an error.
+    pub(crate) async fn fail(&mut self, failure: RpcFailure) -> Result<(), SendError> {
+        self.find_target().await?;
+        let error = failure.error.clone();
+        let outcome = Err(ReceiveError::SenderFailed(failure.into()));
+        self.end(stream_end::Kind::Failed, Some(error), outcome)
+            .await
+    }
+
+    async fn find_target(&mut self) -> Result<(), SendError> {
+        if self.target.is_some() {
+            return Ok(());
+        }
+        let began = now();
+        let attached = self.outbound.attached();
+        let route = match self.options.receiver_timeout {
+            None => attached.await?,
+            Some(patience) => tokio::time::timeout(patience, attached)
+                .await
+                .map_err(|_| SendError::NoReceiver(patience))??,
+        };
+        lock(&self.stats).wait_response_time += since(began);
+        let peer = match &route {
+            Route::Local(_) => None,
+            Route::Remote(route) => Some(route.connection.peer_addr()),
+        };
+        self.around.tunnels.add_sender(peer, &self.stats);
+        self.target = Some(match route {
+            Route::Local(inbound) => Target::Local(inbound),
+            Route::Remote(route) => Target::Remote(self.remote(route)?),
+        });
+        Ok(())
+    }
+
+    fn remote(&self, route: Arc<RemoteRoute>) -> Result<Box<Remote>, SendError> {
+        let codecs = CodecChooser::new(self.options.compression, &route.codecs, now());
+        Ok(Box::new(Remote {
+            route,
+            encoder: ArrowEncoder::try_new(&self.schema).map_err(encode_error)?,
+            codecs,
+            next_sequence: 0,
+            samples_wanted: None,
+        }))
+    }
+
+    async fn hand_over(&mut self, inbound: &Inbound, batch: RecordBatch) -> Result<(), SendError> {
+        self.wait_for_credit().await?;
+        let cost_bytes = value_cost_bytes(&batch);
+        self.outbound.on_sent(cost_bytes);
+        inbound.push_value(batch, cost_bytes);
+        let mut stats = lock(&self.stats);
+        stats.batches += 1;
+        stats.bytes_pass_through += cost_bytes;
+        Ok(())
+    }
+
+    async fn encode(&mut self, batch: &RecordBatch) -> Result<Encoded, SendError> {
+        let began = now();
+        let Some(Target::Remote(remote)) = &mut self.target else {
+            return Err(SendError::Ended);
+        };
+        let body = remote.encoder.encode(batch).map_err(encode_error)?;
+        let encoded = remote.compress(body, &self.around.runtime).await?;
+        let mut stats = lock(&self.stats);
+        stats.serialize_chunk_time += since(began);
+        (stats.codec, stats.codec_reason) = (encoded.codec, remote.codecs.reason());
+        Ok(encoded)
+    }
+
+    async fn send_schema(&mut self) -> Result<(), SendError> {
+        let body = ArrowEncoder::schema_only(&self.schema).map_err(encode_error)?;
+        self.transmit(Encoded::plain(body)).await
+    }
+
+    /// Sends an encoded batch as soon as there is credit: in one frame, or in chunks where a single row is too long.
+    async fn transmit(&mut self, encoded: Encoded) -> Result<(), SendError> {
+        let waited_for_credit = self.wait_for_credit().await?;
+        let began = now();
+        let Some(Target::Remote(remote)) = &mut self.target else {
+            return Err(SendError::Ended);
+        };
+        let bytes_max = remote.route.batch_bytes_max;
+        let bytes = encoded.wire_bytes.max(encoded.decoded_bytes);
+        if bytes > bytes_max {
+            return Err(SendError::RowTooLong { bytes, bytes_max });
+        }
+        self.outbound.on_sent(cost_bytes(
+            encoded.wire_bytes as u64,
+            encoded.decoded_bytes as u64,
+        ));
+        let (wire_bytes, decoded_bytes) = (encoded.wire_bytes as u64, encoded.decoded_bytes as u64);
+        remote.post(encoded, &self.outbound).await?;
+        let took = since(began);
+        remote.samples_wanted = remote
+            .codecs
+            .on_sent(wire_bytes, waited_for_credit + took, now());
+        let mut stats = lock(&self.stats);
+        stats.batches += 1;
+        stats.bytes_sent += wire_bytes;
+        stats.bytes_uncompressed += decoded_bytes;
+        stats.send_request_time += took;
+        Ok(())
+    }
+
+    async fn wait_for_credit(&self) -> Result<Duration, SendError> {
+        if self.outbound.has_credit() {
+            return Ok(Duration::ZERO);
+        }
+        let began = now();
+        self.outbound.credit().await?;
+        let waited = since(began);
+        let mut stats = lock(&self.stats);
+        stats.wait_response_time += waited;
+        stats.credit_wait_time += waited;
+        Ok(waited)
+    }
+
+    async fn end(
+        &mut self,
+        kind: stream_end::Kind,
+        error: Option<DrillPbError>,
+        outcome: Result<(), ReceiveError>,
+    ) -> Result<(), SendError> {
+        if let Some(reason) = self.outbound.stopped() {
+            return Err(reason);
+        }
+        match &mut self.target {
+            Some(Target::Local(inbound)) => inbound.end(outcome),
+            Some(Target::Remote(remote)) => {
+                let frame = end_frame(kind, error);
+                remote.post_frame(frame, Vec::new(), &self.outbound).await?;
+                remote.route.side.forget(remote.route.stream);
+            }
+            None => {}
+        }
+        self.has_ended = true;
+        self.outbound.stop(SendError::Ended);
+        Ok(())
+    }
+}
+
+impl Remote {
+    async fn compress(
+        &mut self,
+        body: Vec<Bytes>,
+        runtime: &BusRuntime,
+    ) -> Result<Encoded, SendError> {
+        if let Some(codecs) = self.samples_wanted.take() {
+            let body = body.clone();
+            let samples = runtime
+                .compute(move || sample(&body, &codecs, Instant::now))
+                .await;
+            self.codecs.on_samples(samples.map_err(encode_error)?);
+        }
+        let codec = self.codecs.codec();
+        let plain = Encoded::plain(body);
+        if codec == Codec::None {
+            return Ok(plain);
+        }
+        let (bytes, body) = (plain.wire_bytes, plain.body.clone());
+        let compressed = if bytes < COMPUTE_BYTES_MIN {
+            codec.compress(body)
+        } else {
+            let compressed = runtime.compute(move || codec.compress(body)).await;
+            compressed.map_err(encode_error)?
+        };
+        let wire_bytes = compressed.iter().map(Bytes::len).sum();
+        // What does not shrink goes out as it is.
+        if wire_bytes >= bytes {
+            return Ok(plain);
+        }
+        Ok(Encoded {
+            body: compressed,
+            wire_bytes,
+            decoded_bytes: bytes,
+            codec,
+        })
+    }
+
+    async fn post(&mut self, encoded: Encoded, outbound: &Outbound) -> Result<(), SendError> {
+        let mut first = Some(StreamFrame {
+            codec: codec_to_wire(encoded.codec).map(Into::into),
+            decoded_bytes: Some(encoded.decoded_bytes as u64),
+            ..StreamFrame::default()
+        });
+        // A batch of several rows is cut to this; its head and padding make it a little longer.
+        if encoded.wire_bytes <= 2 * PIECE_BYTES_MAX {
+            let frame = first.unwrap_or_default();
+            return self.post_frame(frame, encoded.body, outbound).await;
+        }
+        if let Some(frame) = &mut first {
+            frame.chunked_bytes = Some(encoded.wire_bytes as u64);
+        }
+        for chunk in chunks(encoded.body, PIECE_BYTES_MAX) {
+            let frame = first.take().unwrap_or_default();
+            self.post_frame(frame, chunk, outbound).await?;
+        }
+        Ok(())
+    }
+
+    async fn post_frame(
+        &mut self,
+        mut frame: StreamFrame,
+        body: Vec<Bytes>,
+        outbound: &Outbound,
+    ) -> Result<(), SendError> {
+        let RemoteRoute {
+            connection,
+            stream,
+            has_checksums,
+            ..
+        } = &*self.route;
+        (frame.stream, frame.sequence) = (Some(*stream), Some(self.next_sequence));
+        if *has_checksums {
+            seal(&mut frame, &body);
+        }
+        let key = StreamKey(*stream);
+        let posted = connection
+            .post::<StreamBatch>(&envelope(frame), body, key)
+            .await;
+        // What stopped the stream says more than that its connection is gone.
+        posted.map_err(|error| outbound.stopped().unwrap_or(SendError::Call(error)))?;
+        self.next_sequence += 1;
+        Ok(())
+    }
+}
+
+impl Encoded {
+    fn plain(body: Vec<Bytes>) -> Self {
+        let bytes = body.iter().map(Bytes::len).sum();
+        Self {
+            body,
+            wire_bytes: bytes,
+            decoded_bytes: bytes,
+            codec: Codec::None,
+        }
+    }
+}
+
+/// Dropped before its end: the receiver is told, behind what was sent.
+impl Drop for Transmitter {
+    fn drop(&mut self) {
+        self.around
+            .registry
+            .unregister(self.address, &self.outbound);
+        if self.has_ended {
+            return;
+        }
+        let is_stopped = self.outbound.stopped().is_some();
+        let route = self.outbound.route();
+        self.outbound.stop(SendError::Ended);
+        match (self.target.take(), route) {
+            (_, Some(Route::Local(inbound))) => inbound.end(Err(ReceiveError::SenderCancelled)),
+            (Some(Target::Remote(remote)), _) => self.cancel(remote, is_stopped),
+            (None, Some(Route::Remote(route))) => match self.remote(route) {
+                Ok(remote) => self.cancel(remote, is_stopped),
+                Err(error) => tracing::debug!(%error, "a stream that cannot be cancelled"),
+            },
+            _ => {}
+        }
+    }
+}
+
+impl Transmitter {
+    fn cancel(&self, mut remote: Box<Remote>, is_stopped: bool) {
+        let route = Arc::clone(&remote.route);
+        route.side.forget(route.stream);
+        if is_stopped {
+            return;
+        }
+        let outbound = Arc::clone(&self.outbound);
+        let end = async move {
+            let frame = end_frame(stream_end::Kind::Cancelled, None);
+            // Fails with the connection, whose end the receiver sees.
+            let _ = remote.post_frame(frame, Vec::new(), &outbound).await;
+        };
+        if self.around.registry.run_detached(end).is_err() {
+            // No task to be had: the end of the connection says it too.
+            route.connection.close();
+        }
+    }
+}
+
+fn end_frame(kind: stream_end::Kind, error: Option<DrillPbError>) -> StreamFrame {
+    let end = StreamEnd {
+        kind: Some(kind.into()),
+        error,
+    };
+    StreamFrame {
+        end: Some(end),
+        ..StreamFrame::default()
+    }
+}
+
+fn since(began: Instant) -> Duration {
+    now().saturating_duration_since(began)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn encode_error(error: impl std::error::Error) -> SendError {
+    SendError::Encode(error.to_string())
+}

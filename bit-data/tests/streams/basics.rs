@@ -1,0 +1,248 @@
+//! What a stream does when nothing goes wrong.
+
+use bit_data::{
+    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions,
+};
+use futures::{SinkExt, StreamExt};
+use protos::error::{ErrorType, Retry};
+use record_batch::Codec;
+use rpc_bus::RpcFailure;
+
+use crate::support::{Node, batch, expected, pair, receive_all, schema, send_all, stream};
+
+#[tokio::test]
+async fn batches_come_in_order_and_then_the_end() {
+    let (there, here) = pair().await;
+    for payload in [0, 100, 100_000] {
+        let sender = there.sender(stream(1));
+        let sending = tokio::spawn(send_all(sender, 1, 200, payload));
+        let receiver = here.receiver(there.origin(), stream(1)).await;
+        let (seen, end) = receive_all(receiver).await;
+        assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
+        assert_eq!(seen, expected(1, 200));
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_of_the_same_process_gets_the_batches_themselves() {
+    let node = Node::start(NodeOptions::default()).await;
+    for from in [Origin::Here, node.origin()] {
+        let mut sender = node.sender(stream(1));
+        let whole = batch(1, 0, 1_000);
+        let pointer = whole.column(0).to_data().buffers()[0].as_ptr();
+        let (mut receiver, ()) = tokio::join!(node.receiver(from, stream(1)), async {
+            sender.send(whole).await.expect("a receiver");
+        });
+        let got = receiver.next().await.expect("a batch").expect("no error");
+        assert_eq!(got.column(0).to_data().buffers()[0].as_ptr(), pointer);
+        sender.close().await.expect("a receiver");
+        assert!(receiver.next().await.is_none());
+        let stats = (sender.stats(), receiver.stats());
+        assert!(stats.0.bytes_pass_through >= 1_000 && stats.0.bytes_sent == 0);
+        assert_eq!(stats.0.bytes_pass_through, stats.1.bytes_pass_through);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_without_batches_brings_its_schema() {
+    let (there, here) = pair().await;
+    let mut sender = there.sender(stream(1));
+    let (mut receiver, ended) =
+        tokio::join!(here.receiver(there.origin(), stream(1)), sender.close());
+    assert!(ended.is_ok() && receiver.next().await.is_none());
+    assert_eq!(receiver.schema(), Some(&schema()));
+    drop(receiver);
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn many_senders_are_received_unordered_or_each_on_its_own() {
+    const SENDERS: i32 = 16;
+    let (there, here) = pair().await;
+    for unordered in [true, false] {
+        let sending: Vec<_> = (0..SENDERS)
+            .map(|minor| send_all(there.sender(stream(minor)), minor.into(), 50, 5_000))
+            .map(tokio::spawn)
+            .collect();
+        let from: Vec<_> = (0..SENDERS)
+            .map(|minor| (there.origin(), stream(minor)))
+            .collect();
+        let options = ReceiveOptions::default();
+        let receivers = here
+            .node
+            .receivers(&from, &options)
+            .await
+            .expect("senders are there");
+        if unordered {
+            let (seen, end) = receive_all(receivers.unordered()).await;
+            assert!(end.is_ok() && seen.len() == 50 * SENDERS as usize);
+            for minor in 0..SENDERS.into() {
+                let own: Vec<_> = seen.iter().copied().filter(|id| id.0 == minor).collect();
+                assert_eq!(own, expected(minor, 50));
+            }
+        } else {
+            for (minor, receiver) in (0..).zip(receivers.per_sender()) {
+                let (seen, end) = receive_all(receiver).await;
+                assert!(end.is_ok() && seen == expected(minor, 50));
+            }
+        }
+        for sending in sending {
+            assert!(sending.await.expect("no panic").is_ok());
+        }
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn every_codec_brings_the_same_batches() {
+    let (there, here) = pair().await;
+    let fixed = Codec::ALL.map(Compression::Fixed);
+    for compression in fixed.into_iter().chain([Compression::Adaptive]) {
+        let options = SendOptions {
+            compression,
+            ..SendOptions::default()
+        };
+        // Small ones are decompressed where they are consumed, large ones on the pool.
+        for payload in [1_000, 200_000] {
+            let sender = there.sender_with(stream(1), options);
+            let sending = tokio::spawn(send_all(sender, 1, 20, payload));
+            let receiver = here.receiver(there.origin(), stream(1)).await;
+            let (seen, end) = receive_all(receiver).await;
+            assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
+            assert_eq!(seen, expected(1, 20));
+        }
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_longer_than_a_frame_comes_in_chunks_and_a_longer_one_is_refused() {
+    let (there, here) = pair().await;
+    let mut sender = there.sender(stream(1));
+    let sending = tokio::spawn(async move {
+        sender.send(batch(1, 0, 9 << 20)).await?;
+        sender.send(batch(1, 1, 10)).await?;
+        sender.send(batch(1, 2, 17 << 20)).await
+    });
+    let receiver = here.receiver(there.origin(), stream(1)).await;
+    let (seen, end) = receive_all(receiver).await;
+    let refused = sending.await.expect("no panic");
+    assert!(
+        matches!(refused, Err(SendError::RowTooLong { bytes_max, .. }) if bytes_max == 16 << 20)
+    );
+    assert!(
+        matches!(end, Err(bit_data::ReceiveError::SenderCancelled)),
+        "{end:?}"
+    );
+    assert_eq!(seen, expected(1, 2));
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_sender_and_a_failed_receiver_say_why() {
+    let failure = || RpcFailure::new(ErrorType::Resource, "no disk").with_retry(Retry::OtherNode);
+    for local in [true, false] {
+        let (there, here) = pair().await;
+        let (node, from) = if local {
+            (&there, Origin::Here)
+        } else {
+            (&here, there.origin())
+        };
+        let mut sender = there.sender(stream(1));
+        let (receiver, sent) =
+            tokio::join!(node.receiver(from, stream(1)), sender.send(batch(1, 0, 10)));
+        sent.expect("a receiver");
+        sender.fail(failure()).await.expect("a receiver");
+        let (seen, end) = receive_all(receiver).await;
+        let error = end.expect_err("the sender failed");
+        assert!(
+            seen.len() == 1 && error.to_string().contains("no disk"),
+            "{error}"
+        );
+        assert_eq!(error.retry(), Retry::OtherNode);
+
+        let mut sender = there.sender(stream(1));
+        let receiver = node.receiver(from, stream(1)).await;
+        receiver.fail(failure());
+        let error = loop {
+            if let Err(error) = sender.send(batch(1, 0, 10)).await {
+                break error;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(
+            error.retry() == Retry::OtherNode && !error.is_finished(),
+            "{error}"
+        );
+        drop(sender);
+        here.stop().await;
+        there.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_has_enough_stops_its_sender() {
+    for local in [true, false] {
+        let (there, here) = pair().await;
+        let (node, from) = if local {
+            (&there, Origin::Here)
+        } else {
+            (&here, there.origin())
+        };
+        let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, i64::MAX, 100_000));
+        let mut receiver = node.receiver(from, stream(1)).await;
+        assert!(receiver.next().await.expect("a batch").is_ok());
+        receiver.finish();
+        let error = sending
+            .await
+            .expect("no panic")
+            .expect_err("the receiver has enough");
+        assert!(error.is_finished(), "{error}");
+        here.stop().await;
+        there.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_comes_late_is_waited_for() {
+    let (there, here) = pair().await;
+    for local in [true, false] {
+        let (node, from) = if local {
+            (&there, Origin::Here)
+        } else {
+            (&here, there.origin())
+        };
+        let late = async {
+            while there.node.waiting() != (0, 1) {
+                tokio::task::yield_now().await;
+            }
+            there.sender(stream(1))
+        };
+        let (receiver, sender) = tokio::join!(node.receiver(from, stream(1)), late);
+        let (sent, (seen, end)) = tokio::join!(send_all(sender, 1, 3, 10), receive_all(receiver));
+        assert!(sent.is_ok() && end.is_ok() && seen == expected(1, 3));
+    }
+    assert_eq!(there.node.waiting(), (0, 0));
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn both_ends_of_a_stream_are_used_once() {
+    let node = Node::start(NodeOptions::default()).await;
+    let sender = node.sender(stream(1));
+    let second = node
+        .node
+        .sender(stream(1), &schema(), SendOptions::default());
+    assert!(matches!(second, Err(OpenError::Duplicate(address)) if address == stream(1)));
+    drop(sender);
+    drop(node.sender(stream(1)));
+    node.stop().await;
+}

@@ -1,0 +1,282 @@
+//! Streams through a proxy that does what networks do: whatever happens, a receiver ends, nothing is lost, doubled or
+//! reordered unnoticed, and nothing is held afterwards.
+
+use std::time::Duration;
+
+use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, StreamReceiver};
+use fault_proxy::{Cut, End, Faults, Flow, Proxy, Way};
+use futures::StreamExt;
+use protos::error::Retry;
+use rpc_bus::{Beats, ConnectionOptions};
+
+use crate::support::{Node, batch, expected, receive_all, send_all, stream};
+
+/// A sender's node, a proxy before it, and a receiver's node.
+struct Apart {
+    there: Node,
+    proxy: Proxy,
+    here: Node,
+}
+
+impl Apart {
+    async fn new(options: NodeOptions) -> Self {
+        let there = Node::start(options.clone()).await;
+        let proxy = Proxy::start(there.node.local_addr(), 7)
+            .await
+            .expect("a port");
+        let here = Node::start(options).await;
+        Self { there, proxy, here }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::Node(self.proxy.addr())
+    }
+
+    async fn open(&self, minor: i32) -> Option<StreamReceiver> {
+        let options = ReceiveOptions {
+            open_timeout: Duration::from_secs(2),
+            window_bytes: 128 << 10,
+            ..ReceiveOptions::default()
+        };
+        self.here
+            .node
+            .receiver(self.origin(), stream(minor), &options)
+            .await
+            .ok()
+    }
+
+    /// Streams once, and says what came; a clean end must have brought everything.
+    async fn stream(&self, count: i64, payload: usize) -> Result<(), Option<ReceiveError>> {
+        let sending = tokio::spawn(send_all(self.there.sender(stream(1)), 1, count, payload));
+        let Some(receiver) = self.open(1).await else {
+            sending.abort();
+            // The sender is unregistered when its task is dropped.
+            let _ = sending.await;
+            return Err(None);
+        };
+        let (seen, end) = receive_all(receiver).await;
+        let all = expected(1, count);
+        assert_eq!(seen, all[..seen.len()], "lost, doubled or reordered");
+        let sent = sending.await.expect("no panic");
+        match end {
+            Ok(()) => {
+                assert_eq!(seen, all, "an end before the last batch");
+                Ok(())
+            }
+            Err(error) => {
+                // A sender whose last frame is on its way cannot know.
+                assert!(sent.is_err() || seen.len() < all.len());
+                Err(Some(error))
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.here.stop().await;
+        self.there.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_and_ragged_link_changes_nothing() {
+    let apart = Apart::new(NodeOptions::default()).await;
+    let faults = Faults {
+        latency: Duration::from_millis(3),
+        jitter: Duration::from_millis(3),
+        piece_bytes_max: 777,
+        ..Faults::default()
+    };
+    apart.proxy.set_both(|to| *to = faults);
+    assert!(apart.stream(50, 20_000).await.is_ok());
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_cut_anywhere_ends_both_sides_with_an_error() {
+    let apart = Apart::new(NodeOptions::default()).await;
+    for at in 0..40_u32 {
+        let cut = Cut {
+            after_bytes: u64::from(97 * at * at),
+            end: if at % 2 == 0 { End::Fin } else { End::Reset },
+        };
+        let way = if at % 4 < 2 {
+            Way::ToServer
+        } else {
+            Way::ToClient
+        };
+        let faults = Faults {
+            cut: Some(cut),
+            ..Faults::default()
+        };
+        apart.proxy.set(way, |to| *to = faults);
+        match apart.stream(40, 3_000).await {
+            // What the client sends is little: late cuts are never reached.
+            Ok(()) => assert!(way == Way::ToServer || cut.after_bytes > 120_000),
+            Err(None) => {}
+            Err(Some(error)) => assert_ne!(error.retry(), Retry::Never, "{error}"),
+        }
+        apart.proxy.set(way, |to| *to = Faults::default());
+        apart.proxy.end_all(End::Reset);
+    }
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
+    let apart = Apart::new(NodeOptions::default()).await;
+    let (mut caught, mut unharmed) = (0, 0);
+    // The handshake, its answer, the acknowledgement, three frames and the end are some 2,500 bytes.
+    for byte in (0..2_600).step_by(7) {
+        let faults = Faults {
+            flip_bit: Some(8 * byte + byte % 8),
+            ..Faults::default()
+        };
+        apart.proxy.set(Way::ToClient, |to| *to = faults);
+        // Panics if anything else comes out of it than all batches, or an error.
+        match apart.stream(3, 100).await {
+            Ok(()) => unharmed += 1,
+            Err(_) => caught += 1,
+        }
+        apart.proxy.end_all(End::Reset);
+    }
+    // Bits of the handshake that say nothing to this side, as the version of the peer's software, do no harm.
+    assert!(
+        caught > 250 && unharmed < 100,
+        "{caught} caught, {unharmed} unharmed"
+    );
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_ends_its_receiver() {
+    let beats = Beats {
+        interval: Duration::from_millis(50),
+        missed_max: 3,
+    };
+    let apart = Apart::new(NodeOptions {
+        connection: ConnectionOptions {
+            beats: Some(beats),
+            ..ConnectionOptions::bit()
+        },
+        ..NodeOptions::default()
+    })
+    .await;
+    let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, i64::MAX, 10_000));
+    let mut receiver = apart.open(1).await.expect("a sender");
+    assert!(receiver.next().await.expect("a batch").is_ok());
+    let lost = Faults {
+        flow: Flow::Lost,
+        ..Faults::default()
+    };
+    apart.proxy.set_both(|to| *to = lost);
+    let (_, end) = receive_all(receiver).await;
+    let error = end.expect_err("the connection is dead");
+    assert!(matches!(error, ReceiveError::Lost(_)), "{error}");
+    sending.abort();
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn a_thousand_cancels_leave_nothing_and_harm_no_other_stream() {
+    let apart = Apart::new(NodeOptions::default()).await;
+    let other = tokio::spawn(send_all(apart.there.sender(stream(0)), 0, 2_000, 10_000));
+    let unharmed = tokio::spawn(receive_all(apart.open(0).await.expect("a sender")));
+    for round in 0..1_000 {
+        let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, i64::MAX, 5_000));
+        let mut receiver = apart.open(1).await.expect("a sender");
+        for _ in 0..round % 4 {
+            assert!(receiver.next().await.expect("a batch").is_ok());
+        }
+        // Either end may be the one that goes.
+        if round % 3 == 0 {
+            sending.abort();
+            let (_, end) = receive_all(receiver).await;
+            assert!(matches!(end, Err(ReceiveError::SenderCancelled)), "{end:?}");
+        } else {
+            drop(receiver);
+            assert!(sending.await.expect("no panic").is_err());
+        }
+    }
+    assert!(other.await.expect("no panic").is_ok());
+    let (seen, end) = unharmed.await.expect("no panic");
+    assert!(end.is_ok() && seen == expected(0, 2_000));
+    assert!(apart.here.node.reserved().is_zero());
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_ends_all_streams_on_its_connections_at_once() {
+    const STREAMS: i32 = 8;
+    for round in 0..50 {
+        let apart = Apart::new(NodeOptions {
+            connections_per_peer: 2,
+            ..NodeOptions::default()
+        })
+        .await;
+        let sending: Vec<_> = (0..STREAMS)
+            .map(|minor| {
+                send_all(
+                    apart.there.sender(stream(minor)),
+                    minor.into(),
+                    i64::MAX,
+                    5_000,
+                )
+            })
+            .map(tokio::spawn)
+            .collect();
+        let from: Vec<_> = (0..STREAMS)
+            .map(|minor| (apart.origin(), stream(minor)))
+            .collect();
+        let options = ReceiveOptions::default();
+        let receivers = apart
+            .here
+            .node
+            .receivers(&from, &options)
+            .await
+            .expect("all are there");
+        let mut receivers: Vec<_> = receivers.per_sender();
+        for receiver in &mut receivers {
+            for _ in 0..round % 5 {
+                assert!(receiver.next().await.expect("a batch").is_ok());
+            }
+        }
+        apart.proxy.end_all(End::Reset);
+        for receiver in receivers {
+            let (_, end) = receive_all(receiver).await;
+            let error = end.expect_err("the peer is dead");
+            assert!(error.retry() == Retry::SameNode && rpc_bus::is_retryable(&error));
+        }
+        for sending in sending {
+            let error = sending
+                .await
+                .expect("no panic")
+                .expect_err("the peer is dead");
+            assert!(!error.is_finished());
+        }
+        apart.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_consumer_holds_up_no_other_stream_and_no_more_than_its_window() {
+    let apart = Apart::new(NodeOptions::default()).await;
+    let stopped = tokio::spawn(send_all(apart.there.sender(stream(0)), 0, i64::MAX, 50_000));
+    let mut idle = apart.open(0).await.expect("a sender");
+    assert!(idle.next().await.expect("a batch").is_ok());
+    for minor in 1..8 {
+        let sending = send_all(apart.there.sender(stream(minor)), minor.into(), 200, 50_000);
+        let sending = tokio::spawn(sending);
+        let (seen, end) = receive_all(apart.open(minor).await.expect("a sender")).await;
+        assert!(end.is_ok() && seen == expected(minor.into(), 200));
+        assert!(sending.await.expect("no panic").is_ok());
+    }
+    let stats = idle.stats();
+    let batch_bytes = batch(0, 0, 50_000).get_array_memory_size() as u64;
+    assert!(
+        stats.peak_buffer_memory_bytes < stats.window_bytes + batch_bytes,
+        "{stats:?}"
+    );
+    drop(idle);
+    assert!(stopped.await.expect("no panic").is_err());
+    apart.stop().await;
+}

@@ -1,0 +1,12 @@
+//! Streams between nodes over real sockets.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "every test waits for what it spawns"
+)]
+
+mod basics;
+mod faults;
+mod merging;
+mod spilling;
+mod support;

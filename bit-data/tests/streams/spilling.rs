@@ -1,0 +1,96 @@
+//! What has no room in the budget goes to disk and comes back in order.
+
+use bit_data::{ReceiveError, ReceiveOptions, SpillDir, SpillOptions};
+use futures::StreamExt;
+use rpc_bus::Ledger;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use crate::support::{expected, identity, pair, receive_all, send_all, stream};
+
+const PAYLOAD: usize = 50_000;
+
+fn spill(ledger: &Ledger, options: &SpillOptions) -> (TempDir, SpillDir) {
+    let parent = tempfile::tempdir().expect("a directory");
+    let dir = SpillDir::open(parent.path(), options, ledger, Handle::current());
+    (parent, dir.expect("a directory"))
+}
+
+fn options(dir: &SpillDir) -> ReceiveOptions {
+    ReceiveOptions {
+        budget_bytes: 1 << 20,
+        spill: Some(dir.clone()),
+        ..ReceiveOptions::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_ends_though_its_consumer_has_stopped_and_all_comes_in_order() {
+    let (there, here) = pair().await;
+    let (_parent, dir) = spill(&here.ledger, &SpillOptions::default());
+    let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 300, PAYLOAD));
+    let options = options(&dir);
+    let mut receiver = here
+        .node
+        .receiver(there.origin(), stream(1), &options)
+        .await
+        .expect("a sender");
+    let first = receiver.next().await.expect("a batch").expect("no error");
+    assert_eq!(identity(&first), (1, 0));
+    drop(first);
+    // 15 MB under a budget of 1 MiB, and nobody takes them.
+    assert!(sending.await.expect("no panic").is_ok());
+    assert!(here.node.reserved().used(rpc_bus::ledger::Kind::Bytes) <= 1 << 20);
+    let stats = receiver.stats();
+    assert!(stats.bytes_spilled > 10 << 20, "{stats:?}");
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == expected(1, 300)[1..]);
+    drop(receiver);
+    dir.idle().await;
+    assert_eq!(dir.disk_bytes(), 0);
+    drop(dir);
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_stream_that_filled_it_and_a_cancel_frees_the_disk() {
+    let (there, here) = pair().await;
+    let limits = SpillOptions {
+        disk_bytes_max: 4 << 20,
+        ..SpillOptions::default()
+    };
+    let (_parent, dir) = spill(&here.ledger, &limits);
+    let options = options(&dir);
+    let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 300, PAYLOAD));
+    let mut full = here
+        .node
+        .receiver(there.origin(), stream(1), &options)
+        .await
+        .expect("a sender");
+    // Nobody takes anything: the stream ends when the disk is full.
+    let failed = sending.await.expect("no panic");
+    assert!(failed.is_err());
+    let error = full.next().await;
+    assert!(
+        matches!(error, Some(Err(ReceiveError::Spill(_)))),
+        "{error:?}"
+    );
+
+    let sending = tokio::spawn(send_all(there.sender(stream(2)), 2, i64::MAX, 1_000));
+    let other = here
+        .node
+        .receiver(there.origin(), stream(2), &options)
+        .await
+        .expect("a sender");
+    while other.stats().bytes_spilled == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop((full, other));
+    assert!(sending.await.expect("no panic").is_err());
+    dir.idle().await;
+    assert!(dir.disk_bytes() == 0 && here.node.reserved().is_zero());
+    drop(dir);
+    here.stop().await;
+    there.stop().await;
+}
