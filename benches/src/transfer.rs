@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use anyhow::{Result, ensure};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use bit_data::Checksums;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -98,10 +98,6 @@ impl Batches {
         Self {
             distinct: distinct.collect(),
         }
-    }
-
-    pub(crate) fn schema(&self) -> SchemaRef {
-        self.distinct[0].schema()
     }
 
     /// The batch that is sent as number `at`.

@@ -62,7 +62,8 @@ impl Pair for FramedIpc {
 }
 
 async fn send(mut connection: Connection, load: Load) -> Result<Connection> {
-    let mut writer = StreamWriter::try_new(BytesMut::new().writer(), &load.batches.schema())?;
+    let mut writer =
+        StreamWriter::try_new(BytesMut::new().writer(), &load.batches.get(0).schema())?;
     for batch in load.batches.first(load.count) {
         writer.write(&batch)?;
         connection
