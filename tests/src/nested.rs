@@ -31,7 +31,7 @@ const UNIONS: &str = r#"{"id":1,"u":1,"ul":[1,"a"]}
 {"id":6,"u":{"x":1}}
 "#;
 
-/// Rows of [`parquet`]: maps are written as objects.
+/// Rows of [`parquet()`]: maps are written as objects.
 const PARQUET: &str = r#"{"id":1,"l":[1,2],"t":["x",""],"s":{"x":1,"y":"yy","z":{"d":"2024-02-29","ts":"2024-02-29T12:34:56.789","n":"123.45"}},"ls":[{"a":1,"l":["p","q"]},{"a":2,"l":[]}],"m":{"one":1,"two":2},"ms":{"k":{"q":1.5}},"ll":[[1],[2,3]]}
 {"id":2,"l":[],"t":[],"s":{"x":null,"y":null,"z":null},"ls":[],"m":{},"ms":{},"ll":[]}
 {"id":3}
