@@ -198,10 +198,16 @@ impl<'a> Columns<'a> {
 
     fn children(&mut self, data_type: &'a DataType) -> Decoded<Vec<ArrayData>> {
         match data_type {
+            DataType::ListView(item) | DataType::LargeListView(item) => {
+                let items = self.array(item)?;
+                // Arrow's validation leaves this out, its constructors do not.
+                if !item.is_nullable() && make_array(items.clone()).is_nullable() {
+                    return Err(ColumnProblem::NullItems);
+                }
+                Ok(vec![items])
+            }
             DataType::List(item)
             | DataType::LargeList(item)
-            | DataType::ListView(item)
-            | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _)
             | DataType::Map(item, _) => Ok(vec![self.array(item)?]),
             DataType::Struct(members) => members.iter().map(|member| self.array(member)).collect(),

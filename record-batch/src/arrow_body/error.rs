@@ -141,6 +141,9 @@ pub enum ColumnProblem {
         /// As sent.
         actual: usize,
     },
+    /// Nulls in a list whose items are never null.
+    #[error("nulls among items that the schema says are never null")]
+    NullItems,
     /// Arrow refused the buffers.
     #[error(transparent)]
     Invalid(#[from] ArrowError),
