@@ -315,8 +315,8 @@ mod tests {
     use super::*;
     use crate::{
         frame::Walk,
-        lanes::{StreamKey, Transmit},
-        tests::link_with_requests,
+        lanes::Transmit,
+        tests::{call_on, link_with_requests},
     };
 
     #[derive(Default)]
@@ -410,21 +410,7 @@ mod tests {
         let server = Asleep::new();
         let _turn = server.link.turn();
         server.reply(3);
-        let request = Outgoing {
-            rpc_type: 6,
-            pbody: Bytes::new().into(),
-            dbody: Vec::new(),
-            stream: StreamKey::default(),
-            room: 0,
-            room_wait: None,
-            began: Instant::now(),
-        };
-        // The receiving half is of no interest here.
-        let completion = tokio::sync::oneshot::channel().0;
-        let started = server
-            .link
-            .with(|connection| connection.call(request, None, completion));
-        assert!(started.is_ok());
+        call_on(&server.link);
         assert_eq!(
             server.sent(),
             [(RpcMode::Response, 3), (RpcMode::Request, 1)]

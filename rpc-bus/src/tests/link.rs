@@ -7,9 +7,9 @@ use protos::{Plane, rpc::RpcMode};
 
 use super::pair::REQUEST;
 use crate::{
-    connection::{Connection, Event, IdleTimeout},
+    connection::{Connection, Event, IdleTimeout, Outgoing},
     frame::{CoordinationId, Frame, Header},
-    lanes::Transmit,
+    lanes::{StreamKey, Transmit},
     ledger::{Ledger, Limits},
     link::{Ends, Link},
     metrics::Ticket,
@@ -41,6 +41,23 @@ pub(crate) fn link_with_requests(requests: i32) -> (Arc<Link>, Vec<Ticket>) {
         tls: None,
     };
     (Link::new(ends, connection, 1 << 20), tickets.collect())
+}
+
+/// Makes a call whose answer nobody waits for.
+pub(crate) fn call_on(link: &Link) {
+    let request = Outgoing {
+        rpc_type: REQUEST,
+        pbody: Bytes::new().into(),
+        dbody: Vec::new(),
+        stream: StreamKey::default(),
+        room: 0,
+        room_wait: None,
+        began: Instant::now(),
+    };
+    // The receiving half is of no interest here.
+    let completion = tokio::sync::oneshot::channel().0;
+    let called = link.with(|connection| connection.call(request, None, completion));
+    assert!(called.is_ok());
 }
 
 fn request(id: i32, rpc_type: i32) -> Frame {

@@ -13,4 +13,4 @@ mod pair;
 mod simulation;
 mod wakes;
 
-pub(crate) use link::link_with_requests;
+pub(crate) use link::{call_on, link_with_requests};

@@ -16,10 +16,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::link_with_requests;
+use super::{call_on, link_with_requests};
 use crate::{
-    connection::Outgoing,
-    lanes::{StreamKey, Transmit},
+    lanes::Transmit,
     link::{Link, Turn},
     metrics::Ticket,
 };
@@ -126,21 +125,7 @@ impl Scene<'_> {
     }
 
     fn call(&self) {
-        let request = Outgoing {
-            rpc_type: 6,
-            pbody: Bytes::new().into(),
-            dbody: Vec::new(),
-            stream: StreamKey::default(),
-            room: 0,
-            room_wait: None,
-            began: Instant::now(),
-        };
-        // The receiving half is of no interest here.
-        let completion = tokio::sync::oneshot::channel().0;
-        let called = self
-            .link
-            .with(|connection| connection.call(request, None, completion));
-        assert!(called.is_ok());
+        call_on(self.link);
     }
 }
 
