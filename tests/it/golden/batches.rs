@@ -126,18 +126,25 @@ fn compare(
     present: Option<&[u8]>,
 ) -> Result<(), String> {
     let mut present = present.map(<[u8]>::to_vec);
+    let mut types = None;
     for child in &field.child {
         let (mut one, mut other) = (one.split_to(length(child)), other.split_to(length(child)));
-        // Those of a LIST are of its rows, not of the elements behind them.
-        let of_values = minor_type(field) != MinorType::List && column_name(child) == "$bits$";
-        let bits = of_values.then(|| one.to_vec());
-        let of_child = present
-            .as_deref()
-            .filter(|_| column_name(child) != "$offsets$");
-        compare(child, &mut one, &mut other, of_child)
+        let bytes = one.to_vec();
+        let of_child = match (minor_type(field), column_name(child)) {
+            (_, "$offsets$") => None,
+            // Behind the offsets of a LIST are elements; what it knows is of its rows.
+            (MinorType::List, name) if name != "$bits$" => None,
+            // Drill sets a member of a union in the rows of its type, and leaves the others as they are.
+            _ => of_type(types.as_deref(), child).or(present.clone()),
+        };
+        compare(child, &mut one, &mut other, of_child.as_deref())
             .map_err(|slot| format!("/{}{slot}", column_name(child)))?;
-        // `$bits$` rules the vectors behind it.
-        present = bits.or(present);
+        match (minor_type(field), column_name(child)) {
+            // It rules the vectors behind it.
+            (minor, "$bits$") if minor != MinorType::List => present = Some(bytes),
+            (MinorType::Map, "types") if column_name(field) == "internal" => types = Some(bytes),
+            _ => {}
+        }
     }
     let slots = (0..usize::try_from(field.value_count()).unwrap())
         .filter(|slot| present.as_ref().is_none_or(|bits| bits[*slot] == 1));
@@ -151,6 +158,15 @@ fn compare(
         (None, _) => (one != other).then_some((0, false)),
     };
     different.map_or(Ok(()), |(slot, _)| Err(format!(" slot {slot}")))
+}
+
+/// The rows of a union that are of the type of `member`, by the types of its rows.
+fn of_type(types: Option<&[u8]>, member: &SerializedField) -> Option<Vec<u8>> {
+    let number = minor_type(member) as i32;
+    // The types are marked by their places among all types, and not all numbers are one's.
+    let place = (0..number).filter(|number| MinorType::try_from(*number).is_ok());
+    let place = u8::try_from(place.count()).unwrap();
+    types.map(|types| types.iter().map(|of| u8::from(*of == place)).collect())
 }
 
 fn value(vector: &[u8], slot: usize, (width, used): (usize, usize)) -> Option<&[u8]> {
