@@ -3,7 +3,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "bus.proto",
     "common.proto",
     "rpc.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 9] = [
     "bit.proto",
     "control.proto",
     "data.proto",
+    "status.proto",
     "user.proto",
 ];
 

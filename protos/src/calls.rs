@@ -271,6 +271,10 @@ calls! {
     CreatePreparedStatement = CreatePreparedStatement(pb::user::CreatePreparedStatementReq) -> PreparedStatement(pb::user::CreatePreparedStatementResp);
     /// One step of authentication.
     SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
+    /// Between our own programs: what the node knows of itself and of its cluster.
+    GetStatus = GetStatus(pb::status::GetStatus) -> Status(pb::status::ClusterStatus);
+    /// Between our own programs: the node takes no new work, ends what runs, and leaves.
+    Drain = Drain(pb::rpc::Ack) -> Ack(pb::rpc::Ack);
 }
 
 calls! {

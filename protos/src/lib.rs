@@ -13,7 +13,7 @@ mod packages;
 mod reflect;
 
 pub use calls::{Call, OneWay, Plane, body_message, rpc_name};
-pub use packages::{bit, bus, common, control, coord, data, rpc, shared, user};
+pub use packages::{bit, bus, common, control, coord, data, rpc, shared, status, user};
 pub use reflect::descriptors;
 
 /// Version of the user plane's handshake.

@@ -17,7 +17,7 @@ mod generated {
 
 pub use generated::{
     common,
-    exec::{self as coord, bit, bit::control, bit::data, bus, rpc, shared, user},
+    exec::{self as coord, bit, bit::control, bit::data, bus, rpc, shared, status, user},
 };
 
 /// Properties hold the password in clear, and nothing tells which other keys are secrets.
