@@ -5,6 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use protos::{
+    calls::user::{Drain, GetStatus as GetStatusCall},
+    rpc::Ack,
+    status::{ClusterStatus, GetStatus},
+};
+use rpc_bus::CloseReason;
+
 use crate::{
     error::ClientError,
     handshake::{ServerInfo, ServerKind},
@@ -75,6 +82,31 @@ impl Client {
                 Arc::clone(lease.link()).query(sql, Some(lease)).await
             }
         }
+    }
+
+    /// What the server knows of itself and of its cluster. Only our own nodes tell.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NotOurs`] of any other server, or there is no answer.
+    pub async fn status(&self) -> Result<ClusterStatus, ClientError> {
+        self.first.admin::<GetStatusCall>(&GetStatus {}).await
+    }
+
+    /// Asks the server to take no new queries, to end those that run, and to leave. Returns once it has begun to; it
+    /// closes the connection when it leaves.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NotOurs`] of any other server, or there is no answer.
+    pub async fn drain(&self) -> Result<(), ClientError> {
+        self.first.admin::<Drain>(&Ack::default()).await?;
+        Ok(())
+    }
+
+    /// The connection has ended, and why.
+    pub async fn closed(&self) -> CloseReason {
+        self.first.connection().closed().await
     }
 
     /// Closes all connections; results that are being read end with an error.

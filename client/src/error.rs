@@ -81,6 +81,9 @@ pub enum ClientError {
         /// The limit.
         connections_max: usize,
     },
+    /// Only our own nodes can do this.
+    #[error("the server is no node of ours, or tells nothing of itself")]
+    NotOurs,
     /// The server does not speak as agreed.
     #[error("the server sent {0}")]
     Protocol(&'static str),

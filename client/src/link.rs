@@ -10,12 +10,15 @@ use std::{
 
 use protos::{
     Plane,
-    calls::user::{CancelQuery, RunQuery as RunQueryCall},
+    calls::{
+        Call,
+        user::{CancelQuery, RunQuery as RunQueryCall},
+    },
     id::QueryId,
     shared::QueryType,
     user::{QueryResultsMode, RunQuery},
 };
-use rpc_bus::{CallOptions, Endpoint, RemoteConnection, auth, task::Tasks};
+use rpc_bus::{CallOptions, Endpoint, Feature, RemoteConnection, auth, task::Tasks};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -142,6 +145,22 @@ impl Link {
         let id = QueryId::try_from(answer.message);
         let id = id.map_err(|_| ClientError::Protocol("a query handle without a query id"))?;
         Ok(QueryStream::new(self, lease, id, opening.named(id)))
+    }
+
+    /// A call that only our own nodes know.
+    pub(crate) async fn admin<C: Call>(
+        &self,
+        request: &C::Request,
+    ) -> Result<C::Reply, ClientError> {
+        if !self.connection.has(Feature::NodeStatus) {
+            return Err(ClientError::NotOurs);
+        }
+        let options = CallOptions::default();
+        let answer = self
+            .connection
+            .call::<C>(request, Vec::new(), options)
+            .await?;
+        Ok(answer.message)
     }
 
     /// Asks for the end of a query; how it ended comes as its last event.

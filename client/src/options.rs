@@ -104,6 +104,7 @@ impl ClientOptions {
         let mut options = self.connection.clone();
         if let Some(ours) = options.capabilities.take() {
             let mut ours = Arc::unwrap_or_clone(ours);
+            ours.features = ours.features.with(Feature::NodeStatus);
             if !self.arrow_bodies {
                 ours.features = ours.features.without(Feature::ArrowBodies);
             }

@@ -9,7 +9,7 @@ use protos::{
     Plane,
     calls::{
         unordered,
-        user::{CancelQuery, GetServerMeta, ResumePausedQuery, RunQuery},
+        user::{CancelQuery, Drain, GetServerMeta, GetStatus, ResumePausedQuery, RunQuery},
     },
     coord::DrillbitEndpoint,
     error::ErrorType,
@@ -18,11 +18,12 @@ use protos::{
     shared::QueryType,
     user::{self, GetServerMetaResp, RequestStatus, RpcType, ServerMeta},
 };
-use rpc_bus::{CloseReason, Handler, InboundRequest, RemoteConnection, ledger::Kind};
+use rpc_bus::{CloseReason, Feature, Handler, InboundRequest, RemoteConnection, ledger::Kind};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
+    admin::NodeAdmin,
     engine::{QueryRequest, SessionProperties},
     error::UserError,
     query::Query,
@@ -56,6 +57,8 @@ impl Handler for UserConnection {
             Ok(RpcType::CancelQuery) => self.cancel_query(request),
             Ok(RpcType::ResumePausedQuery) => resume_query(request),
             Ok(RpcType::GetServerMeta) => self.server_meta(request),
+            Ok(RpcType::GetStatus) => self.status(request),
+            Ok(RpcType::Drain) => self.drain(request),
             Ok(RpcType::SaslMessage) => {
                 let message = "SASL_MESSAGE: this server does not ask for authentication";
                 self.refuse(request, UserError::new(ErrorType::Permission, message));
@@ -174,7 +177,7 @@ impl UserConnection {
             return;
         };
         if let Ok(id) = QueryId::try_from(id) {
-            self.shared.queries.cancel(id);
+            let _known = self.shared.queries.cancel(id);
         }
         reply.send(&Ack { ok: Some(true) });
     }
@@ -193,6 +196,35 @@ impl UserConnection {
             server_meta: Some(meta),
             error: None,
         });
+    }
+}
+
+/// What only our own tools ask for.
+impl UserConnection {
+    /// Whoever answers them; `None` towards a peer that has not agreed on it, as if the number were unknown.
+    fn admin(&self) -> Option<&dyn NodeAdmin> {
+        let admin = self.shared.options.admin.as_deref();
+        admin.filter(|_| self.connection.has(Feature::NodeStatus))
+    }
+
+    fn status(&self, request: InboundRequest) {
+        let Some(admin) = self.admin() else {
+            return self.refuse(request, UserError::unsupported("GET_STATUS"));
+        };
+        if let Some((_, _, reply)) = request.decode::<GetStatus>() {
+            reply.send(&admin.status());
+        }
+    }
+
+    fn drain(&self, request: InboundRequest) {
+        let Some(admin) = self.admin() else {
+            return self.refuse(request, UserError::unsupported("DRAIN"));
+        };
+        if let Some((_, _, reply)) = request.decode::<Drain>() {
+            tracing::info!(user = &*self.user, "drain asked for");
+            admin.drain();
+            reply.send(&Ack { ok: Some(true) });
+        }
     }
 }
 

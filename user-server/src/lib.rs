@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod bodies;
 mod connection;
 mod engine;
@@ -44,6 +45,7 @@ mod session;
 mod shape;
 mod window;
 
+pub use admin::NodeAdmin;
 pub use engine::{Engine, QueryOutput, QueryRequest, Session, SessionProperties};
 pub use error::UserError;
 pub use handshake::SERVER_NAME;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rpc_bus::{Capabilities, ConnectionOptions, ServerOptions, auth::Authenticator};
+use rpc_bus::{Capabilities, ConnectionOptions, Feature, ServerOptions, auth::Authenticator};
+
+use crate::admin::NodeAdmin;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -15,6 +17,8 @@ pub struct UserServerOptions {
     pub connections: ServerOptions,
     /// Lets users in. Default `None`: everybody may come in, as whom they like.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// Answers our own tools. Default `None`: they are refused, as by a real Drill.
+    pub admin: Option<Arc<dyn NodeAdmin>>,
     /// Host that clients are told, in errors above all. Default: the address that they connected
     /// to.
     pub advertised_host: Option<String>,
@@ -44,6 +48,7 @@ impl Default for UserServerOptions {
         Self {
             connections: ServerOptions::new(connection),
             authenticator: None,
+            admin: None,
             advertised_host: None,
             unacked_batches_max: 8,
             unacked_bytes_max: 16 * MIB,
@@ -52,5 +57,21 @@ impl Default for UserServerOptions {
             statement_bytes_max: MIB,
             queries_per_connection_max: 64,
         }
+    }
+}
+
+impl UserServerOptions {
+    /// Those of the connections, with what this server can do.
+    pub(crate) fn offered(&self) -> ServerOptions {
+        let mut connections = self.connections.clone();
+        let capabilities = &mut connections.connection.capabilities;
+        if let (Some(ours), Some(_)) = (&mut *capabilities, &self.admin) {
+            let features = ours.features.with(Feature::NodeStatus);
+            *capabilities = Some(Arc::new(Capabilities {
+                features,
+                ..Capabilities::clone(ours)
+            }));
+        }
+        connections
     }
 }

@@ -114,12 +114,15 @@ impl Queries {
         }
     }
 
-    /// Asks for the end of a query. Nothing happens if there is none of that name.
-    pub(crate) fn cancel(&self, id: QueryId) {
-        if let Some(progress) = self.0.running.get(&id) {
+    /// Asks for the end of a query; false if none of that name runs.
+    #[must_use]
+    pub fn cancel(&self, id: QueryId) -> bool {
+        let running = self.0.running.get(&id);
+        if let Some(progress) = &running {
             progress.set_state(QueryState::CancellationRequested);
             progress.cancel.cancel();
         }
+        running.is_some()
     }
 
     /// The queries that are running, in no order.
@@ -246,7 +249,7 @@ mod tests {
         assert_eq!(queries.snapshot()[0].state, QueryState::Starting);
         entry.running();
         entry.sent(10, 80);
-        queries.cancel(id);
+        assert!(queries.cancel(id));
         entry.running();
         let [query] = &queries.snapshot()[..] else {
             panic!("one query")
@@ -265,6 +268,6 @@ mod tests {
 
     #[test]
     fn cancelling_an_unknown_query_does_nothing() {
-        Queries::default().cancel(QueryId::default());
+        assert!(!Queries::default().cancel(QueryId::default()));
     }
 }

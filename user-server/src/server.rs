@@ -51,7 +51,7 @@ impl UserServer {
         engine: Arc<dyn Engine>,
     ) -> io::Result<Self> {
         let ledger = ledger.child("user server", Limits::default());
-        let connections = options.connections.clone();
+        let connections = options.offered();
         let shared = Arc::new(Shared::new(
             runtime.clone(),
             options,
