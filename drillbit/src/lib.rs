@@ -7,6 +7,7 @@
 //!
 //! `config` is the one file that configures all of it, `http` and `metrics` how it is watched.
 
+mod admin;
 pub mod cli;
 mod config;
 mod connector;

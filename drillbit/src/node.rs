@@ -7,21 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bit_data::drill::{Fragments, FragmentsOptions, NoEvents};
-use bit_data::{DataServer, DataServerOptions, NoStreams};
+use bit_data::{DataNode, DataServerOptions, drill::FragmentsOptions};
+use protos::coord::DrillbitEndpoint;
 use rpc_bus::{
     BusRuntime,
     ledger::{Ledger, Limits},
     task::Tasks,
 };
-use user_server::{UserServer, UserServerOptions};
+use user_server::{NodeAdmin, UserServer, UserServerOptions};
 
 use crate::{
+    admin::Admin,
     engine::{DrillEngine, EngineError, EngineOptions},
     http::HttpServer,
     metrics::Watched,
     security::Security,
     threads::{ThreadOptions, Threads},
+    version,
 };
 
 pub use crate::{
@@ -72,6 +74,27 @@ pub struct NodeOptions {
     pub reload_interval: Duration,
 }
 
+impl NodeOptions {
+    /// What other nodes and clients find this one by.
+    fn endpoint(
+        &self,
+        user: &UserServer,
+        data: Option<&DataNode>,
+        http: Option<&HttpServer>,
+    ) -> DrillbitEndpoint {
+        let port = |addr: SocketAddr| i32::from(addr.port());
+        let advertised = self.user_server.advertised_host.clone();
+        DrillbitEndpoint {
+            address: Some(advertised.unwrap_or_else(|| user.local_addr().ip().to_string())),
+            user_port: Some(port(user.local_addr())),
+            data_port: data.map(DataNode::local_addr).map(port),
+            http_port: http.map(HttpServer::local_addr).map(port),
+            version: Some(version::SOFTWARE.to_owned()),
+            ..DrillbitEndpoint::default()
+        }
+    }
+}
+
 impl Default for NodeOptions {
     fn default() -> Self {
         Self {
@@ -115,8 +138,9 @@ pub struct Node {
     // Fields drop in this order: the servers' tasks run on the threads.
     _watching: Tasks,
     http: Option<HttpServer>,
-    data: Option<DataServer>,
+    data: Option<Arc<DataNode>>,
     server: UserServer,
+    admin: Arc<Admin>,
     ledger: Ledger,
     security: Arc<Security>,
     threads: Threads,
@@ -142,23 +166,30 @@ impl Node {
             ledger: Ledger::root("process", limits),
             engine: Arc::new(engine),
             security: Arc::new(Security::open(&options.security, threads.bus())?),
+            admin: Arc::new(Admin::new()),
             started,
         };
         let (server, data, http) = threads.block_on(async {
             let server = parts.user_server(options).await?;
-            let data = parts.data_server(options).await?;
-            let http = parts.http_server(options, &server).await?;
+            let data = parts.data_node(options).await?;
+            let http = parts.http_server(options).await?;
             Ok::<_, NodeError>((server, data, http))
         })?;
+        let endpoint = options.endpoint(&server, data.as_deref(), http.as_ref());
+        parts.admin.online(endpoint);
         let watching = parts.watch_files(options.reload_interval);
         let Parts {
-            ledger, security, ..
+            ledger,
+            security,
+            admin,
+            ..
         } = parts;
         Ok(Self {
             _watching: watching,
             http,
             data,
             server,
+            admin,
             ledger,
             security,
             threads,
@@ -180,13 +211,18 @@ impl Node {
     /// Where other nodes send batches to, with the real port; `None` if they cannot.
     #[must_use]
     pub fn data_addr(&self) -> Option<SocketAddr> {
-        self.data.as_ref().map(DataServer::local_addr)
+        self.data.as_deref().map(DataNode::local_addr)
     }
 
     /// Where it is watched, with the real port; `None` if it is not.
     #[must_use]
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(HttpServer::local_addr)
+    }
+
+    /// Completes when somebody has asked the node to leave; see [`Self::shutdown`].
+    pub async fn draining(&self) {
+        self.admin.draining().await;
     }
 
     /// The node's threads, for clients in the same process.
@@ -202,19 +238,22 @@ impl Node {
         &self.ledger
     }
 
-    /// Accepts nobody any more, gives running queries `grace` to end, closes all connections, ends
-    /// the threads.
+    /// Drains the node: refuses new queries with the advice to try another node, gives running ones `grace` to end,
+    /// then closes all connections and ends the threads. Until then it can be watched.
     pub fn shutdown(self, grace: Duration) {
         let Self {
             http,
             data,
             server,
+            admin,
             threads,
             ..
         } = self;
+        admin.drain();
         threads.block_on(async {
             server.shutdown(grace).await;
-            if let Some(data) = data {
+            admin.offline();
+            if let Some(data) = data.and_then(Arc::into_inner) {
                 data.shutdown(Duration::ZERO).await;
             }
         });
@@ -229,6 +268,7 @@ struct Parts<'a> {
     ledger: Ledger,
     engine: Arc<DrillEngine>,
     security: Arc<Security>,
+    admin: Arc<Admin>,
     started: Instant,
 }
 
@@ -238,44 +278,48 @@ impl Parts<'_> {
         let mut options = options.user_server.clone();
         options.connections.tls = self.security.tls.clone();
         options.authenticator = self.security.authenticator.clone();
+        options.queries = self.admin.queries.clone();
+        options.admin = Some(Arc::<Admin>::clone(&self.admin));
         let (ledger, engine) = (self.ledger.clone(), Arc::clone(&self.engine));
         UserServer::bind(addr, self.bus.clone(), options, ledger, engine)
             .await
             .map_err(|source| NodeError::Listen { addr, source })
     }
 
-    async fn data_server(&self, options: &NodeOptions) -> Result<Option<DataServer>, NodeError> {
-        let Some(options) = options.data.clone() else {
-            return Ok(None);
-        };
-        let DataOptions {
+    async fn data_node(&self, options: &NodeOptions) -> Result<Option<Arc<DataNode>>, NodeError> {
+        let Some(DataOptions {
             addr,
             mut server,
             fragments,
-        } = options;
+        }) = options.data.clone()
+        else {
+            return Ok(None);
+        };
         server.connections.tls = self.security.tls.clone();
         server.authenticator = self.security.authenticator.clone();
-        // Nothing here runs fragments yet: what comes waits for one, and is refused then.
-        let fragments = Fragments::new(fragments, &self.ledger, Arc::new(NoEvents));
-        let (bus, ledger, streams) = (self.bus.clone(), self.ledger.clone(), Arc::new(NoStreams));
-        DataServer::bind(addr, bus, server, ledger, fragments, streams)
-            .await
-            .map(Some)
-            .map_err(|source| NodeError::Listen { addr, source })
+        let mut data = bit_data::NodeOptions {
+            server,
+            // Nothing here runs fragments yet: what comes waits for one, and is refused then.
+            fragments,
+            plane_bytes_max: Some(options.connection_bytes_max / 2),
+            incarnation: Some(self.admin.incarnation()),
+            ..bit_data::NodeOptions::default()
+        };
+        data.connection.capabilities = Some(version::capabilities().into());
+        let bound = DataNode::bind(addr, self.bus.clone(), data, self.ledger.clone()).await;
+        let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);
+        self.admin.set_data(&node);
+        Ok(Some(node))
     }
 
-    async fn http_server(
-        &self,
-        options: &NodeOptions,
-        server: &UserServer,
-    ) -> Result<Option<HttpServer>, NodeError> {
+    async fn http_server(&self, options: &NodeOptions) -> Result<Option<HttpServer>, NodeError> {
         let Some(options) = &options.http else {
             return Ok(None);
         };
         let watched = Watched {
             bus: self.bus.clone(),
             ledger: self.ledger.clone(),
-            queries: server.query_registry().clone(),
+            admin: Arc::clone(&self.admin),
             engine: Arc::clone(&self.engine),
             started: self.started,
         };

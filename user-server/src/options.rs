@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rpc_bus::{Capabilities, ConnectionOptions, Feature, ServerOptions, auth::Authenticator};
 
-use crate::admin::NodeAdmin;
+use crate::{admin::NodeAdmin, registry::Queries};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -17,6 +17,8 @@ pub struct UserServerOptions {
     pub connections: ServerOptions,
     /// Lets users in. Default `None`: everybody may come in, as whom they like.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// Where running queries are listed. Default: a list of the server's own.
+    pub queries: Queries,
     /// Answers our own tools. Default `None`: they are refused, as by a real Drill.
     pub admin: Option<Arc<dyn NodeAdmin>>,
     /// Host that clients are told, in errors above all. Default: the address that they connected
@@ -48,6 +50,7 @@ impl Default for UserServerOptions {
         Self {
             connections: ServerOptions::new(connection),
             authenticator: None,
+            queries: Queries::default(),
             admin: None,
             advertised_host: None,
             unacked_batches_max: 8,

@@ -124,10 +124,10 @@ impl Shared {
         let next_stream = AtomicU64::new(1);
         Self {
             runtime,
+            queries: options.queries.clone(),
             options,
             ledger,
             engine,
-            queries: Queries::default(),
             tasks,
             next_stream,
         }

@@ -18,13 +18,14 @@ use super::{
 use crate::{
     config::Flags,
     node::{Node, NodeError},
-    signals::{Hangups, Signals},
+    signals::{Hangups, Signal, Signals},
 };
 
 const AFTER_HELP: &str = "\
 Prints one line on standard output when it accepts connections: ready user=HOST:PORT, followed by
 data=HOST:PORT and http=HOST:PORT if it listens there, too.
-The first SIGTERM or Ctrl-C stops accepting and lets running queries end, a second one does not.
+The first SIGTERM or Ctrl-C drains the node, as `drillbit drain` does: it refuses new queries with
+the advice to try another node, and lets running ones end. A second signal ends it at once.
 SIGHUP has certificates and users read again; so has a change of their files, within 10 s.
 
 Other machines are let in only with users to authenticate, or when asked for by name:
@@ -50,7 +51,7 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "MIB")]
     #[arg(value_parser = clap::value_parser!(u32).range(64..))]
     memory: Option<u32>,
-    /// How long running queries may go on after the first signal, in seconds [default: 10]
+    /// How long running queries may go on once the node is drained, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS")]
     grace: Option<u32>,
     /// Speak TLS with this certificate (PEM), followed by those that it was issued by
@@ -84,28 +85,37 @@ pub(super) fn run(arguments: &ServeArguments, config: &ConfigArguments) -> Resul
         tracing::warn!("without TLS, results travel in clear, and so do passwords with PLAIN");
     }
     announce(&node);
-    let signal = loop {
-        let signal = app.block_on(async {
+    let end = loop {
+        let event = app.block_on(async {
             tokio::select! {
-                signal = signals.next() => Some(signal),
+                signal = signals.next() => Some(End::Signal(signal)),
+                () = node.draining() => Some(End::Drain),
                 () = hangups.next() => None,
             }
         });
-        match signal {
-            Some(signal) => break signal,
+        match event {
+            Some(end) => break end,
             None => node.reload(),
         }
     };
     tracing::info!(
-        ?signal,
+        because = ?end,
         grace_s = config.node.grace_s,
-        "ending; a second signal ends at once"
+        "draining; a signal ends it at once"
     );
     let grace = Duration::from_secs(config.node.grace_s.into());
     end_at_next(signals, app)?;
     node.shutdown(grace);
     tracing::info!("ended");
     Ok(())
+}
+
+/// Why a node leaves.
+#[derive(Debug)]
+enum End {
+    Signal(#[expect(dead_code, reason = "shown in the log")] Signal),
+    /// `drillbit drain`, or the same over HTTP.
+    Drain,
 }
 
 fn listen(app: &Handle) -> Result<(Signals, Hangups), Failure> {

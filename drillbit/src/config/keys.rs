@@ -99,8 +99,9 @@ sections! {
         /// How often the files of certificates and users are looked at for changes, in seconds. SIGHUP
         /// has them read at once.
         reload_interval_s: NonZeroU64 = positive!(NonZeroU64, 10),
-        /// How long running queries may go on after the first SIGTERM or Ctrl-C, in seconds.
-        grace_s: u32 = 10,
+        /// How long running queries may go on once the node is drained, in seconds: by SIGTERM, Ctrl-C or
+        /// `drillbit drain`.
+        grace_s: u32 = 30,
     }
 
     /// The engine: how queries are planned and run.

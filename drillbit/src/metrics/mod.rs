@@ -12,9 +12,9 @@ mod process;
 use std::{fmt, sync::Arc, time::Instant};
 
 use rpc_bus::{BusRuntime, Ledger, PlaneSnapshot};
-use user_server::{Queries, QueryCounts};
+use user_server::QueryCounts;
 
-use crate::engine::DrillEngine;
+use crate::{admin::Admin, engine::DrillEngine};
 use exposition::Exposition;
 use node::{EngineUse, LedgerUse};
 use process::Process;
@@ -26,7 +26,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Watched {
     pub(crate) bus: BusRuntime,
     pub(crate) ledger: Ledger,
-    pub(crate) queries: Queries,
+    pub(crate) admin: Arc<Admin>,
     pub(crate) engine: Arc<DrillEngine>,
     /// When the node started.
     pub(crate) started: Instant,
@@ -38,7 +38,7 @@ impl Watched {
         let snapshot = Snapshot {
             planes: self.bus.metrics().snapshot(),
             ledger: LedgerUse::of(&self.ledger),
-            queries: self.queries.counts(),
+            queries: self.admin.queries.counts(),
             engine: EngineUse::of(&self.engine),
             process: Process::read(),
             uptime_s: self.started.elapsed().as_secs_f64(),

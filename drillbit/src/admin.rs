@@ -1,0 +1,245 @@
+//! What a node tells our own tools, and its way out: online, quiescent, offline.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, SystemTime},
+};
+
+use bit_data::{DataNode, TunnelStats};
+use protos::{
+    coord::{DrillbitEndpoint, drillbit_endpoint::State},
+    id::QueryId,
+    status::{ClusterStatus, Node, Query, Tunnel, node::Health},
+};
+use tokio::sync::watch;
+use user_server::{NodeAdmin, Queries, QuerySnapshot};
+
+use crate::{engine, version};
+
+/// Longest statement that is shown whole, in characters.
+const STATEMENT_CHARS_MAX: usize = 4096;
+
+/// The node, for whoever asks about it. Parts that start later are added when they are there.
+pub(crate) struct Admin {
+    pub(crate) queries: Queries,
+    /// Drawn anew at every start.
+    incarnation: u64,
+    state: watch::Sender<State>,
+    endpoint: OnceLock<DrillbitEndpoint>,
+    data: OnceLock<Weak<DataNode>>,
+}
+
+impl Admin {
+    pub(crate) fn new() -> Self {
+        Self {
+            queries: Queries::default(),
+            incarnation: rand::random(),
+            state: watch::Sender::new(State::Startup),
+            endpoint: OnceLock::new(),
+            data: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The node's part in the data plane, once there is one.
+    pub(crate) fn set_data(&self, data: &Arc<DataNode>) {
+        let _first = self.data.set(Arc::downgrade(data));
+    }
+
+    /// All servers listen: the node takes work.
+    pub(crate) fn online(&self, endpoint: DrillbitEndpoint) {
+        let _first = self.endpoint.set(endpoint);
+        self.state.send_replace(State::Online);
+    }
+
+    /// All is closed, or about to be.
+    pub(crate) fn offline(&self) {
+        self.state.send_replace(State::Offline);
+    }
+
+    pub(crate) fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Completes when the node shall leave.
+    pub(crate) async fn draining(&self) {
+        let mut state = self.state.subscribe();
+        let leaving = |state: &State| matches!(state, State::Quiescent | State::Offline);
+        if state.wait_for(leaving).await.is_err() {
+            // The sender is ours.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Asks for the end of a query; false if none of that name runs here.
+    pub(crate) fn cancel(&self, id: QueryId) -> bool {
+        self.queries.cancel(id)
+    }
+
+    fn this_node(&self) -> Node {
+        let endpoint = self.endpoint.get().cloned().unwrap_or_default();
+        Node {
+            endpoint: Some(DrillbitEndpoint {
+                state: Some(self.state().into()),
+                ..endpoint
+            }),
+            health: Some(Health::Up.into()),
+            reason: Some("this node".to_owned()),
+            incarnation: Some(self.incarnation),
+            software_version: Some(version::SOFTWARE.to_owned()),
+            engine_version: Some(engine::version()),
+            local: Some(true),
+            beats: None,
+            queries_running: u32::try_from(self.queries.counts().running).ok(),
+            fragments_running: None,
+        }
+    }
+
+    fn tunnels(&self) -> Vec<Tunnel> {
+        let tunnels = self
+            .data
+            .get()
+            .and_then(Weak::upgrade)
+            .map(|data| data.tunnels());
+        tunnels
+            .into_iter()
+            .flatten()
+            .map(|stats| tunnel(&stats))
+            .collect()
+    }
+}
+
+impl NodeAdmin for Admin {
+    fn status(&self) -> ClusterStatus {
+        let now = SystemTime::now();
+        let mut queries = self.queries.snapshot();
+        queries.sort_by_key(|query| query.started);
+        ClusterStatus {
+            node: vec![self.this_node()],
+            query: queries
+                .into_iter()
+                .map(|running| query(running, now))
+                .collect(),
+            tunnel: self.tunnels(),
+        }
+    }
+
+    fn drain(&self) {
+        self.state.send_if_modified(|state| {
+            let is_first = matches!(state, State::Startup | State::Online);
+            if is_first {
+                *state = State::Quiescent;
+            }
+            is_first
+        });
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin")
+            .field("state", &self.state())
+            .field("queries", &self.queries)
+            .finish_non_exhaustive()
+    }
+}
+
+fn query(running: QuerySnapshot, now: SystemTime) -> Query {
+    let age = now.duration_since(running.started).unwrap_or_default();
+    let mut statement = running.sql;
+    if let Some((end, _)) = statement.char_indices().nth(STATEMENT_CHARS_MAX) {
+        statement.truncate(end);
+        statement.push('…');
+    }
+    Query {
+        id: Some(running.id.into()),
+        user: Some(running.user.to_string()),
+        statement: Some(statement),
+        state: Some(running.state.into()),
+        age_us: Some(micros(age)),
+        rows_sent: Some(running.rows),
+        bytes_sent: Some(running.bytes),
+    }
+}
+
+fn tunnel(stats: &TunnelStats) -> Tunnel {
+    let peer = stats.peer.map(|peer| peer.to_string());
+    let (sent, received) = (&stats.sent, &stats.received);
+    Tunnel {
+        peer: Some(peer.unwrap_or_else(|| "this node".to_owned())),
+        streams: u32::try_from(stats.open_streams).ok(),
+        window_bytes: Some(received.window_bytes),
+        bytes_sent: Some(sent.bytes_sent + sent.bytes_pass_through),
+        bytes_received: Some(received.bytes_received + received.bytes_pass_through),
+        batches_sent: Some(sent.batches),
+        batches_received: Some(received.batches),
+        waiting_bytes: Some(received.buffer_memory_bytes),
+        credit_wait_us: Some(micros(sent.credit_wait_time)),
+    }
+}
+
+/// What `status.proto` counts times in.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_node_leaves_once() {
+        let admin = Admin::new();
+        admin.online(DrillbitEndpoint::default());
+        assert!(admin.draining().now_or_never().is_none());
+        admin.drain();
+        assert_eq!(admin.state(), State::Quiescent);
+        assert!(admin.draining().now_or_never().is_some());
+        admin.offline();
+        admin.drain();
+        assert_eq!(admin.state(), State::Offline);
+    }
+
+    #[test]
+    fn the_node_that_answers_comes_first() {
+        let admin = Admin::new();
+        let endpoint = DrillbitEndpoint {
+            user_port: Some(31010),
+            ..DrillbitEndpoint::default()
+        };
+        admin.online(endpoint);
+        let status = admin.status();
+        let [node] = &status.node[..] else {
+            panic!("one node")
+        };
+        let endpoint = node.endpoint.as_ref().unwrap();
+        assert_eq!(
+            (endpoint.user_port(), endpoint.state()),
+            (31010, State::Online)
+        );
+        assert!(node.local() && node.incarnation.is_some());
+    }
+
+    #[test]
+    fn long_statements_are_cut_between_characters() {
+        let running = QuerySnapshot {
+            id: QueryId { part1: 1, part2: 2 },
+            user: "ann".into(),
+            sql: "ü".repeat(STATEMENT_CHARS_MAX + 1),
+            state: protos::shared::query_result::QueryState::Running,
+            started: SystemTime::UNIX_EPOCH,
+            rows: 1,
+            bytes: 2,
+        };
+        let shown = query(running, SystemTime::UNIX_EPOCH + Duration::from_millis(3));
+        assert_eq!(shown.statement().chars().count(), STATEMENT_CHARS_MAX + 1);
+        assert!(shown.statement().ends_with("ü…"));
+        assert_eq!(shown.age_us(), 3_000);
+    }
+}
