@@ -23,6 +23,7 @@ mod security;
 mod shell;
 mod signals;
 mod statement;
+mod status;
 mod threads;
 mod version;
 

@@ -1,6 +1,6 @@
 //! Identifiers as total types.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use rand::Rng;
 use thiserror::Error;
@@ -49,6 +49,18 @@ impl QueryId {
 impl fmt::Display for QueryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_uuid().fmt(f)
+    }
+}
+
+impl FromStr for QueryId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        let (high, low) = text.parse::<Uuid>()?.as_u64_pair();
+        Ok(Self {
+            part1: high.cast_signed(),
+            part2: low.cast_signed(),
+        })
     }
 }
 
@@ -140,7 +152,10 @@ mod tests {
             part1: 0x14fe_f40c_fe89_ea3f,
             part2: 0xecc5_cbe0_2bf8_19eb_u64.cast_signed(),
         };
-        assert_eq!(id.to_string(), "14fef40c-fe89-ea3f-ecc5-cbe02bf819eb");
+        let text = "14fef40c-fe89-ea3f-ecc5-cbe02bf819eb";
+        assert_eq!(id.to_string(), text);
+        assert_eq!(text.parse(), Ok(id));
+        assert!("14fef40c".parse::<QueryId>().is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The command line: arguments, exit codes, logging, and one module per command.
 
 mod config;
+mod connect;
+mod drain;
 mod embedded;
 mod exit;
 mod logging;
@@ -8,7 +10,9 @@ mod password;
 mod script;
 mod serve;
 mod sql;
+mod status;
 mod tls;
+mod top;
 mod wire;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -25,6 +29,8 @@ Examples:
   drillbit -c 'select * from cp.`employee.json` limit 5'
   drillbit serve --user-port 31010           node for JDBC drivers and other clients
   drillbit sql --connect db1:31010 -c 'select 1' --format csv
+  drillbit status --connect db1:31010        nodes, health, running queries
+  drillbit drain --connect db1:31010         takes a node out without losing a query
   drillbit password ann >> users             a user for drillbit serve --users users
   drillbit config show > drillbit.toml       a configuration file with every key explained
   drillbit wire decode --plane user capture.bin | jq .rpc_name
@@ -62,6 +68,12 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Run SQL on a Drillbit, ours or a real one
     Sql(sql::SqlArguments),
+    /// Show the nodes of a cluster, their health, their queries
+    Status(status::StatusArguments),
+    /// Follow the nodes of a cluster on a screen
+    Top(top::TopArguments),
+    /// Have a node take no new work, end what runs, and leave
+    Drain(drain::DrainArguments),
     /// Make a line for the file of users
     Password(password::PasswordArguments),
     /// Check or show the configuration
@@ -99,6 +111,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         None => embedded::run(&arguments.script, config),
         Some(Command::Serve(serve)) => serve::run(&serve, config),
         Some(Command::Sql(sql)) => sql::run(&sql, config),
+        Some(Command::Status(arguments)) => status::run(&arguments, config),
+        Some(Command::Top(arguments)) => top::run(&arguments, config),
+        Some(Command::Drain(arguments)) => drain::run(&arguments, config),
         Some(Command::Password(arguments)) => password::run(&arguments),
         Some(Command::Config(command)) => config::run(&command, config),
         Some(Command::Wire(wire)) => wire::run(&wire),
@@ -152,6 +167,8 @@ mod tests {
             "drillbit sql --format xml",
             "drillbit sql -c x -f y",
             "drillbit sql --connect",
+            "drillbit status --interval 0",
+            "drillbit drain --timeout -1",
             "drillbit config",
             "drillbit password",
             "drillbit password ann --scheme md5",

@@ -1,30 +1,9 @@
 //! `drillbit sql`: statements on a Drillbit, ours or a real one.
 
-use std::{
-    env,
-    fs::File,
-    path::{Path, PathBuf},
-};
-
 use clap::Args;
-use rpc_bus::auth::Password;
 
-use super::{
-    Exit, Failure,
-    config::{ConfigArguments, text},
-    password::first_line,
-    script::ScriptArguments,
-    tls,
-};
-use crate::{
-    config::{ClientSection, Flags},
-    connector::{Connector, Login},
-    shell,
-    threads::Threads,
-};
-
-/// Holds the password, so that it is in no list of processes.
-const PASSWORD_VARIABLE: &str = "DRILLBIT_PASSWORD";
+use super::{Failure, config::ConfigArguments, connect::ConnectArguments, script::ScriptArguments};
+use crate::config::Flags;
 
 const AFTER_HELP: &str = "\
 Without -c and -f: a shell if standard input is a terminal, else the statements of standard input.
@@ -44,123 +23,19 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct SqlArguments {
-    /// User address of the Drillbit; the port may be left out [default: 127.0.0.1:31010]
-    #[arg(long, value_name = "HOST:PORT")]
-    connect: Option<String>,
-    /// User name
-    #[arg(short, long, value_name = "NAME")]
-    user: Option<String>,
-    /// Read the password from the first line of a file
-    #[arg(long, value_name = "FILE", conflicts_with = "ask_password")]
-    password_file: Option<PathBuf>,
-    /// Ask for the password
-    #[arg(short = 'W', long)]
-    ask_password: bool,
+    #[command(flatten)]
+    connect: ConnectArguments,
     /// Schema in which tables are looked up, such as dfs.tmp
     #[arg(long, value_name = "SCHEMA")]
     schema: Option<String>,
     #[command(flatten)]
-    tls: TlsArguments,
-    #[command(flatten)]
     script: ScriptArguments,
-}
-
-/// TLS towards the Drillbit; each of these switches it on.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "TLS")]
-struct TlsArguments {
-    /// Speak TLS
-    #[arg(long)]
-    tls: bool,
-    /// Trust the authorities of this file (PEM), not those of the system
-    #[arg(long, value_name = "FILE")]
-    tls_ca: Option<PathBuf>,
-    /// Show this certificate (PEM), followed by those that it was issued by
-    #[arg(long, value_name = "FILE")]
-    tls_cert: Option<PathBuf>,
-    /// Private key of the certificate (PEM)
-    #[arg(long, value_name = "FILE")]
-    tls_key: Option<PathBuf>,
-    /// Host that the server's certificate must be for, if not the one that is connected to
-    #[arg(long, value_name = "HOST")]
-    tls_server_name: Option<String>,
-    /// Take any host's certificate, if only its authority is trusted
-    #[arg(long)]
-    tls_no_host_verification: bool,
-}
-
-impl TlsArguments {
-    fn flags(&self, flags: Flags) -> Flags {
-        let files = [&self.tls_ca, &self.tls_cert, &self.tls_key];
-        let named = files.iter().any(|file| file.is_some()) || self.tls_server_name.is_some();
-        let tls = self.tls || named || self.tls_no_host_verification;
-        let [ca, certificates, key] = files.map(|file| text(file.as_ref()));
-        let (host, any_host) = (self.tls_server_name.clone(), self.tls_no_host_verification);
-        flags
-            .with("--tls", ("client", "tls"), tls.then_some(true))
-            .with("--tls-ca", ("client", "tls_ca"), ca)
-            .with("--tls-cert", ("client", "tls_certificates"), certificates)
-            .with("--tls-key", ("client", "tls_key"), key)
-            .with("--tls-server-name", ("client", "tls_server_name"), host)
-            .with(
-                "--tls-no-host-verification",
-                ("client", "tls_verify_host_name"),
-                any_host.then_some(false),
-            )
-    }
 }
 
 /// Runs the statements.
 pub(super) fn run(arguments: &SqlArguments, config: &ConfigArguments) -> Result<(), Failure> {
-    let config = config.load(arguments.flags())?.config;
-    let password = arguments.password(&config.client)?;
-    let threads = Threads::start(&config.threads()).map_err(|error| {
-        Failure::new(Exit::Failed, format_args!("cannot start threads: {error}"))
-    })?;
-    let tls = tls::client(&config.client).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let ClientSection {
-        connect,
-        user,
-        schema,
-        ..
-    } = config.client;
-    let login = Login {
-        user,
-        password,
-        schema,
-        tls,
-    };
-    let connector = Connector::remote(&connect, threads.bus(), login);
+    let schema = arguments.schema.clone();
+    let flags = Flags::default().with("--schema", ("client", "schema"), schema);
+    let (threads, connector) = arguments.connect.connector(flags, config)?;
     arguments.script.run(threads.bus(), connector)
-}
-
-impl SqlArguments {
-    fn flags(&self) -> Flags {
-        let file = text(self.password_file.as_ref());
-        self.tls
-            .flags(Flags::default())
-            .with("--connect", ("client", "connect"), self.connect.clone())
-            .with("--user", ("client", "user"), self.user.clone())
-            .with("--password-file", ("client", "password_file"), file)
-            .with("--schema", ("client", "schema"), self.schema.clone())
-    }
-
-    fn password(&self, client: &ClientSection) -> Result<Option<Password>, Failure> {
-        if self.ask_password {
-            return shell::ask_password("Password: ").map(Some);
-        }
-        match &client.password_file {
-            Some(path) => read_password(path).map(Some),
-            None => Ok(env::var(PASSWORD_VARIABLE).ok().map(Password::from)),
-        }
-    }
-}
-
-fn read_password(path: &Path) -> Result<Password, Failure> {
-    File::open(path).and_then(first_line).map_err(|error| {
-        Failure::new(
-            Exit::Failed,
-            format_args!("cannot read the password file {}: {error}", path.display()),
-        )
-    })
 }

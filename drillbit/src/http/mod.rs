@@ -1,9 +1,10 @@
-//! The node over HTTP: `/healthz` and `/metrics`, for people's monitors.
+//! The node over HTTP: health, metrics and the API, for people's monitors and scripts.
 //!
 //! Routes are axum's; the connections are served here, because their limits are not axum's business:
 //! how many there are, how long a head may take, how long a peer may read nothing, how large a
 //! body may be.
 
+mod api;
 mod impatient;
 mod login;
 mod routes;

@@ -10,15 +10,22 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use protos::coord::drillbit_endpoint::State as NodeState;
 use rpc_bus::auth::Authenticator;
 
-use super::login;
+use super::{api, login};
 use crate::metrics::{self, Watched};
 
 const NOT_FOUND: &str = "\
 Nothing is here. There are:
-/healthz  ok, as long as the node answers
-/metrics  Prometheus metrics
+/healthz                    ok, as long as the node answers
+/readyz                     ok, as long as the node takes queries
+/metrics                    Prometheus metrics
+/api/v1/nodes               the cluster: states, health, versions
+/api/v1/heartbeats          beats and round trips to the other nodes
+/api/v1/tunnels             peers in the data plane
+/api/v1/queries             running queries; DELETE /api/v1/queries/ID cancels one
+/api/v1/drain               POST: takes no new queries, ends those that run, and leaves
 ";
 
 /// All paths. Those that tell something want a user, if there are any.
@@ -27,19 +34,33 @@ pub(super) fn routes(
     authenticator: Option<Arc<Authenticator>>,
     body_bytes_max: usize,
 ) -> Router {
+    let ready = Router::new()
+        .route("/readyz", get(ready))
+        .with_state(Arc::clone(&watched));
     let mut told = Router::new()
         .route("/metrics", get(scrape))
+        .merge(api::routes())
         .with_state(watched);
     if let Some(authenticator) = authenticator {
         told = told.layer(middleware::from_fn_with_state(authenticator, login::check));
     }
-    told.route("/healthz", get(healthy))
+    told.merge(ready)
+        .route("/healthz", get(healthy))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(body_bytes_max))
 }
 
 async fn healthy() -> &'static str {
     "ok\n"
+}
+
+async fn ready(State(watched): State<Arc<Watched>>) -> (StatusCode, &'static str) {
+    match watched.admin.state() {
+        NodeState::Online => (StatusCode::OK, "ok\n"),
+        NodeState::Startup => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        NodeState::Quiescent => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        NodeState::Offline => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n"),
+    }
 }
 
 async fn scrape(State(watched): State<Arc<Watched>>) -> Response {

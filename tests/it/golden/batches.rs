@@ -135,7 +135,7 @@ fn compare(
             // Behind the offsets of a LIST are elements; what it knows is of its rows.
             (MinorType::List, name) if name != "$bits$" => None,
             // Drill sets a member of a union in the rows of its type, and leaves the others as they are.
-            _ => of_type(types.as_deref(), child).or(present.clone()),
+            _ => of_type(types.as_deref(), child).or_else(|| present.clone()),
         };
         compare(child, &mut one, &mut other, of_child.as_deref())
             .map_err(|slot| format!("/{}{slot}", column_name(child)))?;

@@ -1,0 +1,271 @@
+//! The status as JSON: the same names wherever it is shown. What is not known is `null`.
+
+use protos::{
+    coord::{DrillbitEndpoint, drillbit_endpoint::State},
+    id::QueryId,
+    shared::query_result::QueryState,
+    status::{Beats, ClusterStatus, Node, Query, Tunnel, node::Health},
+};
+use serde::Serialize;
+
+/// All that a node tells.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct StatusView {
+    /// The node that answers comes first.
+    pub(crate) nodes: Vec<NodeView>,
+    /// Those of the node that answers, the oldest first.
+    pub(crate) queries: Vec<QueryView>,
+    /// Its peers in the data plane.
+    pub(crate) tunnels: Vec<TunnelView>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct NodeView {
+    pub(crate) address: String,
+    pub(crate) user_port: Option<i32>,
+    pub(crate) control_port: Option<i32>,
+    pub(crate) data_port: Option<i32>,
+    pub(crate) http_port: Option<i32>,
+    /// Drill's name; `null` of a node that has not said.
+    pub(crate) state: Option<&'static str>,
+    /// `up`, `suspect`, `down`; `unknown` before the first beat.
+    pub(crate) health: &'static str,
+    pub(crate) reason: String,
+    pub(crate) version: Option<String>,
+    pub(crate) engine_version: Option<String>,
+    /// In hexadecimal: not every reader of JSON takes 64 bits for a number.
+    pub(crate) incarnation: Option<String>,
+    /// The node that answers.
+    pub(crate) local: bool,
+    pub(crate) beat_age_ms: Option<f64>,
+    pub(crate) rtt_ms: RttView,
+    pub(crate) queries_running: Option<u32>,
+    pub(crate) fragments_running: Option<u32>,
+    pub(crate) beats: Option<BeatsView>,
+}
+
+/// Round trips, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(crate) struct RttView {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
+}
+
+/// Heartbeats to a node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct BeatsView {
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) missed: u64,
+    pub(crate) flaps: u32,
+    pub(crate) phi: Option<f64>,
+    /// The newest last, in milliseconds.
+    pub(crate) recent_rtt_ms: Vec<f64>,
+    /// Its clock less ours, in milliseconds.
+    pub(crate) clock_skew_ms: Option<f64>,
+    /// How far off that may be, in milliseconds.
+    pub(crate) clock_skew_error_ms: Option<f64>,
+}
+
+/// A running query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct QueryView {
+    pub(crate) id: String,
+    pub(crate) user: String,
+    pub(crate) state: &'static str,
+    pub(crate) statement: String,
+    pub(crate) age_ms: f64,
+    pub(crate) rows_sent: u64,
+    pub(crate) bytes_sent: u64,
+}
+
+/// A peer in the data plane.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct TunnelView {
+    pub(crate) peer: String,
+    pub(crate) streams: u32,
+    pub(crate) window_bytes: u64,
+    pub(crate) waiting_bytes: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) batches_sent: u64,
+    pub(crate) batches_received: u64,
+    pub(crate) credit_wait_ms: f64,
+}
+
+impl From<ClusterStatus> for StatusView {
+    fn from(status: ClusterStatus) -> Self {
+        Self {
+            nodes: status.node.into_iter().map(Into::into).collect(),
+            queries: status.query.into_iter().map(Into::into).collect(),
+            tunnels: status.tunnel.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Node> for NodeView {
+    fn from(node: Node) -> Self {
+        let health = health_name(node.health());
+        let endpoint = node.endpoint.unwrap_or_default();
+        let beats = node.beats.unwrap_or_default();
+        Self {
+            state: state_name(&endpoint),
+            user_port: endpoint.user_port,
+            control_port: endpoint.control_port,
+            data_port: endpoint.data_port,
+            http_port: endpoint.http_port,
+            health,
+            reason: node.reason.unwrap_or_default(),
+            version: node.software_version.or(endpoint.version),
+            engine_version: node.engine_version,
+            incarnation: node.incarnation.map(|drawn| format!("{drawn:016x}")),
+            local: node.local.unwrap_or_default(),
+            beat_age_ms: beats.age_us.map(millis),
+            rtt_ms: RttView {
+                p50: beats.rtt_p50_us.map(millis),
+                p99: beats.rtt_p99_us.map(millis),
+            },
+            queries_running: node.queries_running,
+            fragments_running: node.fragments_running,
+            address: endpoint.address.unwrap_or_default(),
+            beats: (beats != Beats::default()).then(|| beats.into()),
+        }
+    }
+}
+
+impl From<Beats> for BeatsView {
+    fn from(beats: Beats) -> Self {
+        Self {
+            sent: beats.sent(),
+            answered: beats.answered(),
+            missed: beats.missed(),
+            flaps: beats.flaps(),
+            phi: beats.phi,
+            recent_rtt_ms: beats.recent_rtt_us.iter().copied().map(millis).collect(),
+            clock_skew_ms: beats.clock_skew_us.map(|skew| {
+                millis(skew.unsigned_abs()).copysign(if skew < 0 { -1.0 } else { 1.0 })
+            }),
+            clock_skew_error_ms: beats.clock_skew_error_us.map(millis),
+        }
+    }
+}
+
+impl From<Query> for QueryView {
+    fn from(query: Query) -> Self {
+        let id = query.id.as_ref().map(QueryId::try_from);
+        let id = id.and_then(Result::ok).unwrap_or_default();
+        Self {
+            id: id.to_string(),
+            state: query
+                .state
+                .map_or(QueryState::Running, |_| query.state())
+                .as_str_name(),
+            age_ms: millis(query.age_us()),
+            rows_sent: query.rows_sent(),
+            bytes_sent: query.bytes_sent(),
+            user: query.user.unwrap_or_default(),
+            statement: query.statement.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Tunnel> for TunnelView {
+    fn from(tunnel: Tunnel) -> Self {
+        Self {
+            streams: tunnel.streams(),
+            window_bytes: tunnel.window_bytes(),
+            waiting_bytes: tunnel.waiting_bytes(),
+            bytes_sent: tunnel.bytes_sent(),
+            bytes_received: tunnel.bytes_received(),
+            batches_sent: tunnel.batches_sent(),
+            batches_received: tunnel.batches_received(),
+            credit_wait_ms: millis(tunnel.credit_wait_us()),
+            peer: tunnel.peer.unwrap_or_default(),
+        }
+    }
+}
+
+fn health_name(health: Health) -> &'static str {
+    match health {
+        Health::Unknown => "unknown",
+        Health::Up => "up",
+        Health::Suspect => "suspect",
+        Health::Down => "down",
+    }
+}
+
+fn state_name(endpoint: &DrillbitEndpoint) -> Option<&'static str> {
+    let state = State::try_from(endpoint.state?).ok()?;
+    Some(state.as_str_name())
+}
+
+/// Microseconds as milliseconds, to the microsecond.
+fn millis(micros: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285 years")]
+    let micros = micros as f64;
+    micros / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_null() {
+        let view: StatusView = ClusterStatus {
+            node: vec![Node::default()],
+            ..ClusterStatus::default()
+        }
+        .into();
+        let json = serde_json::to_value(&view).unwrap();
+        let node = &json["nodes"][0];
+        for key in [
+            "user_port",
+            "state",
+            "version",
+            "incarnation",
+            "beat_age_ms",
+            "beats",
+        ] {
+            assert!(
+                node[key].is_null() && node.get(key).is_some(),
+                "{key}: {json}"
+            );
+        }
+        assert!(node["rtt_ms"]["p50"].is_null());
+        assert_eq!(node["health"], "unknown");
+        assert_eq!(json["queries"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn times_are_in_milliseconds() {
+        let beats = Beats {
+            age_us: Some(1_500),
+            rtt_p50_us: Some(73),
+            clock_skew_us: Some(-2_500),
+            ..Beats::default()
+        };
+        let view: NodeView = Node {
+            health: Some(Health::Suspect.into()),
+            beats: Some(beats),
+            incarnation: Some(u64::MAX),
+            ..Node::default()
+        }
+        .into();
+        assert_eq!(
+            (view.beat_age_ms, view.rtt_ms.p50),
+            (Some(1.5), Some(0.073))
+        );
+        assert_eq!(view.beats.unwrap().clock_skew_ms, Some(-2.5));
+        assert_eq!(view.health, "suspect");
+        assert_eq!(view.incarnation.as_deref(), Some("ffffffffffffffff"));
+    }
+
+    #[test]
+    fn a_query_without_a_state_runs() {
+        let view: QueryView = Query::default().into();
+        assert_eq!(view.state, "RUNNING");
+        assert_eq!(view.id.len(), 36);
+    }
+}
