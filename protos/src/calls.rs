@@ -297,6 +297,8 @@ calls! {
     Custom = ReqCustom(pb::control::CustomMessage) -> RespCustom(pb::control::CustomMessage);
     /// One step of authentication.
     SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
+    /// Between our own nodes: a sign of life.
+    Beat = Beat(pb::control::Beat) -> Beat(pb::control::BeatAnswer), unordered;
 }
 
 calls! {
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn only_cancels_have_no_order() {
+    fn only_cancels_and_beats_have_no_order() {
         let rows = TABLE.into_iter().flatten();
         let unordered: Vec<_> = rows
             .filter(|row| unordered(row.plane, row.request))
@@ -374,7 +376,12 @@ mod tests {
             .collect();
         assert_eq!(
             unordered,
-            ["CANCEL_QUERY", "REQ_CANCEL_FRAGMENT", "REQ_QUERY_CANCEL"]
+            [
+                "CANCEL_QUERY",
+                "REQ_CANCEL_FRAGMENT",
+                "REQ_QUERY_CANCEL",
+                "BEAT"
+            ]
         );
         assert!(!super::unordered(Plane::User, 99));
     }
