@@ -30,16 +30,19 @@ pub enum Feature {
     Checksums = bus_capabilities::Feature::Checksums as isize,
     /// Bodies of streams may be compressed.
     Compression = bus_capabilities::Feature::Compression as isize,
+    /// Beats on the control plane.
+    Beats = bus_capabilities::Feature::Beats as isize,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ErrorAdvice,
         Self::ArrowBodies,
         Self::Streams,
         Self::Checksums,
         Self::Compression,
+        Self::Beats,
     ];
 
     fn bit(self) -> u64 {
