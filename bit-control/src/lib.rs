@@ -1,1 +1,3 @@
 //! The control plane: fragments, custom messages, heartbeats.
+
+pub mod heartbeat;
