@@ -20,7 +20,6 @@ mod options;
 mod skew;
 mod status;
 
-
 pub use answer::BeatAnswerer;
 pub use driver::{HealthWatch, Heartbeats, MissedEvents, PeerLinks, Signs};
 pub use monitor::{Due, HealthEvent, Monitor};

@@ -1,3 +1,32 @@
 //! The control plane: fragments, custom messages, heartbeats.
 
 pub mod heartbeat;
+
+mod connect;
+mod custom;
+mod dispatch;
+mod handshake;
+mod node;
+mod peers;
+mod reply;
+mod served;
+mod server;
+mod services;
+mod tunnel;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use custom::{CustomHandler, CustomHandlers, CustomReply, NumberTaken};
+pub use node::{ControlNode, ControlOptions};
+pub use peers::{Direction, PeerInfo};
+pub use reply::ReplyTo;
+pub use served::{Served, fragment_handle};
+pub use services::{
+    Extension, FragmentService, NoFragments, NoQueries, QueryService, Services, unknown_query,
+};
+pub use tunnel::ControlTunnel;
+
+/// What a panic has left behind is still whole: nothing here panics half way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

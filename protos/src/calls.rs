@@ -214,11 +214,13 @@ macro_rules! calls {
 }
 
 macro_rules! one_way {
-    ($module:ident, $plane:ident: $(
-        $(#[$row_doc:meta])*
-        $name:ident = $rpc_type:ident ($message:ty);
+    ($(
+        $module:ident, $plane:ident: {$(
+            $(#[$row_doc:meta])*
+            $name:ident = $rpc_type:ident ($message:ty);
+        )+}
     )+) => {
-        $(
+        $($(
             $(#[$row_doc])*
             #[derive(Clone, Copy, Debug)]
             pub struct $name;
@@ -228,14 +230,14 @@ macro_rules! one_way {
                 const RPC_TYPE: i32 = pb::$module::RpcType::$rpc_type as i32;
                 type Message = $message;
             }
-        )+
+        )+)+
 
         /// All messages that are never answered.
-        pub const ONE_WAY: &[OneWayRow] = &[$(OneWayRow {
-            plane: Plane::$plane,
+        pub const ONE_WAY: &[OneWayRow] = &[$($(OneWayRow {
+            plane: $name::PLANE,
             rpc_type: $name::RPC_TYPE,
             message: MessageName::of::<$message>(),
-        }),+];
+        }),+),+];
     };
 }
 
@@ -297,6 +299,12 @@ calls! {
     Custom = ReqCustom(pb::control::CustomMessage) -> RespCustom(pb::control::CustomMessage);
     /// One step of authentication.
     SaslMessage = SaslMessage(pb::shared::SaslMessage) -> SaslMessage(pb::shared::SaslMessage);
+    /// Between our own nodes: opens a channel to a service of the peer.
+    OpenChannel = OpenChannel(pb::control::OpenChannel) -> ChannelOpened(pb::control::ChannelOpened);
+    /// Between our own nodes: reports on many fragments to their foreman.
+    FragmentStatuses = FragmentStatuses(pb::control::FragmentStatuses) -> Ack(pb::rpc::Ack);
+    /// Between our own nodes: ends all fragments of a query, also those that are still to come.
+    CancelFragments = CancelFragments(pb::shared::QueryId) -> Ack(pb::rpc::Ack), unordered;
     /// Between our own nodes: a sign of life.
     Beat = Beat(pb::control::Beat) -> Beat(pb::control::BeatAnswer), unordered;
 }
@@ -318,13 +326,22 @@ calls! {
 }
 
 one_way! {
-    data, Data:
-    /// One frame of a stream, from its sender: the request of [`data::RecordBatch`] with its field 1000 set.
-    StreamBatch = ReqRecordBatch(pb::data::FragmentRecordBatch);
-    /// More credit for a stream, from its receiver.
-    Credit = Credit(pb::data::Credit);
-    /// The receiver of a stream wants no more.
-    CloseStream = CloseStream(pb::data::CloseStream);
+    data, Data: {
+        /// One frame of a stream, from its sender: the request of [`data::RecordBatch`] with its field 1000 set.
+        StreamBatch = ReqRecordBatch(pb::data::FragmentRecordBatch);
+        /// More credit for a stream, from its receiver.
+        Credit = Credit(pb::data::Credit);
+        /// The receiver of a stream wants no more.
+        CloseStream = CloseStream(pb::data::CloseStream);
+    }
+    control, Control: {
+        /// One message of a channel: the raw body.
+        ChannelMessage = ChannelMessage(pb::control::ChannelMessage);
+        /// More credit for a channel, from the side that receives.
+        ChannelCredit = ChannelCredit(pb::control::ChannelCredit);
+        /// One side of a channel sends, or wants, no more.
+        CloseChannel = CloseChannel(pb::control::CloseChannel);
+    }
 }
 
 #[cfg(test)]
@@ -380,6 +397,7 @@ mod tests {
                 "CANCEL_QUERY",
                 "REQ_CANCEL_FRAGMENT",
                 "REQ_QUERY_CANCEL",
+                "CANCEL_FRAGMENTS",
                 "BEAT"
             ]
         );

@@ -30,18 +30,21 @@ pub enum Feature {
     Checksums = bus_capabilities::Feature::Checksums as isize,
     /// Bodies of streams may be compressed.
     Compression = bus_capabilities::Feature::Compression as isize,
+    /// Channels on control connections, plans of our own engines, statuses in one message.
+    ControlStreams = bus_capabilities::Feature::ControlStreams as isize,
     /// Beats on the control plane.
     Beats = bus_capabilities::Feature::Beats as isize,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ErrorAdvice,
         Self::ArrowBodies,
         Self::Streams,
         Self::Checksums,
         Self::Compression,
+        Self::ControlStreams,
         Self::Beats,
     ];
 

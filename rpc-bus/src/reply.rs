@@ -14,6 +14,7 @@ use crate::{
     lanes::Pbody,
     link::{self, Link},
     metrics::Ticket,
+    remote::RemoteConnection,
 };
 
 /// A request as it came in. Dropping it answers with `RESPONSE_FAILURE`.
@@ -49,6 +50,15 @@ impl InboundRequest {
     /// Answers with `RESPONSE_FAILURE`.
     pub fn refuse(self, error: RpcFailure) {
         self.responder.fail(error);
+    }
+
+    /// The connection that it came on. The handle does not keep that open.
+    #[must_use]
+    #[allow(clippy::missing_panics_doc, reason = "it cannot")]
+    pub fn connection(&self) -> RemoteConnection {
+        let link = self.responder.link.as_ref();
+        let link = link.expect("invariant: answering takes the request");
+        RemoteConnection::of_server(Arc::clone(link))
     }
 }
 
@@ -150,6 +160,11 @@ impl<C: Call> Reply<C> {
     /// Answers with the reply message of the call.
     pub fn send(self, reply: &C::Reply) {
         self.responder.send_message(C::RESPONSE, reply);
+    }
+
+    /// Answers with the reply message of the call and a raw body.
+    pub fn send_with_body(self, reply: &C::Reply, dbody: Vec<Bytes>) {
+        self.responder.respond(C::RESPONSE, Pbody::of(reply), dbody);
     }
 
     /// Answers with `RESPONSE_FAILURE`.
