@@ -12,18 +12,18 @@ use async_trait::async_trait;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use membership::{Event, NodeAddress, Registry};
 use protos::bus::NodeStatus;
-use rpc_bus::{RemoteConnection, RoundTripStats};
+use rpc_bus::{CallError, RemoteConnection, RoundTripStats};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
 use super::{
-    answer::BeatAnswerer,
     beat::{News, Outcome, Sender},
     monitor::{HealthEvent, Monitor},
     node::{Health, NodeHealth},
     options::{BeatOptions, BeatOptionsError},
     status::status_of,
 };
+use crate::node::ControlNode;
 
 /// Events that a watcher may be behind before it has missed some. Some 200 bytes each, shared by all watchers.
 const EVENTS_MAX: usize = 1024;
@@ -35,7 +35,7 @@ pub trait PeerLinks: Send + Sync + 'static {
     ///
     /// # Errors
     /// None could be made.
-    async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, rpc_bus::CallError>;
+    async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError>;
 
     /// Closes all control connections with a node, which fails the calls on them: it is down.
     fn disconnect(&self, node: &NodeAddress);
@@ -44,6 +44,17 @@ pub trait PeerLinks: Send + Sync + 'static {
     fn signs(&self, node: &NodeAddress) -> Option<Signs> {
         let _ = node;
         None
+    }
+}
+
+#[async_trait]
+impl PeerLinks for ControlNode {
+    async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError> {
+        self.tunnel(to).connection().await
+    }
+
+    fn disconnect(&self, node: &NodeAddress) {
+        Self::disconnect(self, node);
     }
 }
 
@@ -58,7 +69,7 @@ pub struct Signs {
 
 /// Watches over all members of a registry. Clones are the same.
 ///
-/// [Run](Self::run) it in a task, and let the control server give BEATs to its [answerer](Self::answerer).
+/// [Run](Self::run) it in a task; a [`BeatAnswerer`](super::BeatAnswerer) answers the beats of others.
 #[derive(Clone)]
 pub struct Heartbeats(Arc<Shared>);
 
@@ -147,10 +158,8 @@ impl Heartbeats {
         }
     }
 
-    /// Answers the beats of others.
-    #[must_use]
-    pub fn answerer(&self) -> BeatAnswerer {
-        BeatAnswerer::new(Arc::clone(&self.0))
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
     }
 
     /// How a node is; `None` of this one, and of one that is no member.
