@@ -52,6 +52,11 @@ impl Handler for ConnectionHandler {
         }
     }
 
+    fn runs_inline(&self, rpc_type: i32) -> bool {
+        let extension = self.services.extension(rpc_type);
+        extension.is_some_and(|extension| extension.runs_inline(rpc_type))
+    }
+
     fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
         match self.services.extension(message.rpc_type) {
             Some(extension) => extension.one_way(&self.from, message),

@@ -1,5 +1,7 @@
 //! The control plane: fragments, custom messages, heartbeats.
 
+pub mod heartbeat;
+
 mod connect;
 mod custom;
 mod dispatch;

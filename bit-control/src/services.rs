@@ -152,6 +152,12 @@ pub trait Extension: Send + Sync + 'static {
         request.refuse(unknown);
     }
 
+    /// Whether requests of this type are started on the I/O thread, in no order: see [`rpc_bus::Handler::runs_inline`].
+    fn runs_inline(&self, rpc_type: i32) -> bool {
+        let _ = rpc_type;
+        false
+    }
+
     /// Takes a message that is never answered, on the I/O thread, without waiting.
     ///
     /// # Errors

@@ -309,6 +309,8 @@ calls! {
     FragmentStatuses = FragmentStatuses(pb::control::FragmentStatuses) -> Ack(pb::rpc::Ack);
     /// Between our own nodes: ends all fragments of a query, also those that are still to come.
     CancelFragments = CancelFragments(pb::shared::QueryId) -> Ack(pb::rpc::Ack), unordered;
+    /// Between our own nodes: a sign of life.
+    Beat = Beat(pb::control::Beat) -> Beat(pb::control::BeatAnswer), unordered;
 }
 
 calls! {
@@ -387,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn only_cancels_have_no_order() {
+    fn only_cancels_and_beats_have_no_order() {
         let rows = TABLE.into_iter().flatten();
         let unordered: Vec<_> = rows
             .filter(|row| unordered(row.plane, row.request))
@@ -399,7 +401,8 @@ mod tests {
                 "CANCEL_QUERY",
                 "REQ_CANCEL_FRAGMENT",
                 "REQ_QUERY_CANCEL",
-                "CANCEL_FRAGMENTS"
+                "CANCEL_FRAGMENTS",
+                "BEAT"
             ]
         );
         assert!(!super::unordered(Plane::User, 99));

@@ -32,19 +32,22 @@ pub enum Feature {
     Compression = bus_capabilities::Feature::Compression as isize,
     /// Channels on control connections, plans of our own engines, statuses in one message.
     ControlStreams = bus_capabilities::Feature::ControlStreams as isize,
+    /// Beats on the control plane.
+    Beats = bus_capabilities::Feature::Beats as isize,
     /// A server of the user plane tells its status, and can be drained.
     NodeStatus = bus_capabilities::Feature::NodeStatus as isize,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ErrorAdvice,
         Self::ArrowBodies,
         Self::Streams,
         Self::Checksums,
         Self::Compression,
         Self::ControlStreams,
+        Self::Beats,
         Self::NodeStatus,
     ];
 

@@ -997,6 +997,10 @@ impl Connection {
         self.lanes.frames()
     }
 
+    pub(crate) fn last_received(&self) -> Instant {
+        self.heartbeat.last_received()
+    }
+
     pub(crate) fn stats(&self) -> ConnectionStats {
         ConnectionStats {
             calls_in_flight: self.calls.len(),

@@ -110,4 +110,4 @@ pub use reply::{InboundRequest, Reply, Responder};
 pub use retry::{RetryOptions, RetryOptionsError, RetryPolicy, is_retryable};
 pub use runtime::{BusRuntime, ComputePanicked};
 pub use server::{Server, ServerOptions};
-pub use stats::{ConnectionStats, RoundTripStats};
+pub use stats::{ConnectionStats, RoundTripStats, RoundTrips};

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -287,6 +287,12 @@ impl RemoteConnection {
     #[must_use]
     pub fn tls(&self) -> Option<TlsInfo> {
         self.0.link.ends.tls
+    }
+
+    /// When anything came from the peer last, or the connection began.
+    #[must_use]
+    pub fn last_received(&self) -> Instant {
+        self.0.link.lock().last_received()
     }
 
     /// A copy of the counters.

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::metrics::Times;
+use crate::metrics::{Histogram, Times};
 
 /// What a connection has done so far, and what it is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl ConnectionStats {
     }
 }
 
-/// Round trips from a PING's leaving to its PONG, over the last ones.
+/// Round trips over the last ones; those of a connection are from a PING's leaving to its PONG.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoundTripStats {
@@ -135,9 +135,9 @@ pub struct RoundTripStats {
     pub jitter: Duration,
 }
 
-/// The last round trips of one connection; no memory before the first.
-#[derive(Debug, Default)]
-pub(crate) struct RoundTrips {
+/// The last round trips with one peer, and a histogram of all; no memory before the first.
+#[derive(Clone, Debug, Default)]
+pub struct RoundTrips {
     /// Oldest first.
     window: VecDeque<Duration>,
     jitter: Duration,
@@ -151,7 +151,8 @@ impl RoundTrips {
     /// Weight of the past in the jitter, as in RTP.
     const SMOOTHING: u32 = 16;
 
-    pub(crate) fn record(&mut self, round_trip: Duration) {
+    /// Adds one.
+    pub fn record(&mut self, round_trip: Duration) {
         self.all.record(round_trip);
         if let Some(&last) = self.window.back() {
             let difference = last.abs_diff(round_trip);
@@ -164,11 +165,19 @@ impl RoundTrips {
         self.window.push_back(round_trip);
     }
 
+    /// All there ever were.
+    #[must_use]
+    pub fn histogram(&self) -> Histogram {
+        self.all.snapshot()
+    }
+
     pub(crate) fn all(&self) -> &Times {
         &self.all
     }
 
-    pub(crate) fn stats(&self) -> Option<RoundTripStats> {
+    /// The last ones; `None` before the first.
+    #[must_use]
+    pub fn stats(&self) -> Option<RoundTripStats> {
         let last = *self.window.back()?;
         let mut sorted: Vec<_> = self.window.iter().copied().collect();
         sorted.sort_unstable();

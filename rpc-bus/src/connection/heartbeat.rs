@@ -83,6 +83,11 @@ impl Heartbeat {
         self.last_received = now;
     }
 
+    /// When anything came from the peer last, or the connection began.
+    pub(crate) fn last_received(&self) -> Instant {
+        self.last_received
+    }
+
     pub(crate) fn on_write_progress(&mut self, now: Instant) {
         self.last_progress = now;
     }

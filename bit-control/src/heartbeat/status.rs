@@ -1,0 +1,118 @@
+//! What a node says of itself with a beat.
+
+use bytes::Bytes;
+use membership::{Learned, Load, Member, NodeEndpoint};
+use protos::bus::{NodeLoad, NodeStatus};
+use thiserror::Error;
+
+/// Longest version that is taken, in bytes.
+const VERSION_BYTES_MAX: usize = 256;
+
+/// What is wrong with what a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum StatusError {
+    #[error("expected a status of the node, found none")]
+    Missing,
+    #[error("expected the node's incarnation, found none")]
+    NoIncarnation,
+    #[error("expected versions of at most {VERSION_BYTES_MAX} bytes, found {actual}")]
+    VersionTooLong { actual: usize },
+    #[error(transparent)]
+    Endpoint(#[from] membership::EndpointError),
+}
+
+/// What this node says; nothing of a program that is none, or that has no incarnation.
+pub(super) fn status_of(member: &Member) -> NodeStatus {
+    NodeStatus {
+        endpoint: Some(member.endpoint.bytes().clone()),
+        incarnation: member.incarnation,
+        software_version: member.software_version.clone(),
+        engine_version: member.engine_version.clone(),
+        load: member.load.map(load_to_wire),
+    }
+}
+
+/// What another node says.
+pub(super) fn learned(status: Option<NodeStatus>) -> Result<Learned, StatusError> {
+    let status = status.ok_or(StatusError::Missing)?;
+    let versions = [&status.software_version, &status.engine_version];
+    let longest = versions.into_iter().flatten().map(String::len).max();
+    if let Some(actual) = longest.filter(|&bytes| bytes > VERSION_BYTES_MAX) {
+        return Err(StatusError::VersionTooLong { actual });
+    }
+    let endpoint: Bytes = status.endpoint.unwrap_or_default();
+    Ok(Learned {
+        incarnation: status.incarnation.ok_or(StatusError::NoIncarnation)?,
+        endpoint: NodeEndpoint::decode(endpoint)?,
+        software_version: status.software_version.unwrap_or_default(),
+        engine_version: status.engine_version.unwrap_or_default(),
+        load: status.load.map(load_from_wire),
+    })
+}
+
+fn load_to_wire(load: Load) -> NodeLoad {
+    NodeLoad {
+        queries: Some(load.queries),
+        fragments: Some(load.fragments),
+        memory_bytes: Some(load.memory_bytes),
+        memory_bytes_max: Some(load.memory_bytes_max),
+    }
+}
+
+fn load_from_wire(load: NodeLoad) -> Load {
+    Load {
+        queries: load.queries(),
+        fragments: load.fragments(),
+        memory_bytes: load.memory_bytes(),
+        memory_bytes_max: load.memory_bytes_max(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Member {
+        Member {
+            incarnation: Some(7),
+            software_version: Some("0.1.0".to_owned()),
+            load: Some(Load {
+                queries: 1,
+                fragments: 2,
+                memory_bytes: 3,
+                memory_bytes_max: 4,
+            }),
+            ..Member::at("node1:31011".parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_is_what_others_learn() {
+        let learned = learned(Some(status_of(&member()))).unwrap();
+        assert_eq!(learned.endpoint, member().endpoint);
+        assert_eq!((learned.incarnation, learned.load), (7, member().load));
+        let versions = (&*learned.software_version, &*learned.engine_version);
+        assert_eq!(versions, ("0.1.0", ""));
+    }
+
+    #[test]
+    fn what_cannot_be_learned_is_refused_by_name() {
+        assert_eq!(learned(None), Err(StatusError::Missing));
+        let with = |status| learned(Some(status)).unwrap_err();
+        let anonymous = NodeStatus {
+            incarnation: None,
+            ..status_of(&member())
+        };
+        assert_eq!(with(anonymous), StatusError::NoIncarnation);
+        let long = NodeStatus {
+            engine_version: Some("x".repeat(257)),
+            ..status_of(&member())
+        };
+        assert_eq!(with(long), StatusError::VersionTooLong { actual: 257 });
+        let odd = NodeStatus {
+            endpoint: Some(Bytes::from_static(b"\x0a\x09x")),
+            ..status_of(&member())
+        };
+        assert!(matches!(with(odd), StatusError::Endpoint(_)));
+    }
+}
