@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock, Weak},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bit_data::{DataNode, TunnelStats};
@@ -15,7 +15,10 @@ use protos::{
 use tokio::sync::watch;
 use user_server::{NodeAdmin, Queries, QuerySnapshot};
 
-use crate::{engine, version};
+use crate::{
+    cluster::{Cluster, micros},
+    engine, version,
+};
 
 /// Longest statement that is shown whole, in characters.
 const STATEMENT_CHARS_MAX: usize = 4096;
@@ -28,6 +31,7 @@ pub(crate) struct Admin {
     state: watch::Sender<State>,
     endpoint: OnceLock<DrillbitEndpoint>,
     data: OnceLock<Weak<DataNode>>,
+    cluster: OnceLock<Weak<Cluster>>,
 }
 
 impl Admin {
@@ -38,6 +42,7 @@ impl Admin {
             state: watch::Sender::new(State::Startup),
             endpoint: OnceLock::new(),
             data: OnceLock::new(),
+            cluster: OnceLock::new(),
         }
     }
 
@@ -50,15 +55,33 @@ impl Admin {
         let _first = self.data.set(Arc::downgrade(data));
     }
 
+    /// The node's part in the cluster, once there is one.
+    pub(crate) fn set_cluster(&self, cluster: &Arc<Cluster>) {
+        let _first = self.cluster.set(Arc::downgrade(cluster));
+    }
+
+    fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.cluster.get()?.upgrade()
+    }
+
+    /// What the others are told of the state.
+    fn tell(&self) {
+        if let Some(cluster) = self.cluster() {
+            cluster.set_state(self.state());
+        }
+    }
+
     /// All servers listen: the node takes work.
     pub(crate) fn online(&self, endpoint: DrillbitEndpoint) {
         let _first = self.endpoint.set(endpoint);
         self.state.send_replace(State::Online);
+        self.tell();
     }
 
     /// All is closed, or about to be.
     pub(crate) fn offline(&self) {
         self.state.send_replace(State::Offline);
+        self.tell();
     }
 
     pub(crate) fn state(&self) -> State {
@@ -80,6 +103,14 @@ impl Admin {
         self.queries.cancel(id)
     }
 
+    fn nodes(&self) -> Vec<Node> {
+        match self.cluster() {
+            Some(cluster) => cluster.nodes(),
+            None => vec![self.this_node()],
+        }
+    }
+
+    /// Of a node that knows no others.
     fn this_node(&self) -> Node {
         let endpoint = self.endpoint.get().cloned().unwrap_or_default();
         Node {
@@ -119,7 +150,7 @@ impl NodeAdmin for Admin {
         let mut queries = self.queries.snapshot();
         queries.sort_by_key(|query| query.started);
         ClusterStatus {
-            node: vec![self.this_node()],
+            node: self.nodes(),
             query: queries
                 .into_iter()
                 .map(|running| query(running, now))
@@ -136,6 +167,7 @@ impl NodeAdmin for Admin {
             }
             is_first
         });
+        self.tell();
     }
 }
 
@@ -182,13 +214,10 @@ fn tunnel(stats: &TunnelStats) -> Tunnel {
     }
 }
 
-/// What `status.proto` counts times in.
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::FutureExt;
 
     use super::*;

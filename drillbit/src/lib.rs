@@ -9,9 +9,11 @@
 
 mod admin;
 pub mod cli;
+mod cluster;
 mod config;
 mod connector;
 pub mod engine;
+mod foreman;
 mod http;
 mod inspect;
 mod metrics;

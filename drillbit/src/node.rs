@@ -18,7 +18,9 @@ use user_server::{NodeAdmin, UserServer, UserServerOptions};
 
 use crate::{
     admin::Admin,
+    cluster::{Cluster, Joining},
     engine::{DrillEngine, EngineError, EngineOptions},
+    foreman::RunningQueries,
     http::HttpServer,
     metrics::Watched,
     security::Security,
@@ -27,6 +29,7 @@ use crate::{
 };
 
 pub use crate::{
+    cluster::{CONTROL_PORT, ClusterError, ClusterOptions},
     http::HttpOptions,
     security::{SecurityError, SecurityOptions},
 };
@@ -66,6 +69,8 @@ pub struct NodeOptions {
     pub engine: EngineOptions,
     /// How batches of other nodes are received. Default `None`: they are not.
     pub data: Option<DataOptions>,
+    /// How the node finds others. Default `None`: it is alone.
+    pub cluster: Option<ClusterOptions>,
     /// How the node is watched over HTTP. Default `None`: it is not.
     pub http: Option<HttpOptions>,
     /// Certificates and users. Default: none. They take the place of those in `user_server` and `data`.
@@ -104,6 +109,7 @@ impl Default for NodeOptions {
             user_server: UserServerOptions::default(),
             engine: EngineOptions::default(),
             data: None,
+            cluster: None,
             http: None,
             security: SecurityOptions::default(),
             reload_interval: Duration::from_secs(10),
@@ -123,6 +129,9 @@ pub enum NodeError {
     /// Certificates or users cannot be used.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// It cannot be one of a cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The address is in use, or not one of this machine.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
@@ -138,6 +147,7 @@ pub struct Node {
     // Fields drop in this order: the servers' tasks run on the threads.
     _watching: Tasks,
     http: Option<HttpServer>,
+    cluster: Option<Arc<Cluster>>,
     data: Option<Arc<DataNode>>,
     server: UserServer,
     admin: Arc<Admin>,
@@ -169,14 +179,15 @@ impl Node {
             admin: Arc::new(Admin::new()),
             started,
         };
-        let (server, data, http) = threads.block_on(async {
+        let (server, data, http, cluster) = threads.block_on(async {
             let server = parts.user_server(options).await?;
             let data = parts.data_node(options).await?;
             let http = parts.http_server(options).await?;
-            Ok::<_, NodeError>((server, data, http))
+            let endpoint = options.endpoint(&server, data.as_deref(), http.as_ref());
+            let cluster = parts.cluster(options, endpoint.clone()).await?;
+            parts.admin.online(endpoint);
+            Ok::<_, NodeError>((server, data, http, cluster))
         })?;
-        let endpoint = options.endpoint(&server, data.as_deref(), http.as_ref());
-        parts.admin.online(endpoint);
         let watching = parts.watch_files(options.reload_interval);
         let Parts {
             ledger,
@@ -187,6 +198,7 @@ impl Node {
         Ok(Self {
             _watching: watching,
             http,
+            cluster,
             data,
             server,
             admin,
@@ -212,6 +224,12 @@ impl Node {
     #[must_use]
     pub fn data_addr(&self) -> Option<SocketAddr> {
         self.data.as_deref().map(DataNode::local_addr)
+    }
+
+    /// Where other nodes find its control server, with the real port; `None` if it is alone.
+    #[must_use]
+    pub fn control_addr(&self) -> Option<SocketAddr> {
+        self.cluster.as_deref().map(Cluster::local_addr)
     }
 
     /// Where it is watched, with the real port; `None` if it is not.
@@ -243,6 +261,7 @@ impl Node {
     pub fn shutdown(self, grace: Duration) {
         let Self {
             http,
+            cluster,
             data,
             server,
             admin,
@@ -255,6 +274,9 @@ impl Node {
             admin.offline();
             if let Some(data) = data.and_then(Arc::into_inner) {
                 data.shutdown(Duration::ZERO).await;
+            }
+            if let Some(cluster) = cluster {
+                cluster.leave().await;
             }
         });
         // Watched to the end.
@@ -310,6 +332,28 @@ impl Parts<'_> {
         let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);
         self.admin.set_data(&node);
         Ok(Some(node))
+    }
+
+    async fn cluster(
+        &self,
+        options: &NodeOptions,
+        endpoint: DrillbitEndpoint,
+    ) -> Result<Option<Arc<Cluster>>, NodeError> {
+        let Some(options) = &options.cluster else {
+            return Ok(None);
+        };
+        let joining = Joining {
+            bus: self.bus,
+            ledger: &self.ledger,
+            tls: self.security.tls.clone(),
+            authenticator: self.security.authenticator.clone(),
+            endpoint,
+            incarnation: self.admin.incarnation(),
+            queries: RunningQueries(self.admin.queries.clone()),
+        };
+        let cluster = Arc::new(Cluster::join(options, joining).await?);
+        self.admin.set_cluster(&cluster);
+        Ok(Some(cluster))
     }
 
     async fn http_server(&self, options: &NodeOptions) -> Result<Option<HttpServer>, NodeError> {

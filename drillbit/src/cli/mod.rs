@@ -20,6 +20,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 pub(crate) use exit::{Exit, Failure, note, tell};
+pub(crate) use password::first_line;
 pub(crate) use script::summary;
 
 const EXAMPLES: &str = "\

@@ -79,7 +79,7 @@ fn ask() -> Result<Password, Failure> {
 }
 
 /// The first line of `source`, without its end.
-pub(super) fn first_line(source: impl io::Read) -> io::Result<Password> {
+pub(crate) fn first_line(source: impl io::Read) -> io::Result<Password> {
     let mut line = String::new();
     io::BufReader::new(source).read_line(&mut line)?;
     line.truncate(line.trim_end_matches(['\r', '\n']).len());

@@ -17,16 +17,21 @@ use super::{
 };
 use crate::{
     config::Flags,
-    node::{Node, NodeError},
+    node::{ClusterError, Node, NodeError},
     signals::{Hangups, Signal, Signals},
 };
 
 const AFTER_HELP: &str = "\
 Prints one line on standard output when it accepts connections: ready user=HOST:PORT, followed by
-data=HOST:PORT and http=HOST:PORT if it listens there, too.
+control=HOST:PORT, data=HOST:PORT and http=HOST:PORT if it listens there, too.
 The first SIGTERM or Ctrl-C drains the node, as `drillbit drain` does: it refuses new queries with
 the advice to try another node, and lets running ones end. A second signal ends it at once.
 SIGHUP has certificates and users read again; so has a change of their files, within 10 s.
+
+A cluster is a list of control ports, the same for all of its nodes:
+  drillbit serve --user-port 31010 --control-port 31011 --peers 127.0.0.1:31011,127.0.0.1:32011
+  drillbit serve --user-port 32010 --control-port 32011 --peers 127.0.0.1:31011,127.0.0.1:32011
+  drillbit status
 
 Other machines are let in only with users to authenticate, or when asked for by name:
   drillbit serve --bind 0.0.0.0 --tls-cert node.pem --tls-key node-key.pem --users users";
@@ -44,7 +49,14 @@ pub(super) struct ServeArguments {
     /// Port for other Drillbits to send batches to; 0 takes a free one [default: none]
     #[arg(long, value_name = "PORT")]
     data_port: Option<u16>,
-    /// Port for monitors: /healthz and /metrics; 0 takes a free one [default: none]
+    /// Port for other nodes to find this one by (control plane); 0 takes a free one [default: none, or
+    /// 31011 with --peers]
+    #[arg(long, value_name = "PORT")]
+    control_port: Option<u16>,
+    /// The other nodes of the cluster, by their control ports; this one may be among them
+    #[arg(long, value_name = "HOST:CONTROL_PORT,…", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Port for monitors: /healthz, /readyz, /metrics and /api/v1; 0 takes a free one [default: none]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
     /// Most memory for connections and queries, half of it for each, in MiB [default: 4096]
@@ -74,7 +86,7 @@ pub(super) struct ServeArguments {
 /// Runs the node.
 pub(super) fn run(arguments: &ServeArguments, config: &ConfigArguments) -> Result<(), Failure> {
     let config = config.load(arguments.flags())?.config;
-    let node = Node::start(&config.node_options()).map_err(explain)?;
+    let node = Node::start(&config.node_options()).map_err(|error| explain(&error))?;
     // Before anybody is told that we are ready, so that a quick SIGTERM ends us well, too.
     let app = node.bus().app().clone();
     let (mut signals, mut hangups) = listen(&app)?;
@@ -179,6 +191,21 @@ impl ServeArguments {
                 self.data_port.map(i64::from),
             )
             .with(
+                "--control-port",
+                ("cluster", "enabled"),
+                (self.control_port.is_some() || !self.peers.is_empty()).then_some(true),
+            )
+            .with(
+                "--control-port",
+                ("cluster", "port"),
+                self.control_port.map(i64::from),
+            )
+            .with(
+                "--peers",
+                ("cluster", "peers"),
+                (!self.peers.is_empty()).then(|| self.peers.clone()),
+            )
+            .with(
                 "--http-port",
                 ("http", "enabled"),
                 self.http_port.map(|_| true),
@@ -199,7 +226,11 @@ impl ServeArguments {
 }
 
 fn announce(node: &Node) {
-    let more = [("data", node.data_addr()), ("http", node.http_addr())];
+    let more = [
+        ("control", node.control_addr()),
+        ("data", node.data_addr()),
+        ("http", node.http_addr()),
+    ];
     let more = more.map(|(name, addr)| addr.map(|addr| format!(" {name}={addr}")));
     let more = more.into_iter().flatten().collect::<Vec<_>>().concat();
     let line = format!("ready user={}{more}\n", node.user_addr());
@@ -214,19 +245,23 @@ fn announce(node: &Node) {
     tracing::info!(user = %node.user_addr(), ?data, ?http, "accepting connections");
 }
 
-fn explain(error: NodeError) -> Failure {
-    match &error {
-        NodeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-            Failure::new(
-                Exit::NoConnection,
-                format_args!(
-                    "{error}; is another Drillbit running? --user-port 0, --data-port 0 and --http-port 0 take a free \
-                     port"
-                ),
-            )
-        }
-        NodeError::Listen { .. } => Failure::new(Exit::NoConnection, error),
-        NodeError::Security(_) => Failure::new(Exit::Usage, error),
-        NodeError::Threads(_) | NodeError::Engine(_) => Failure::new(Exit::Failed, error),
-    }
+fn explain(error: &NodeError) -> Failure {
+    let of_socket = match error {
+        NodeError::Listen { source, .. }
+        | NodeError::Cluster(ClusterError::Listen { source, .. }) => Some(source),
+        _ => None,
+    };
+    let in_use = of_socket.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse);
+    let exit = match error {
+        _ if of_socket.is_some() => Exit::NoConnection,
+        NodeError::Security(_) | NodeError::Cluster(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let way_out = if in_use {
+        "; is another Drillbit running? Port 0 takes a free one: --user-port 0, and the same of --control-port, \
+         --data-port and --http-port"
+    } else {
+        ""
+    };
+    Failure::new(exit, format_args!("{error}{way_out}"))
 }

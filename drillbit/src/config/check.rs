@@ -8,6 +8,8 @@ use super::{KeyName, Problem, Settings};
 const CLIENT_ROWS_MAX: usize = 65_536;
 /// Beats that may be missed before a peer counts as dead.
 const BEATS_MIN: u64 = 3;
+/// Timers are no more exact than that.
+const BEAT_MS_MIN: u64 = 10;
 /// With less, nothing runs.
 const MEMORY_MIB_MIN: u32 = 64;
 
@@ -18,6 +20,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Problem> {
         problems: Vec::new(),
     };
     check.node();
+    check.cluster();
     check.sizes();
     check.heartbeat();
     check.connection();
@@ -67,12 +70,59 @@ impl Check<'_> {
         let taken = [
             (true, node.bind, node.user_port, "node.user_port"),
             (http.enabled, http.bind, http.port, "http.port"),
+            (data.enabled, data.bind, data.port, "data.port"),
         ];
+        let cluster = &config.cluster;
         for (is_used, bind, port, name) in taken {
-            let same = is_used && data.enabled && data.port != 0 && data.port == port;
             let message = format!("is {port}, which is {name} already");
-            self.require(!(same && data.bind == bind), "data", "port", &message);
+            let same = is_used && port != 0;
+            let of_data = same && data.enabled && (data.bind, data.port) == (bind, port);
+            self.require(!of_data || name == "data.port", "data", "port", &message);
+            let of_cluster =
+                same && cluster.enabled && (cluster.bind, cluster.port) == (bind, port);
+            self.require(!of_cluster, "cluster", "port", &message);
         }
+    }
+
+    fn cluster(&mut self) {
+        let config = &self.settings.config;
+        let (cluster, tls) = (&config.cluster, &config.tls);
+        let alone = cluster.peers.is_empty();
+        self.require(
+            alone || cluster.enabled,
+            "cluster",
+            "peers",
+            "is set, but cluster.enabled is not",
+        );
+        let trusts = cluster.tls_ca.is_some() || tls.client_authorities.is_some();
+        self.require(
+            alone || !cluster.enabled || tls.certificates.is_none() || trusts,
+            "cluster",
+            "tls_ca",
+            "is not set: with tls.certificates, other nodes are spoken to over TLS, and nothing says whom to trust",
+        );
+        let both = cluster.user.is_some() == cluster.password_file.is_some();
+        self.require(
+            both || cluster.user.is_none(),
+            "cluster",
+            "user",
+            "is set, but no cluster.password_file",
+        );
+        self.require(
+            both || cluster.user.is_some(),
+            "cluster",
+            "password_file",
+            "is set, but no cluster.user",
+        );
+        self.require(
+            cluster.beat_interval_ms.get() >= BEAT_MS_MIN,
+            "cluster",
+            "beat_interval_ms",
+            &format!(
+                "is {}, at least {BEAT_MS_MIN} are needed",
+                cluster.beat_interval_ms
+            ),
+        );
     }
 
     fn sizes(&mut self) {
@@ -209,6 +259,9 @@ impl Check<'_> {
             self.exposed("node", config.node.bind);
             if config.data.enabled {
                 self.exposed("data", config.data.bind);
+            }
+            if config.cluster.enabled {
+                self.exposed("cluster", config.cluster.bind);
             }
         }
         if config.http.enabled {

@@ -9,10 +9,11 @@ use std::{
     path::PathBuf,
 };
 
+use membership::NodeAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    node::{DATA_PORT, USER_PORT},
+    node::{CONTROL_PORT, DATA_PORT, USER_PORT},
     threads::ThreadOptions,
 };
 
@@ -200,6 +201,34 @@ sections! {
         tombstone_time_s: NonZeroU64 = positive!(NonZeroU64, 600),
     }
 
+    /// The control plane: the other nodes of the cluster, and who is alive. TLS and users are those of the sections tls
+    /// and auth.
+    cluster: ClusterSection {
+        /// Whether other nodes may connect, and this one beats to them.
+        enabled: bool = false,
+        /// Address to listen on. Off the loopback interface, peers must authenticate: see the section
+        /// auth.
+        bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
+        /// Port; 0 takes a free one.
+        port: u16 = CONTROL_PORT,
+        /// Connections at a time; one more is closed at once.
+        connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
+        /// The other nodes, as HOST:PORT of the control plane; this one may be among them.
+        peers: Vec<Peer> = Vec::new(),
+        /// Time between two beats, in milliseconds. A node that answers none is suspect within three, and
+        /// down a second (or one interval, if that is longer) later.
+        beat_interval_ms: NonZeroU64 = positive!(NonZeroU64, 1000),
+        /// PEM file of the authorities that issued the certificates of the other nodes. Unset: those of the
+        /// system. Other nodes are spoken to over TLS if this one has a certificate, which it shows.
+        tls_ca: Option<PathBuf> = None,
+        /// Whether certificates of other nodes must be for the hosts that they are reached by.
+        tls_verify_host_name: bool = true,
+        /// Name of the user to be at the other nodes, where they authenticate.
+        user: Option<String> = None,
+        /// File whose first line is that user's password.
+        password_file: Option<PathBuf> = None,
+    }
+
     /// TLS for clients. Certificates are read again when their files change.
     tls: TlsSection {
         /// PEM file of the node's certificate, followed by those that it was issued by. Unset: no
@@ -273,6 +302,25 @@ sections! {
         tls_server_name: Option<String> = None,
         /// Whether that is checked at all.
         tls_verify_host_name: bool = true,
+    }
+}
+
+/// The address of another node, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Peer(pub(crate) NodeAddress);
+
+impl TryFrom<String> for Peer {
+    type Error = membership::AddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<Peer> for String {
+    fn from(Peer(address): Peer) -> Self {
+        address.to_string()
     }
 }
 

@@ -2,22 +2,23 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
+use bit_control::heartbeat::BeatOptions;
 use bit_data::DataServerOptions;
 use bit_data::drill::FragmentsOptions;
 use rpc_bus::{
     Beats, ConnectionOptions, ServerOptions,
     auth::{AuthOptions, Mechanism},
-    tls::{TlsServerFiles, TlsVersions},
+    tls::{IdentityFiles, Roots, TlsClientOptions, TlsServerFiles, TlsVersions},
 };
 use user_server::UserServerOptions;
 
 use super::{
     Config,
-    keys::{MechanismName, TlsVersion},
+    keys::{MechanismName, Peer, TlsVersion},
 };
 use crate::{
     engine::EngineOptions,
-    node::{DataOptions, HttpOptions, NodeOptions},
+    node::{ClusterOptions, DataOptions, HttpOptions, NodeOptions},
     security::SecurityOptions,
     threads::ThreadOptions,
     version,
@@ -38,6 +39,7 @@ impl Config {
             user_server: self.user_server(),
             engine: self.engine(half),
             data: self.data.enabled.then(|| self.data()),
+            cluster: self.cluster.enabled.then(|| self.cluster()),
             http: self.http.enabled.then(|| self.http()),
             security: self.security(),
             reload_interval: Duration::from_secs(self.node.reload_interval_s.get()),
@@ -108,6 +110,45 @@ impl Config {
                 tombstone_time: Duration::from_secs(data.tombstone_time_s.get()),
             },
         }
+    }
+
+    fn cluster(&self) -> ClusterOptions {
+        let cluster = &self.cluster;
+        let interval = Duration::from_millis(cluster.beat_interval_ms.get());
+        let defaults = ClusterOptions::new(SocketAddr::new(cluster.bind, cluster.port));
+        let mut server = defaults.server.clone();
+        server.connections_max = cluster.connections_max.get();
+        ClusterOptions {
+            server,
+            peers: cluster
+                .peers
+                .iter()
+                .map(|Peer(peer)| peer.clone())
+                .collect(),
+            beats: BeatOptions {
+                interval,
+                down_grace: interval.max(defaults.beats.down_grace),
+                ..defaults.beats
+            },
+            tls: self.peer_tls(),
+            login: cluster.user.clone().zip(cluster.password_file.clone()),
+            ..defaults
+        }
+    }
+
+    /// Nodes that have certificates trust those that the same authorities issued to others.
+    fn peer_tls(&self) -> Option<TlsClientOptions> {
+        let (tls, cluster) = (&self.tls, &self.cluster);
+        let (certificates, key) = tls.certificates.clone().zip(tls.key.clone())?;
+        let authorities = cluster
+            .tls_ca
+            .as_ref()
+            .or(tls.client_authorities.as_ref())?;
+        Some(TlsClientOptions {
+            identity: Some(IdentityFiles { certificates, key }),
+            verify_host_name: cluster.tls_verify_host_name,
+            ..TlsClientOptions::new(Roots::PemFile(authorities.clone()))
+        })
     }
 
     fn http(&self) -> HttpOptions {

@@ -1,0 +1,332 @@
+//! The node among others: its control server, who is in the cluster, who is alive.
+
+use std::{fmt, fs::File, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use bit_control::{
+    ControlNode, ControlOptions, Services,
+    heartbeat::{BeatAnswerer, BeatOptions, BeatOptionsError, Health, Heartbeats, NodeHealth},
+};
+use membership::{
+    Load, Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
+};
+use protos::{
+    coord::DrillbitEndpoint,
+    status::{Beats, Node, node},
+};
+use rpc_bus::{
+    BusRuntime, Feature, Ledger, ServerOptions,
+    auth::{Authenticator, Credentials, Login},
+    ledger::BudgetExceeded,
+    task::Tasks,
+    tls::{TlsClient, TlsClientOptions, TlsConfigError, TlsServer},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{cli::first_line, engine, foreman::RunningQueries, version};
+
+/// Where other Drillbits look for a control server.
+pub const CONTROL_PORT: u16 = 31011;
+/// How long the others may take to see that this node has left.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
+/// How a node finds others.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Where its control server listens; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Limits of that server.
+    pub server: ServerOptions,
+    /// The other nodes, by the addresses of their control servers; this one may be among them.
+    pub peers: Vec<NodeAddress>,
+    /// How often to beat, and how long silence may last.
+    pub beats: BeatOptions,
+    /// TLS of the other nodes. Default `None`.
+    pub tls: Option<TlsClientOptions>,
+    /// Name of the user to be there, and the file whose first line is its password. Default `None`.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// Why a node cannot be one of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The address is in use, or not one of this machine.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// As asked for.
+        addr: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Certificates or authorities cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
+    /// The password cannot be read.
+    #[error("cannot read the password file {}: {source}", path.display())]
+    Password {
+        /// As given.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Beats that cannot work.
+    #[error(transparent)]
+    Beats(#[from] BeatOptionsError),
+    /// No room for the tasks.
+    #[error(transparent)]
+    Budget(#[from] BudgetExceeded),
+}
+
+impl ClusterOptions {
+    /// The defaults, on `addr`: no other nodes, a beat a second.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        let control = ControlOptions::default();
+        Self {
+            addr,
+            server: control.server,
+            peers: Vec::new(),
+            beats: BeatOptions::default(),
+            tls: None,
+            login: None,
+        }
+    }
+}
+
+/// What a node brings along.
+pub(crate) struct Joining<'a> {
+    pub(crate) bus: &'a BusRuntime,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) tls: Option<TlsServer>,
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
+    /// Without its control port.
+    pub(crate) endpoint: DrillbitEndpoint,
+    pub(crate) incarnation: u64,
+    pub(crate) queries: RunningQueries,
+}
+
+/// The node's part in the cluster; it ends when this is dropped.
+pub(crate) struct Cluster {
+    control: ControlNode,
+    registry: Registry,
+    heartbeats: Heartbeats,
+    stop: CancellationToken,
+    /// What ends in its own time: the provider takes back what it has made known.
+    provider: Tasks,
+    beating: Tasks,
+}
+
+impl Cluster {
+    /// Listens, and begins to beat.
+    pub(crate) async fn join(
+        options: &ClusterOptions,
+        joining: Joining<'_>,
+    ) -> Result<Self, ClusterError> {
+        let answerer = BeatAnswerer::default();
+        let services = Services {
+            queries: Arc::new(joining.queries.clone()),
+            extensions: vec![Arc::new(answerer.clone())],
+            ..Services::default()
+        };
+        let control = ControlNode::bind(
+            options.addr,
+            joining.endpoint.clone(),
+            joining.bus.clone(),
+            options.control(&joining)?,
+            services,
+            joining.ledger.clone(),
+        )
+        .await
+        .map_err(|source| ClusterError::Listen {
+            addr: options.addr,
+            source,
+        })?;
+        let registry = Registry::of_node(joining.member(&control), RegistryOptions::default());
+        let heartbeats = Heartbeats::new(registry.clone(), options.beats)?;
+        answerer.serve(&heartbeats);
+        let cluster = Self {
+            control,
+            registry,
+            heartbeats,
+            stop: CancellationToken::new(),
+            provider: Tasks::default(),
+            beating: Tasks::default(),
+        };
+        cluster.start(options, &joining)?;
+        Ok(cluster)
+    }
+
+    fn start(&self, options: &ClusterOptions, joining: &Joining<'_>) -> Result<(), BudgetExceeded> {
+        let (app, ledger) = (joining.bus.app(), joining.ledger);
+        let (registry, stop) = (self.registry.clone(), self.stop.clone());
+        let provider: StaticProvider = options.peers.iter().cloned().collect();
+        self.provider.spawn(app, ledger, async move {
+            if let Err(error) = provider.run(&registry, &stop).await {
+                tracing::error!(%error, "other nodes are not looked for any more");
+            }
+        })?;
+        let (heartbeats, links) = (self.heartbeats.clone(), Arc::new(self.control.clone()));
+        self.beating
+            .spawn(app, ledger, async move { heartbeats.run(links).await })?;
+        let (registry, queries) = (self.registry.clone(), joining.queries.clone());
+        let interval = options.beats.interval;
+        self.beating.spawn(app, ledger, async move {
+            loop {
+                registry.set_local_load(queries.load());
+                tokio::time::sleep(interval).await;
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Where the control server listens.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.control.local_addr()
+    }
+
+    /// What others are told of this node from now on.
+    pub(crate) fn set_state(&self, state: NodeState) {
+        self.registry.set_local_state(state);
+        self.control.set_state(state);
+    }
+
+    /// This node first, then all others by address.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        let health = self.heartbeats.nodes();
+        let local = self.registry.local().map(|local| local.address.clone());
+        let mut members = self.registry.members();
+        members.sort_by_key(|member| Some(&member.address) != local.as_ref());
+        let of = |member: &Member| {
+            health
+                .iter()
+                .find(|health| health.address == member.address)
+        };
+        let nodes = members.iter().map(|member| node_status(member, of(member)));
+        nodes.collect()
+    }
+
+    /// Leaves: others see the last state with the next beat, or that the connections have ended.
+    pub(crate) async fn leave(&self) {
+        self.stop.cancel();
+        self.control.shutdown(LEAVE_TIME).await;
+        self.provider.join(LEAVE_TIME).await;
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("control", &self.control)
+            .field("members", &self.registry.members().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClusterOptions {
+    fn control(&self, joining: &Joining<'_>) -> Result<ControlOptions, ClusterError> {
+        let default = ControlOptions::default();
+        let mut server = self.server.clone();
+        server.connection.capabilities = Some(version::capabilities().into());
+        server.tls.clone_from(&joining.tls);
+        Ok(ControlOptions {
+            server,
+            authenticator: joining.authenticator.clone(),
+            tls: self.tls.clone().map(TlsClient::new).transpose()?,
+            login: self.login.as_ref().map(login).transpose()?,
+            incarnation: Some(joining.incarnation),
+            features: default.features.with(Feature::Beats),
+            engine_version: engine::version(),
+            ..default
+        })
+    }
+}
+
+fn login((user, path): &(String, PathBuf)) -> Result<Login, ClusterError> {
+    let password = File::open(path).and_then(first_line);
+    let password = password.map_err(|source| ClusterError::Password {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Login::new(Credentials::new(user, password)))
+}
+
+impl Joining<'_> {
+    /// This node, as others are told.
+    fn member(&self, control: &ControlNode) -> Member {
+        let mut endpoint = self.endpoint.clone();
+        endpoint.control_port = Some(control.address().control_port().into());
+        endpoint.set_state(NodeState::Startup);
+        Member {
+            endpoint: endpoint.into(),
+            state: Some(NodeState::Startup),
+            incarnation: Some(self.incarnation),
+            software_version: Some(version::SOFTWARE.to_owned()),
+            engine_version: Some(engine::version()),
+            load: Some(Load::default()),
+            ..Member::at(control.address().clone())
+        }
+    }
+}
+
+/// `health` is `None` of this node.
+fn node_status(member: &Member, health: Option<&NodeHealth>) -> Node {
+    Node {
+        endpoint: Some(DrillbitEndpoint {
+            // Where it is reached.
+            address: Some(member.address.host().to_owned()),
+            control_port: Some(member.address.control_port().into()),
+            state: member.state.map(Into::into),
+            ..member.endpoint.message().clone()
+        }),
+        health: Some(health.map_or(node::Health::Up, health_status).into()),
+        reason: Some(health.map_or_else(|| "this node".to_owned(), why)),
+        incarnation: member.incarnation,
+        software_version: member.software_version.clone(),
+        engine_version: member.engine_version.clone(),
+        local: Some(health.is_none()),
+        beats: health.map(beats),
+        queries_running: member.load.map(|load| load.queries),
+        fragments_running: member.load.map(|load| load.fragments),
+    }
+}
+
+fn health_status(health: &NodeHealth) -> node::Health {
+    match health.health {
+        Health::Up => node::Health::Up,
+        Health::Suspect if health.counts.answered == 0 && health.counts.downs == 0 => {
+            node::Health::Unknown
+        }
+        Health::Suspect => node::Health::Suspect,
+        Health::Down => node::Health::Down,
+    }
+}
+
+/// The reason, and another version if it has one.
+fn why(health: &NodeHealth) -> String {
+    let other = health.version_mismatch.as_ref().map(|versions| {
+        let ((ours, our_engine), (theirs, their_engine)) = (&versions.ours, &versions.theirs);
+        format!("; versions differ: {theirs} {their_engine}, here {ours} {our_engine}")
+    });
+    format!("{}{}", health.reason, other.unwrap_or_default())
+}
+
+fn beats(health: &NodeHealth) -> Beats {
+    let trips = health.round_trips;
+    Beats {
+        age_us: Some(micros(health.beat_age)),
+        sent: Some(health.counts.sent),
+        answered: Some(health.counts.answered),
+        missed: Some(health.counts.failed),
+        flaps: u32::try_from(health.counts.flaps).ok(),
+        phi: Some(health.phi),
+        rtt_p50_us: trips.map(|trips| micros(trips.p50)),
+        rtt_p99_us: trips.map(|trips| micros(trips.p99)),
+        recent_rtt_us: Vec::new(),
+        clock_skew_us: health.skew.map(|skew| skew.offset_us),
+        clock_skew_error_us: health.skew.map(|skew| skew.error_us),
+    }
+}
+
+/// What `status.proto` counts times in.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
