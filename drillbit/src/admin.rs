@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use bit_control::heartbeat::NodeHealth;
 use bit_data::{DataNode, TunnelStats};
 use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
@@ -130,17 +131,16 @@ impl Admin {
         }
     }
 
-    fn tunnels(&self) -> Vec<Tunnel> {
-        let tunnels = self
-            .data
-            .get()
-            .and_then(Weak::upgrade)
-            .map(|data| data.tunnels());
-        tunnels
-            .into_iter()
-            .flatten()
-            .map(|stats| tunnel(&stats))
-            .collect()
+    /// Counters of the data plane by peer.
+    pub(crate) fn tunnels(&self) -> Vec<TunnelStats> {
+        let data = self.data.get().and_then(Weak::upgrade);
+        data.map(|data| data.tunnels()).unwrap_or_default()
+    }
+
+    /// How the other nodes are.
+    pub(crate) fn health(&self) -> Vec<NodeHealth> {
+        let cluster = self.cluster();
+        cluster.map(|cluster| cluster.health()).unwrap_or_default()
     }
 }
 
@@ -155,7 +155,7 @@ impl NodeAdmin for Admin {
                 .into_iter()
                 .map(|running| query(running, now))
                 .collect(),
-            tunnel: self.tunnels(),
+            tunnel: self.tunnels().iter().map(tunnel).collect(),
         }
     }
 

@@ -189,6 +189,11 @@ impl Cluster {
         self.control.set_state(state);
     }
 
+    /// How the others are.
+    pub(crate) fn health(&self) -> Vec<NodeHealth> {
+        self.heartbeats.nodes()
+    }
+
     /// This node first, then all others by address.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let health = self.heartbeats.nodes();

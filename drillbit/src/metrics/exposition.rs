@@ -64,9 +64,13 @@ impl Samples<'_> {
         write_number(&mut self.encoder.encode_family(&labels)?, kind, value)
     }
 
-    /// A gauge with a fraction, without labels.
-    pub(super) fn fraction(&mut self, value: f64) -> fmt::Result {
-        self.encoder.encode_gauge(&value)
+    /// A number with a fraction, with the values of the family's labels in their order.
+    pub(super) fn fraction(&mut self, labels: &[&str], value: f64) -> fmt::Result {
+        let (kind, labels) = (self.family.kind, self.labelled(labels));
+        if labels.is_empty() {
+            return write_fraction(&mut self.encoder, kind, value);
+        }
+        write_fraction(&mut self.encoder.encode_family(&labels)?, kind, value)
     }
 
     /// A histogram, with the values of the family's labels in their order.
@@ -83,6 +87,13 @@ impl Samples<'_> {
         debug_assert_eq!(values.len(), self.family.labels.len(), "{:?}", self.family);
         let names = self.family.labels.iter().copied();
         names.zip(values.iter().copied()).collect()
+    }
+}
+
+fn write_fraction(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> fmt::Result {
+    match kind {
+        Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        Kind::Gauge | Kind::Histogram => encoder.encode_gauge(&value),
     }
 }
 

@@ -112,6 +112,32 @@ families! {
         "From a call to its answer, the wait for room included, in seconds.";
     PING_ROUND_TRIP = Histogram "drillbit_ping_round_trip_seconds" ["plane"]
         "From a PING to its PONG, in seconds.";
+    NODES = Gauge "drillbit_nodes" ["health"]
+        "Other nodes of the cluster: up, suspect or down.";
+    NODE_UP = Gauge "drillbit_node_up" ["node"]
+        "1 of another node that is up, 0 of one that is suspect or down.";
+    BEATS = Counter "drillbit_beats_total" ["node", "outcome"]
+        "Beats to other nodes that have ended: answered, or failed.";
+    NODE_DOWNS = Counter "drillbit_node_downs_total" ["node"]
+        "How often another node went down.";
+    NODE_FLAPS = Counter "drillbit_node_flaps_total" ["node"]
+        "How often another node was down and came back as the same process.";
+    BEAT_ROUND_TRIP = Histogram "drillbit_beat_round_trip_seconds" ["node"]
+        "From a beat to its answer, in seconds.";
+    CLOCK_SKEW = Gauge "drillbit_clock_skew_seconds" ["node"]
+        "The clock of another node less ours, in seconds.";
+    STREAMS_OPEN = Gauge "drillbit_streams_open" []
+        "Streams of the data plane that are open, in both directions.";
+    STREAM_BATCHES = Counter "drillbit_stream_batches_total" ["direction"]
+        "Batches of streams.";
+    STREAM_BYTES = Counter "drillbit_stream_bytes_total" ["direction"]
+        "Bodies of these batches, in bytes.";
+    STREAM_WINDOW = Gauge "drillbit_stream_window_bytes" []
+        "What the senders of open streams may send before anything is taken, in bytes.";
+    STREAM_WAITING = Gauge "drillbit_stream_waiting_bytes" []
+        "Batches that wait for their consumers, in bytes.";
+    STREAM_CREDIT_WAIT = Counter "drillbit_stream_credit_wait_seconds_total" []
+        "How long senders have waited for credit, in seconds.";
     PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []
         "Resident memory of the process, in bytes.";
     PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []

@@ -4,13 +4,17 @@
 //! are snapshots, taken when they are asked for: nothing here is kept between two scrapes.
 
 mod bus;
+mod cluster;
 mod exposition;
 mod families;
 mod node;
 mod process;
+mod streams;
 
 use std::{fmt, sync::Arc, time::Instant};
 
+use bit_control::heartbeat::NodeHealth;
+use bit_data::TunnelStats;
 use rpc_bus::{BusRuntime, Ledger, PlaneSnapshot};
 use user_server::QueryCounts;
 
@@ -40,6 +44,8 @@ impl Watched {
             ledger: LedgerUse::of(&self.ledger),
             queries: self.admin.queries.counts(),
             engine: EngineUse::of(&self.engine),
+            nodes: self.admin.health(),
+            tunnels: self.admin.tunnels(),
             process: Process::read(),
             uptime_s: self.started.elapsed().as_secs_f64(),
         };
@@ -54,6 +60,8 @@ struct Snapshot {
     ledger: LedgerUse,
     queries: QueryCounts,
     engine: EngineUse,
+    nodes: Vec<NodeHealth>,
+    tunnels: Vec<TunnelStats>,
     process: Process,
     uptime_s: f64,
 }
@@ -69,6 +77,9 @@ impl Snapshot {
         bus::frames(out, &self.planes)?;
         bus::requests(out, &self.planes)?;
         bus::times(out, &self.planes)?;
+        cluster::nodes(out, &self.nodes)?;
+        cluster::beats(out, &self.nodes)?;
+        streams::expose(out, &self.tunnels)?;
         process::expose(out, &self.process)
     }
 }

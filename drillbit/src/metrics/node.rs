@@ -59,7 +59,7 @@ pub(super) fn build(out: &mut Exposition<'_>) -> fmt::Result {
 }
 
 pub(super) fn uptime(out: &mut Exposition<'_>, uptime_s: f64) -> fmt::Result {
-    out.family(&families::UPTIME)?.fraction(uptime_s)
+    out.family(&families::UPTIME)?.fraction(&[], uptime_s)
 }
 
 pub(super) fn ledger(out: &mut Exposition<'_>, ledger: &LedgerUse) -> fmt::Result {

@@ -19,13 +19,18 @@ pub(crate) struct Answer {
 
 /// Asks for a path, with further lines of the head.
 pub(crate) fn get(node: &Served, path: &str, head: &str) -> Answer {
+    ask(node, "GET", path, head)
+}
+
+/// The same with any method.
+pub(crate) fn ask(node: &Served, method: &str, path: &str, head: &str) -> Answer {
     let address = node.http.as_deref().unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_mins(1)))
         .unwrap();
     let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\r\n");
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\r\n");
     socket.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).unwrap();
@@ -113,7 +118,7 @@ fn health_is_told_and_what_is_not_there_says_what_is() {
     assert_eq!((healthy.status, healthy.body.trim_end()), (200, "ok"));
     let missing = get(&node, "/nowhere", "");
     assert_eq!(missing.status, 404);
-    for path in ["/healthz", "/metrics"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/api/v1/nodes"] {
         assert!(missing.body.contains(path), "{missing:?}");
     }
     node.end("TERM").well();

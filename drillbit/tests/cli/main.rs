@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod api;
 mod certificates;
+mod cluster;
 mod config;
 mod data;
+mod drain;
 mod http;
 mod program;
 mod script;

@@ -2,12 +2,14 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use serde_json::Value;
 
 /// Nothing here takes long; this only keeps a hanging test from hanging forever.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -58,12 +60,12 @@ pub(crate) fn run(arguments: &[&str]) -> Finished {
 /// Runs to the end with `input` on standard input.
 pub(crate) fn run_with(arguments: &[&str], input: &str) -> Finished {
     let mut child = drillbit(arguments).stdin(Stdio::piped()).spawn().unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A program that refuses its arguments reads nothing.
+    if let Err(error) = stdin.write_all(input.as_bytes()) {
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    }
+    drop(stdin);
     finish(child)
 }
 
@@ -135,6 +137,8 @@ pub(crate) struct Served {
     child: Option<Child>,
     /// What clients reach it at.
     pub(crate) address: String,
+    /// What other nodes find it by, if it has a control server.
+    pub(crate) control: Option<String>,
     /// What other nodes send batches to, if it has a data server.
     pub(crate) data: Option<String>,
     /// What monitors reach it at, if it has an HTTP server.
@@ -172,11 +176,12 @@ impl Served {
             let mut more = more.iter();
             more.find_map(|word| word.strip_prefix(name).map(str::to_owned))
         };
-        let (data, http) = (of("data="), of("http="));
+        let (control, data, http) = (of("control="), of("data="), of("http="));
         child.stdout = Some(stdout.into_inner());
         Self {
             child: Some(child),
             address,
+            control,
             data,
             http,
             log,
@@ -201,6 +206,29 @@ impl Served {
     pub(crate) fn end(mut self, name: &str) -> Finished {
         signal(self.pid(), name);
         finish(self.child.take().unwrap())
+    }
+
+    /// Waits for the end, which somebody else has asked for.
+    pub(crate) fn ended(mut self) -> Finished {
+        finish(self.child.take().unwrap())
+    }
+
+    /// What `status --json` says of it.
+    pub(crate) fn status(&self) -> Value {
+        let finished = run(&["status", "--json", "--connect", &self.address]);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"))
+    }
+
+    /// Looks at the status until it is as wanted.
+    pub(crate) fn wait_for_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(Instant::now() < end, "{what}: {status:#}");
+        }
     }
 
     /// Runs `sql` on it.

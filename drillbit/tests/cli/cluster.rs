@@ -1,0 +1,195 @@
+//! Several nodes as processes: they find each other, and notice who stops, dies, comes back, or cannot be reached.
+
+use std::net::TcpListener;
+
+use fault_proxy::{Flow, Proxy};
+use serde_json::Value;
+
+use crate::program::{Served, run, signal};
+
+/// Ports that were free a moment ago.
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    listeners.iter().map(port).collect()
+}
+
+/// Nodes by their control ports.
+struct Cluster {
+    ports: Vec<u16>,
+    nodes: Vec<Option<Served>>,
+}
+
+impl Cluster {
+    fn start(count: usize) -> Self {
+        let ports = free_ports(count);
+        let mut cluster = Self {
+            nodes: ports.iter().map(|_| None).collect(),
+            ports,
+        };
+        for index in 0..count {
+            cluster.start_again(index);
+        }
+        cluster
+    }
+
+    fn start_again(&mut self, index: usize) {
+        let peers = self.ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let peers = peers.collect::<Vec<_>>().join(",");
+        let port = self.ports[index].to_string();
+        self.nodes[index] = Some(serve(&["--control-port", &port, "--peers", &peers]));
+    }
+
+    fn node(&self, index: usize) -> &Served {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    /// Waits until every node in `watchers` sees the nodes as wanted, by index.
+    fn all_see(&self, watchers: &[usize], wanted: &[(usize, &str)]) {
+        for &watcher in watchers {
+            let what = format!("{watcher} sees {wanted:?}");
+            self.node(watcher).wait_for_status(&what, |status| {
+                let sees = |&(index, health): &(usize, &str)| self.health(status, index) == health;
+                wanted.iter().all(sees)
+            });
+        }
+    }
+
+    fn health<'a>(&self, status: &'a Value, index: usize) -> &'a str {
+        of_port(status, self.ports[index])["health"]
+            .as_str()
+            .unwrap()
+    }
+}
+
+/// Ten beats a second, so that the tests are short.
+fn serve(arguments: &[&str]) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("drillbit.toml");
+    std::fs::write(&file, "[cluster]\nbeat_interval_ms = 100\n").unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    Served::start_with(&[arguments, &config].concat())
+}
+
+fn of_port(status: &Value, control_port: u16) -> &Value {
+    let mut nodes = status["nodes"].as_array().unwrap().iter();
+    nodes
+        .find(|node| node["control_port"] == control_port)
+        .unwrap()
+}
+
+#[test]
+fn five_nodes_see_each_other_stop_die_and_come_back() {
+    let mut cluster = Cluster::start(5);
+    let all_up: Vec<_> = (0..5).map(|index| (index, "up")).collect();
+    cluster.all_see(&[0, 1, 2, 3, 4], &all_up);
+    let status = cluster.node(0).status();
+    assert_eq!(
+        status["nodes"][0]["control_port"], cluster.ports[0],
+        "itself first"
+    );
+    for index in 1..5 {
+        let node = of_port(&status, cluster.ports[index]);
+        assert_eq!(node["state"], "ONLINE");
+        assert!(
+            node["user_port"].is_u64() && node["version"].is_string(),
+            "{node}"
+        );
+        assert!(node["rtt_ms"]["p50"].as_f64().unwrap() > 0.0, "{node}");
+        assert!(node["beats"]["clock_skew_ms"].is_number(), "{node}");
+    }
+
+    signal(cluster.node(1).pid(), "STOP");
+    cluster.all_see(&[0, 2, 3, 4], &[(1, "down"), (4, "up"), (2, "up")]);
+    let stderr = run(&["status", "--connect", &cluster.node(0).address]).with(1);
+    assert!(stderr.contains("1 of 5 nodes are down"), "{stderr}");
+    signal(cluster.node(1).pid(), "CONT");
+    cluster.all_see(&[0, 1, 2, 3, 4], &all_up);
+
+    let before = of_port(&cluster.node(0).status(), cluster.ports[2])["incarnation"].clone();
+    let killed = cluster.nodes[2].take().unwrap();
+    killed.end("KILL");
+    cluster.all_see(&[0, 1, 3, 4], &[(2, "down")]);
+    cluster.start_again(2);
+    cluster.all_see(&[0, 1, 2, 3, 4], &all_up);
+    let after = of_port(&cluster.node(0).status(), cluster.ports[2])["incarnation"].clone();
+    assert_ne!(before, after, "another process");
+    for node in cluster.nodes.into_iter().flatten() {
+        node.end("TERM").well();
+    }
+}
+
+#[test]
+fn a_node_that_is_drained_says_so_until_it_has_left() {
+    let mut cluster = Cluster::start(2);
+    cluster.all_see(&[0, 1], &[(0, "up"), (1, "up")]);
+    let (client, _) = crate::api::begin(cluster.node(1), crate::api::ENDLESS);
+    run(&["drain", "--no-wait", "--connect", &cluster.node(1).address]).well();
+    let port = cluster.ports[1];
+    cluster
+        .node(0)
+        .wait_for_status("it is quiescent", |status| {
+            of_port(status, port)["state"] == "QUIESCENT"
+        });
+    assert_eq!(
+        of_port(&cluster.node(0).status(), port)["queries_running"],
+        1
+    );
+    assert_eq!(cluster.nodes[1].take().unwrap().end("KILL").code, None);
+    crate::program::finish(client).with(3);
+    cluster.all_see(&[0], &[(1, "down")]);
+    cluster.nodes[0].take().unwrap().end("TERM").well();
+}
+
+#[test]
+fn nodes_that_cannot_reach_each_other_think_each_other_down() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let [left, right] = free_ports(2)[..] else {
+        unreachable!()
+    };
+    let proxy = |port: u16| Proxy::start(([127, 0, 0, 1], port).into(), 1);
+    let (to_left, to_right) = runtime.block_on(async { tokio::join!(proxy(left), proxy(right)) });
+    let (to_left, to_right) = (to_left.unwrap(), to_right.unwrap());
+    let start = |port: u16, other: &Proxy| {
+        let other = other.addr().to_string();
+        serve(&["--control-port", &port.to_string(), "--peers", &other])
+    };
+    let (one, other) = (start(left, &to_right), start(right, &to_left));
+    let sees = |node: &Served, proxy: &Proxy, health: &str| {
+        let port = proxy.addr().port();
+        node.wait_for_status(health, |status| of_port(status, port)["health"] == health);
+    };
+    let both_see = |health| {
+        sees(&one, &to_right, health);
+        sees(&other, &to_left, health);
+    };
+    both_see("up");
+    for proxy in [&to_left, &to_right] {
+        proxy.set_both(|faults| faults.flow = Flow::Lost);
+    }
+    both_see("down");
+    for proxy in [&to_left, &to_right] {
+        proxy.set_both(|faults| faults.flow = Flow::Passing);
+    }
+    both_see("up");
+    let flaps = of_port(&one.status(), to_right.addr().port())["beats"]["flaps"].clone();
+    assert_eq!(flaps, 1);
+    one.end("TERM").well();
+    other.end("TERM").well();
+}
+
+#[test]
+fn peers_that_are_none_are_refused_by_name() {
+    let stderr = run(&["serve", "--user-port", "0", "--peers", "node1"]).with(2);
+    assert!(stderr.contains("HOST:CONTROL_PORT"), "{stderr}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("drillbit.toml");
+    std::fs::write(&file, "[cluster]\npeers = [\"node1:31011\"]\n").unwrap();
+    let stderr = run(&["config", "check", "--config", file.to_str().unwrap()]).with(2);
+    assert!(
+        stderr.contains("cluster.peers is set, but cluster.enabled is not"),
+        "{stderr}"
+    );
+}
