@@ -20,6 +20,9 @@ mod options;
 mod skew;
 mod status;
 
+#[cfg(test)]
+mod simulation;
+
 pub use answer::BeatAnswerer;
 pub use driver::{HealthWatch, Heartbeats, MissedEvents, PeerLinks, Signs};
 pub use monitor::{Due, HealthEvent, Monitor};
