@@ -22,6 +22,8 @@ mod status;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 pub use answer::BeatAnswerer;
 pub use driver::{HealthWatch, Heartbeats, MissedEvents, PeerLinks, Signs};
