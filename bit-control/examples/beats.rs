@@ -5,7 +5,7 @@
 //! cargo run --release -p bit-control --example beats -- stop [ROUNDS]
 //! ```
 //!
-//! `cost` prints the CPU time of a beat on either side; `stop` stops the other process (SIGSTOP), and prints how long it
+//! `cost` prints the CPU time of a beat on either side, and that of as many bytes exchanged over bare sockets; `stop` stops the other process (SIGSTOP), and prints how long it
 //! took until its node was suspect, down, and up again once it went on. Only on Linux, whose /proc it reads.
 
 use std::{
@@ -24,7 +24,14 @@ use bit_control::{
 use membership::{Member, NodeAddress, Registry, RegistryOptions};
 use protos::coord::DrillbitEndpoint;
 use rpc_bus::{BusRuntime, Feature, Features, Ledger, ledger::Limits, task::Tasks};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Handle, Runtime},
+};
+
+/// About as many as a beat has, and its answer.
+const BEAT_BYTES: usize = 120;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -112,7 +119,8 @@ impl Node {
         let tasks = Tasks::default();
         let (beats, links) = (self.beats.clone(), Arc::new(self.control.clone()));
         let run = async move { beats.run(links).await };
-        tasks.spawn(&Handle::current(), &threads.ledger, run)?;
+        // Where its connections are driven: no thread wakes another one for a beat.
+        tasks.spawn(threads.bus.next_io(), &threads.ledger, run)?;
         Ok(tasks)
     }
 }
@@ -125,16 +133,35 @@ async fn answer(threads: &Threads, count: u64) -> Result<(), Failure> {
         println!("{}", node.control.address());
         nodes.push(node);
     }
+    let echo = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", echo.local_addr()?);
     io::stdout().flush()?;
+    let tasks = Tasks::default();
+    let (io, ledger) = (threads.bus.next_io().clone(), threads.ledger.clone());
+    let echoing = async move {
+        let each = Tasks::default();
+        while let Ok((socket, _)) = echo.accept().await {
+            // Refused by no limit.
+            let _ = each.spawn(&Handle::current(), &ledger, echo_all(socket));
+        }
+    };
+    tasks.spawn(&io, &threads.ledger, echoing)?;
     let waiting = tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new()));
     waiting.await??;
     Ok(())
+}
+
+async fn echo_all(mut socket: TcpStream) {
+    let mut bytes = [0; BEAT_BYTES];
+    while socket.read_exact(&mut bytes).await.is_ok() && socket.write_all(&bytes).await.is_ok() {}
 }
 
 /// Nodes of another process.
 struct Others {
     process: Child,
     addresses: Vec<NodeAddress>,
+    /// Sends back what it gets.
+    echo: String,
 }
 
 impl Others {
@@ -145,10 +172,16 @@ impl Others {
             .stdout(Stdio::piped())
             .spawn()?;
         let out = process.stdout.take().ok_or("no stdout")?;
-        let lines = BufReader::new(out).lines().take(usize::try_from(count)?);
-        let addresses = lines.map(|line| Ok(line?.parse()?));
+        let mut lines = BufReader::new(out).lines();
+        let addresses = lines.by_ref().take(usize::try_from(count)?);
+        let addresses = addresses.map(|line| Ok(line?.parse()?));
         let addresses = addresses.collect::<Result<_, Failure>>()?;
-        Ok(Self { process, addresses })
+        let echo = lines.next().ok_or("no echo")??;
+        Ok(Self {
+            process,
+            addresses,
+            echo,
+        })
     }
 
     fn signal(&self, name: &str) -> Result<(), Failure> {
@@ -171,28 +204,70 @@ async fn cost(threads: &Threads, count: u64, seconds: u64) -> Result<(), Failure
     let node = Node::start(threads).await?;
     let members = others.addresses.iter().cloned().map(Member::at);
     node.registry.replace(members.collect())?;
-    let _watching = node.watch(threads)?;
+    let watching = node.watch(threads)?;
     // Connected and warm.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (here, there) = (std::process::id(), others.process.id());
-    let before = (answered(&node), cpu_of(here)?, cpu_of(there)?);
+    let before = (answered(&node), Used::now(&others)?);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let after = (answered(&node), cpu_of(here)?, cpu_of(there)?);
+    let after = (answered(&node), Used::now(&others)?);
     let beats = u32::try_from(after.0 - before.0)?;
-    let each = |before: Duration, after: Duration| after.saturating_sub(before) / beats.max(1);
     println!("{beats} beats of {count} nodes in {seconds} s");
-    println!(
-        "CPU of a beat where it is sent:     {:?}",
-        each(before.1, after.1)
-    );
-    println!(
-        "CPU of a beat where it is answered: {:?}",
-        each(before.2, after.2)
-    );
+    after.1.print("a beat", &before.1, beats);
     if let Some(trips) = node.beats.nodes().first().and_then(|node| node.round_trips) {
         println!("round trip p50 {:?}, p99 {:?}", trips.p50, trips.p99);
     }
+    drop(watching);
+    bare(threads, &others, seconds).await
+}
+
+/// The same over sockets alone, from the thread that moves bytes.
+async fn bare(threads: &Threads, others: &Others, seconds: u64) -> Result<(), Failure> {
+    let (count, echo) = (others.addresses.len(), others.echo.clone());
+    let (ready, connected) = tokio::sync::oneshot::channel();
+    let exchange = async move {
+        let mut sockets = Vec::new();
+        for _ in 0..count {
+            sockets.push(TcpStream::connect(&echo).await.expect("it listens"));
+        }
+        // Nobody else waits.
+        let _ = ready.send(());
+        let mut bytes = [0; BEAT_BYTES];
+        let mut turns = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            turns.tick().await;
+            for socket in &mut sockets {
+                socket.write_all(&bytes).await.expect("it reads");
+            }
+            for socket in &mut sockets {
+                socket.read_exact(&mut bytes).await.expect("it answers");
+            }
+        }
+    };
+    let tasks = Tasks::default();
+    tasks.spawn(threads.bus.next_io(), &threads.ledger, exchange)?;
+    connected.await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = Used::now(others)?;
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let exchanges = u32::try_from(count)? * u32::try_from(seconds)?;
+    Used::now(others)?.print("as many bytes over bare sockets", &before, exchanges);
     Ok(())
+}
+
+/// CPU time used so far, here and in the other process.
+struct Used(Duration, Duration);
+
+impl Used {
+    fn now(others: &Others) -> Result<Self, Failure> {
+        let (here, there) = (std::process::id(), others.process.id());
+        Ok(Self(cpu_of(here)?, cpu_of(there)?))
+    }
+
+    fn print(&self, what: &str, before: &Self, count: u32) {
+        let each = |before: Duration, after: Duration| after.saturating_sub(before) / count.max(1);
+        let (sent, answered) = (each(before.0, self.0), each(before.1, self.1));
+        println!("CPU of {what}: {sent:?} where it is sent, {answered:?} where it is answered");
+    }
 }
 
 fn answered(node: &Node) -> u64 {
