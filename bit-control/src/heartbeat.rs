@@ -20,6 +20,11 @@ mod options;
 mod skew;
 mod status;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
 pub use answer::BeatAnswerer;
 pub use driver::{HealthWatch, Heartbeats, MissedEvents, PeerLinks, Signs};
 pub use monitor::{Due, HealthEvent, Monitor};

@@ -29,5 +29,8 @@ mod registry;
 pub use address::{AddressError, NodeAddress};
 pub use endpoint::{ENDPOINT_BYTES_MAX, EndpointError, NodeEndpoint};
 pub use member::{Learned, Load, Member, NodeState, Role};
-pub use provider::{Provider, ProviderError, StaticProvider};
+pub use provider::{
+    Provider, ProviderError, StaticProvider, ZooKeeperOptions, ZooKeeperPath, ZooKeeperPathError,
+    ZooKeeperProvider, ZooKeeperStats,
+};
 pub use registry::{Event, Registry, RegistryFull, RegistryOptions, Watch};

@@ -1,10 +1,16 @@
 //! Where members come from.
 
+mod zookeeper;
+
 use async_trait::async_trait;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{address::NodeAddress, member::Member, registry::Registry};
+
+pub use zookeeper::{
+    ZooKeeperOptions, ZooKeeperPath, ZooKeeperPathError, ZooKeeperProvider, ZooKeeperStats,
+};
 
 /// Names the nodes of a cluster.
 #[async_trait]

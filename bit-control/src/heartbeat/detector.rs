@@ -10,6 +10,9 @@ use std::{
 
 use super::options::{PhiOptions, Timing};
 
+/// What part of a beat this process must be late by before it has stalled.
+const STALL: u32 = 10;
+
 /// What a silence means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
@@ -30,6 +33,8 @@ pub(super) struct Detector {
     last_sign: Instant,
     /// Parts of the time since the last sign of life that are no silence of the node: this process did not run.
     excused: Duration,
+    /// What the node gets in addition, at most a beat: after a stall, what has come waits in the sockets to be read.
+    settling: Duration,
     last_answer: Option<Instant>,
     excused_since_answer: Duration,
 }
@@ -42,6 +47,7 @@ impl Detector {
             intervals: timing.phi.map(|phi| Intervals::new(phi, timing.interval)),
             last_sign: now,
             excused: Duration::ZERO,
+            settling: Duration::ZERO,
             last_answer: None,
             excused_since_answer: Duration::ZERO,
         }
@@ -51,7 +57,7 @@ impl Detector {
     pub(super) fn on_sign(&mut self, at: Instant) {
         if at > self.last_sign {
             self.last_sign = at;
-            self.excused = Duration::ZERO;
+            (self.excused, self.settling) = (Duration::ZERO, Duration::ZERO);
         }
     }
 
@@ -71,14 +77,18 @@ impl Detector {
         self.last_answer = None;
     }
 
-    /// This process did not run between the two times. The node gets what it missed of that again, and as much, at most
-    /// `extra_max`, for what waits in the sockets to be read.
-    pub(super) fn excuse(&mut self, from: Instant, to: Instant, extra_max: Duration) {
-        let missed = |since: Instant| {
-            let stall = to.saturating_duration_since(from.max(since));
-            stall.saturating_add(stall.min(extra_max))
-        };
-        self.excused = self.excused.saturating_add(missed(self.last_sign));
+    /// This process did not run between the two times: what the node missed of that is no silence of its.
+    pub(super) fn excuse(&mut self, from: Instant, to: Instant) {
+        let missed = |since: Instant| to.saturating_duration_since(from.max(since));
+        let stall = missed(self.last_sign);
+        self.excused = self.excused.saturating_add(stall);
+        // Each may be as late as timers are, and then gets nothing for it: else a verdict would always be one timer away.
+        if stall >= self.timing.interval / STALL {
+            self.settling = self
+                .settling
+                .saturating_add(stall)
+                .min(self.timing.interval);
+        }
         let since_answer = missed(self.last_answer.unwrap_or(to));
         self.excused_since_answer = self.excused_since_answer.saturating_add(since_answer);
     }
@@ -90,7 +100,9 @@ impl Detector {
     /// How long the node has been silent, by what it can help.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         let since = now.saturating_duration_since(self.last_sign);
-        since.saturating_sub(self.excused)
+        since
+            .saturating_sub(self.excused)
+            .saturating_sub(self.settling)
     }
 
     pub(super) fn phi(&self, now: Instant) -> f64 {
@@ -296,7 +308,7 @@ mod tests {
         let mut detector = detector(start);
         detector.on_answer(start + BEAT);
         let (stopped, woken) = (start + millis(1500), start + millis(61_500));
-        detector.excuse(stopped, woken, BEAT);
+        detector.excuse(stopped, woken);
         assert_eq!(
             detector.silence(woken),
             Duration::ZERO,
@@ -307,9 +319,24 @@ mod tests {
         // And no sample of what is usual.
         detector.on_answer(now);
         let mean = detector.intervals.as_ref().map(|intervals| intervals.mean);
-        assert_eq!(mean, Some(1.0));
+        assert_eq!(mean, Some(2.0));
         // With the next sign the excuse is used up.
         assert_eq!(detector.verdict(now + millis(3900)), Verdict::Down);
+    }
+
+    #[test]
+    fn a_verdict_that_is_always_looked_for_too_late_still_falls() {
+        for late in [millis(1), millis(500)] {
+            let start = Instant::now();
+            let mut detector = detector(start);
+            let mut now = start;
+            while let Some(next) = detector.worsens_at(now) {
+                detector.excuse(next, next + late);
+                now = next + late;
+            }
+            assert_eq!(detector.verdict(now), Verdict::Down);
+            assert!(now < start + millis(3900) + BEAT + 10 * late, "{late:?}");
+        }
     }
 
     #[test]
@@ -318,7 +345,7 @@ mod tests {
         let mut detector = detector(start);
         let woken = start + Duration::from_mins(1);
         detector.on_answer(before(woken, 10));
-        detector.excuse(start, woken, BEAT);
+        detector.excuse(start, woken);
         assert_eq!(detector.verdict(woken + millis(3910)), Verdict::Down);
     }
 

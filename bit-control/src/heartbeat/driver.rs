@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use membership::{Event, NodeAddress, Registry};
 use protos::bus::NodeStatus;
 use rpc_bus::{CallError, RemoteConnection, RoundTripStats};
@@ -146,7 +146,7 @@ impl Heartbeats {
         loop {
             tokio::select! {
                 biased;
-                Some(outcome) = driver.beats.next() => driver.on_outcome(outcome),
+                Some(outcome) = driver.beats.next() => driver.on_outcomes(outcome),
                 event = watch.next() => driver.on_member(&event),
                 () = &mut sleep => driver.poll(),
             }
@@ -289,9 +289,18 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn on_outcome(&mut self, outcome: Outcome) {
+    /// What has come of a beat, and of all others that have ended by now: most are sent, and answered, together.
+    fn on_outcomes(&mut self, first: Outcome) {
+        let shared = Arc::clone(self.shared);
+        let mut monitor = shared.monitor();
+        self.on_outcome(&mut monitor, first);
+        while let Some(Some(outcome)) = self.beats.next().now_or_never() {
+            self.on_outcome(&mut monitor, outcome);
+        }
+    }
+
+    fn on_outcome(&mut self, monitor: &mut Monitor, outcome: Outcome) {
         let Outcome { due, line, news } = outcome;
-        let mut monitor = self.shared.monitor();
         let now = now();
         match news {
             News::Answered { exchange, learned } => {

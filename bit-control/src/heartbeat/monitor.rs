@@ -63,8 +63,8 @@ impl Monitor {
             timing: options.timing(),
             versions,
             nodes: BTreeMap::new(),
-            next_turn: now,
-            deadline: now,
+            next_turn: now + options.interval,
+            deadline: now + options.interval,
             due: VecDeque::new(),
             events: VecDeque::new(),
             stalled: Duration::ZERO,
@@ -232,12 +232,12 @@ impl Monitor {
 
     /// A late call means that nothing could be received either.
     fn excuse(&mut self, now: Instant) {
-        let (from, interval) = (self.deadline, self.timing.interval);
+        let from = self.deadline;
         let stall = now.saturating_duration_since(from);
         if !stall.is_zero() {
             self.stalled = self.stalled.saturating_add(stall);
             let nodes = self.nodes.values_mut();
-            nodes.for_each(|node| node.excuse(from, now, interval));
+            nodes.for_each(|node| node.excuse(from, now));
         }
     }
 

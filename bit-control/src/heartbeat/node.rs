@@ -325,6 +325,8 @@ impl Node {
     fn on_restart(&mut self, now: Instant, events: &mut Events) {
         self.counts.restarts += 1;
         self.been_up = false;
+        // Perhaps on another machine.
+        self.skew = SkewFilter::default();
         self.detector.on_gap();
         self.turn(Health::Down, Rule::Restarted, now, events);
     }
@@ -415,8 +417,8 @@ impl Node {
     }
 
     /// This process did not run between the two times.
-    pub(super) fn excuse(&mut self, from: Instant, to: Instant, extra_max: Duration) {
-        self.detector.excuse(from, to, extra_max);
+    pub(super) fn excuse(&mut self, from: Instant, to: Instant) {
+        self.detector.excuse(from, to);
     }
 
     /// Looks whether the silence has become too long.

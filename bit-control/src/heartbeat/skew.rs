@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Exchanges among which the shortest is chosen.
+/// Exchanges among which the shortest is chosen. A clock that is set by less than their bounds can tell is known again
+/// after so many at the latest.
 const WINDOW: usize = 16;
 /// How fast two clocks may drift apart, in parts of a million, before one of them was set.
 const DRIFT_PPM: u32 = 500;

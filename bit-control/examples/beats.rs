@@ -1,0 +1,323 @@
+//! What beats cost, and how soon they tell: one process watches nodes in another one, over real sockets.
+//!
+//! ```text
+//! cargo run --release -p bit-control --example beats -- cost [NODES] [SECONDS]
+//! cargo run --release -p bit-control --example beats -- stop [ROUNDS]
+//! ```
+//!
+//! `cost` prints the CPU time of a beat on either side, and that of as many bytes exchanged over bare sockets; `stop` stops the other process (SIGSTOP), and prints how long it
+//! took until its node was suspect, down, and up again once it went on. Only on Linux, whose /proc it reads.
+
+use std::{
+    env, fs,
+    io::{self, BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bit_control::{
+    ControlNode, ControlOptions, Services,
+    heartbeat::{BeatAnswerer, BeatOptions, Health, HealthWatch, Heartbeats},
+};
+use membership::{Member, NodeAddress, Registry, RegistryOptions};
+use protos::coord::DrillbitEndpoint;
+use rpc_bus::{BusRuntime, Feature, Features, Ledger, ledger::Limits, task::Tasks};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Handle, Runtime},
+};
+
+/// About as many as a beat has, and its answer.
+const BEAT_BYTES: usize = 120;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<_> = env::args().skip(1).collect();
+    let number = |at: usize, default| args.get(at).map_or(Ok(default), |text| text.parse::<u64>());
+    let threads = Threads::start()?;
+    let app = threads.app.handle().clone();
+    match args.first().map(String::as_str) {
+        Some("answer") => app.block_on(answer(&threads, number(1, 1)?)),
+        Some("cost") => app.block_on(cost(&threads, number(1, 100)?, number(2, 10)?)),
+        Some("stop") => app.block_on(stop(&threads, number(1, 5)?)),
+        _ => Err("expected cost [NODES] [SECONDS] or stop [ROUNDS]".into()),
+    }
+}
+
+/// As in the program: one thread moves bytes, two run handlers and tasks.
+struct Threads {
+    app: Runtime,
+    bus: BusRuntime,
+    ledger: Ledger,
+}
+
+impl Threads {
+    fn start() -> Result<Self, Failure> {
+        let io = Builder::new_current_thread().enable_all().build()?;
+        let moves_bytes = io.handle().clone();
+        thread::spawn(move || io.block_on(std::future::pending::<()>()));
+        let app = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        let bus = BusRuntime::new(vec![moves_bytes], app.handle().clone(), Arc::new(cpu));
+        let ledger = Ledger::root("example", Limits::default());
+        Ok(Self { app, bus, ledger })
+    }
+}
+
+struct Node {
+    control: ControlNode,
+    registry: Registry,
+    beats: Heartbeats,
+}
+
+impl Node {
+    async fn start(threads: &Threads) -> Result<Self, Failure> {
+        let incarnation = u64::from(std::process::id());
+        let answerer = BeatAnswerer::default();
+        let services = Services {
+            extensions: vec![Arc::new(answerer.clone())],
+            ..Services::default()
+        };
+        let options = ControlOptions {
+            incarnation: Some(incarnation),
+            features: Features::of_any_plane().with(Feature::Beats),
+            ..ControlOptions::default()
+        };
+        let endpoint = DrillbitEndpoint {
+            address: Some("127.0.0.1".to_owned()),
+            user_port: Some(31010),
+            data_port: Some(31012),
+            version: Some("0.1.0".to_owned()),
+            ..DrillbitEndpoint::default()
+        };
+        let (any, bus) = (([127, 0, 0, 1], 0).into(), threads.bus.clone());
+        let ledger = threads.ledger.clone();
+        let control = ControlNode::bind(any, endpoint, bus, options, services, ledger).await?;
+        let local = Member {
+            incarnation: Some(incarnation),
+            engine_version: Some("DataFusion 55.2.0".to_owned()),
+            ..Member::of(control.endpoint().into())?
+        };
+        let registry = Registry::of_node(local, RegistryOptions::default());
+        let beats = Heartbeats::new(registry.clone(), BeatOptions::default())?;
+        answerer.serve(&beats);
+        Ok(Self {
+            control,
+            registry,
+            beats,
+        })
+    }
+
+    fn watch(&self, threads: &Threads) -> Result<Tasks, Failure> {
+        let tasks = Tasks::default();
+        let (beats, links) = (self.beats.clone(), Arc::new(self.control.clone()));
+        let run = async move { beats.run(links).await };
+        // Where its connections are driven: no thread wakes another one for a beat.
+        tasks.spawn(threads.bus.next_io(), &threads.ledger, run)?;
+        Ok(tasks)
+    }
+}
+
+/// The other process: nodes that answer until their parent is gone.
+async fn answer(threads: &Threads, count: u64) -> Result<(), Failure> {
+    let mut nodes = Vec::new();
+    for _ in 0..count {
+        let node = Node::start(threads).await?;
+        println!("{}", node.control.address());
+        nodes.push(node);
+    }
+    let echo = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", echo.local_addr()?);
+    io::stdout().flush()?;
+    let tasks = Tasks::default();
+    let (io, ledger) = (threads.bus.next_io().clone(), threads.ledger.clone());
+    let echoing = async move {
+        let each = Tasks::default();
+        while let Ok((socket, _)) = echo.accept().await {
+            // Refused by no limit.
+            let _ = each.spawn(&Handle::current(), &ledger, echo_all(socket));
+        }
+    };
+    tasks.spawn(&io, &threads.ledger, echoing)?;
+    let waiting = tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new()));
+    waiting.await??;
+    Ok(())
+}
+
+async fn echo_all(mut socket: TcpStream) {
+    let mut bytes = [0; BEAT_BYTES];
+    while socket.read_exact(&mut bytes).await.is_ok() && socket.write_all(&bytes).await.is_ok() {}
+}
+
+/// Nodes of another process.
+struct Others {
+    process: Child,
+    addresses: Vec<NodeAddress>,
+    /// Sends back what it gets.
+    echo: String,
+}
+
+impl Others {
+    fn start(count: u64) -> Result<Self, Failure> {
+        let mut process = Command::new(env::current_exe()?)
+            .args(["answer", &count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = process.stdout.take().ok_or("no stdout")?;
+        let mut lines = BufReader::new(out).lines();
+        let addresses = lines.by_ref().take(usize::try_from(count)?);
+        let addresses = addresses.map(|line| Ok(line?.parse()?));
+        let addresses = addresses.collect::<Result<_, Failure>>()?;
+        let echo = lines.next().ok_or("no echo")??;
+        Ok(Self {
+            process,
+            addresses,
+            echo,
+        })
+    }
+
+    fn signal(&self, name: &str) -> Result<(), Failure> {
+        let id = self.process.id().to_string();
+        Command::new("kill").args([name, &id]).status()?;
+        Ok(())
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        // A stopped process dies of it too; there is nobody left to tell of a failure.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn cost(threads: &Threads, count: u64, seconds: u64) -> Result<(), Failure> {
+    let others = Others::start(count)?;
+    let node = Node::start(threads).await?;
+    let members = others.addresses.iter().cloned().map(Member::at);
+    node.registry.replace(members.collect())?;
+    let watching = node.watch(threads)?;
+    // Connected and warm.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = (answered(&node), Used::now(&others)?);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let after = (answered(&node), Used::now(&others)?);
+    let beats = u32::try_from(after.0 - before.0)?;
+    println!("{beats} beats of {count} nodes in {seconds} s");
+    after.1.print("a beat", &before.1, beats);
+    if let Some(trips) = node.beats.nodes().first().and_then(|node| node.round_trips) {
+        println!("round trip p50 {:?}, p99 {:?}", trips.p50, trips.p99);
+    }
+    drop(watching);
+    bare(threads, &others, seconds).await
+}
+
+/// The same over sockets alone, from the thread that moves bytes.
+async fn bare(threads: &Threads, others: &Others, seconds: u64) -> Result<(), Failure> {
+    let (count, echo) = (others.addresses.len(), others.echo.clone());
+    let (ready, connected) = tokio::sync::oneshot::channel();
+    let exchange = async move {
+        let mut sockets = Vec::new();
+        for _ in 0..count {
+            sockets.push(TcpStream::connect(&echo).await.expect("it listens"));
+        }
+        // Nobody else waits.
+        let _ = ready.send(());
+        let mut bytes = [0; BEAT_BYTES];
+        let mut turns = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            turns.tick().await;
+            for socket in &mut sockets {
+                socket.write_all(&bytes).await.expect("it reads");
+            }
+            for socket in &mut sockets {
+                socket.read_exact(&mut bytes).await.expect("it answers");
+            }
+        }
+    };
+    let tasks = Tasks::default();
+    tasks.spawn(threads.bus.next_io(), &threads.ledger, exchange)?;
+    connected.await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = Used::now(others)?;
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let exchanges = u32::try_from(count)? * u32::try_from(seconds)?;
+    Used::now(others)?.print("as many bytes over bare sockets", &before, exchanges);
+    Ok(())
+}
+
+/// CPU time used so far, here and in the other process.
+struct Used(Duration, Duration);
+
+impl Used {
+    fn now(others: &Others) -> Result<Self, Failure> {
+        let (here, there) = (std::process::id(), others.process.id());
+        Ok(Self(cpu_of(here)?, cpu_of(there)?))
+    }
+
+    fn print(&self, what: &str, before: &Self, count: u32) {
+        let each = |before: Duration, after: Duration| after.saturating_sub(before) / count.max(1);
+        let (sent, answered) = (each(before.0, self.0), each(before.1, self.1));
+        println!("CPU of {what}: {sent:?} where it is sent, {answered:?} where it is answered");
+    }
+}
+
+fn answered(node: &Node) -> u64 {
+    let nodes = node.beats.nodes();
+    nodes.iter().map(|node| node.counts.answered).sum()
+}
+
+/// CPU time of all threads of a process.
+fn cpu_of(process: u32) -> Result<Duration, Failure> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanos += text.split(' ').next().ok_or("no time")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+async fn stop(threads: &Threads, rounds: u64) -> Result<(), Failure> {
+    let others = Others::start(1)?;
+    let node = Node::start(threads).await?;
+    let mut watch = node.beats.watch();
+    let _watching = node.watch(threads)?;
+    node.registry
+        .join(Member::at(others.addresses[0].clone()))?;
+    until(&mut watch, Health::Up).await?;
+    println!("times since SIGSTOP; up: since SIGCONT");
+    for round in 0..rounds {
+        // Long enough for usual answers, and a moment between two beats that differs from round to round.
+        tokio::time::sleep(Duration::from_millis(8000 + 190 * round)).await;
+        let stopped = Instant::now();
+        others.signal("-STOP")?;
+        let suspect = until(&mut watch, Health::Suspect).await? - stopped;
+        let down = until(&mut watch, Health::Down).await? - stopped;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let resumed = Instant::now();
+        others.signal("-CONT")?;
+        let up = until(&mut watch, Health::Up).await? - resumed;
+        println!("suspect {suspect:?}, down {down:?}, up {up:?}");
+    }
+    for node in node.beats.nodes() {
+        println!("{:?}: {}", node.counts, node.reason);
+    }
+    Ok(())
+}
+
+async fn until(watch: &mut HealthWatch, health: Health) -> Result<Instant, Failure> {
+    loop {
+        let event = watch.next().await.ok_or("no more events")??;
+        if event.to == health {
+            return Ok(Instant::now());
+        }
+    }
+}
