@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive, sync::Arc};
 use membership::NodeAddress;
 use protos::{
     calls::control as calls,
-    control::{FragmentStatuses, InitializeFragments},
+    control::{FragmentStatuses, InitializeFragments, StatusesTaken},
     error::ErrorType,
     id::{FragmentId, QueryId},
     shared::MinorFragmentProfile,
@@ -97,15 +97,19 @@ pub trait QueryService: Send + Sync + 'static {
         reply.acknowledge(true);
     }
 
-    /// A node reports what has changed of all fragments that it runs for this one.
+    /// A node reports what has changed of all fragments that it runs for this one; it is told of which queries there
+    /// are none here.
     fn fragment_statuses(
         &self,
         from: &NodeAddress,
         statuses: FragmentStatuses,
         reply: ReplyTo<calls::FragmentStatuses>,
     ) {
-        let _ = (from, statuses);
-        reply.acknowledge(true);
+        let _ = from;
+        let unknown = statuses.query.into_iter();
+        reply.send(StatusesTaken {
+            unknown: unknown.filter_map(|query| query.query_id).collect(),
+        });
     }
 
     /// Answers with the profile of a query.

@@ -202,14 +202,20 @@ impl ControlTunnel {
         done(self.ask::<calls::FragmentStatus>(request).await)
     }
 
-    /// Reports what has changed of fragments to their foreman. Only for our own nodes.
+    /// Reports what has changed of fragments to their foreman; returns the queries that it does not know. Only for our
+    /// own nodes.
     ///
     /// # Errors
     ///
     /// As [`Self::call`]; or the peer does not know of it, and nothing was sent.
-    pub async fn fragment_statuses(&self, statuses: FragmentStatuses) -> Result<(), CallError> {
+    pub async fn fragment_statuses(
+        &self,
+        statuses: FragmentStatuses,
+    ) -> Result<Vec<QueryId>, CallError> {
         self.expect_control_streams().await?;
-        done(self.ask::<calls::FragmentStatuses>(statuses).await)
+        let taken = self.ask::<calls::FragmentStatuses>(statuses).await?;
+        let unknown = taken.unknown.into_iter();
+        Ok(unknown.filter_map(|query| query.try_into().ok()).collect())
     }
 
     /// The profile of a query whose foreman is the peer.
