@@ -3,6 +3,8 @@
 mod connect;
 mod custom;
 mod dispatch;
+mod foreman;
+mod fragments;
 mod handshake;
 mod node;
 mod peers;
@@ -15,6 +17,11 @@ mod tunnel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use custom::{CustomHandler, CustomHandlers, CustomReply, NumberTaken};
+pub use foreman::{Assignment, Foremen, ForemenOptions, Outcome, QueryPlan, QueryRun};
+pub use fragments::{
+    FragmentControl, FragmentInfo, FragmentRunner, FragmentTask, Fragments, FragmentsOptions,
+    Started,
+};
 pub use node::{ControlNode, ControlOptions};
 pub use peers::{Direction, PeerInfo};
 pub use reply::ReplyTo;

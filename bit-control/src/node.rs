@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, Weak},
     time::Duration,
 };
 
@@ -223,12 +223,27 @@ impl ControlNode {
         }
     }
 
+    /// For whom the node serves, so that it does not keep the node.
+    pub(crate) fn downgrade(&self) -> WeakControlNode {
+        WeakControlNode(Arc::downgrade(&self.0))
+    }
+
     pub(crate) fn inner_peers(&self) -> &Arc<Peers> {
         &self.0.peers
     }
 
     pub(crate) fn call_timeout(&self) -> Duration {
         self.0.call_timeout
+    }
+}
+
+/// A node that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakControlNode(Weak<Inner>);
+
+impl WeakControlNode {
+    pub(crate) fn upgrade(&self) -> Option<ControlNode> {
+        self.0.upgrade().map(ControlNode)
     }
 }
 

@@ -12,4 +12,5 @@ mod support;
 
 mod calls;
 mod connections;
+mod queries;
 mod replay;
