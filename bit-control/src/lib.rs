@@ -1,5 +1,6 @@
 //! The control plane: fragments, custom messages, heartbeats.
 
+mod channel;
 mod connect;
 mod custom;
 mod dispatch;
@@ -16,6 +17,10 @@ mod tunnel;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use channel::{
+    Channel, ChannelError, ChannelOptions, ChannelReceiver, ChannelRequest, ChannelSender,
+    ChannelService, ChannelServices, ChannelSink, MESSAGE_BYTES_MAX, NameTaken,
+};
 pub use custom::{CustomHandler, CustomHandlers, CustomReply, NumberTaken};
 pub use foreman::{Assignment, Foremen, ForemenOptions, Outcome, QueryPlan, QueryRun};
 pub use fragments::{

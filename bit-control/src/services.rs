@@ -12,7 +12,7 @@ use protos::{
 };
 use rpc_bus::{CloseReason, InboundRequest, OneWayMessage, PeerMisbehaved, RpcFailure};
 
-use crate::{custom::CustomHandlers, reply::ReplyTo};
+use crate::{channel::ChannelServices, custom::CustomHandlers, reply::ReplyTo};
 
 /// Runs fragments for the foremen of other nodes. Methods are called in the order in which a connection brings them,
 /// and must not wait: what takes time goes on elsewhere and takes the reply along.
@@ -181,6 +181,8 @@ pub struct Services {
     pub queries: Arc<dyn QueryService>,
     /// Default: none; they may be registered at any time.
     pub custom: CustomHandlers,
+    /// Default: none; they may be registered at any time.
+    pub channels: ChannelServices,
     /// Default: none.
     pub extensions: Vec<Arc<dyn Extension>>,
 }
@@ -191,6 +193,7 @@ impl Default for Services {
             fragments: Arc::new(NoFragments),
             queries: Arc::new(NoQueries),
             custom: CustomHandlers::default(),
+            channels: ChannelServices::default(),
             extensions: Vec::new(),
         }
     }
@@ -208,6 +211,7 @@ impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Services")
             .field("custom", &self.custom)
+            .field("channels", &self.channels)
             .field("extensions", &self.extensions.len())
             .finish_non_exhaustive()
     }

@@ -299,7 +299,7 @@ async fn bad_calls_are_refused_by_name_and_the_connection_lives_on() {
         (8, b"\x0a\x00", "REQ_FRAGMENT_STATUS without a whole handle"),
         (9, b"", "REQ_BIT_STATUS is not served here"),
         (10, &query, "REQ_QUERY_STATUS without a whole query id"),
-        (1000, b"", "OPEN_CHANNEL is not served here"),
+        (1000, b"", "channels were not agreed on"),
     ];
     for (id, (rpc_type, body, said)) in (2..).zip(cases) {
         peer.send(RpcMode::Request, id, rpc_type, body, &[]).await;
