@@ -15,6 +15,9 @@ mod server;
 mod services;
 mod tunnel;
 
+#[cfg(test)]
+mod simulation;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use channel::{
