@@ -6,13 +6,16 @@ use membership::NodeAddress;
 use protos::{Plane, calls::control as calls, control::RpcType, error::ErrorType, rpc_name};
 use rpc_bus::{CloseReason, Handler, InboundRequest, OneWayMessage, PeerMisbehaved, RpcFailure};
 
-use crate::{peers::Peers, reply::ReplyTo, served::Served, services::Services};
+use crate::{
+    channel::ChannelSide, peers::Peers, reply::ReplyTo, served::Served, services::Services,
+};
 
 /// Serves one connection, whichever side has opened it.
 pub(crate) struct ConnectionHandler {
     /// The node at the other end.
     pub(crate) from: NodeAddress,
     pub(crate) services: Arc<Services>,
+    pub(crate) channels: Arc<ChannelSide>,
     /// Told when the connection has ended.
     pub(crate) peers: Weak<Peers>,
 }
@@ -48,6 +51,7 @@ impl Handler for ConnectionHandler {
             Ok(RpcType::ReqQueryStatus) => self.serve::<calls::QueryStatus>(request),
             Ok(RpcType::ReqQueryCancel) => self.serve::<calls::QueryCancel>(request),
             Ok(RpcType::ReqCustom) => self.serve::<calls::Custom>(request),
+            Ok(RpcType::OpenChannel) => self.channels.on_request(request),
             _ => self.serve_other(request),
         }
     }
@@ -60,11 +64,12 @@ impl Handler for ConnectionHandler {
     fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
         match self.services.extension(message.rpc_type) {
             Some(extension) => extension.one_way(&self.from, message),
-            None => Err(message.unexpected()),
+            None => self.channels.one_way(message),
         }
     }
 
     fn closed(&self, reason: &CloseReason) {
+        self.channels.on_closed(reason);
         if let Some(peers) = self.peers.upgrade() {
             peers.forget_closed(&self.from);
         }

@@ -2,9 +2,12 @@
 
 pub mod heartbeat;
 
+mod channel;
 mod connect;
 mod custom;
 mod dispatch;
+mod foreman;
+mod fragments;
 mod handshake;
 mod node;
 mod peers;
@@ -14,9 +17,21 @@ mod server;
 mod services;
 mod tunnel;
 
+#[cfg(test)]
+mod simulation;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use channel::{
+    Channel, ChannelError, ChannelOptions, ChannelReceiver, ChannelRequest, ChannelSender,
+    ChannelService, ChannelServices, ChannelSink, MESSAGE_BYTES_MAX, NameTaken,
+};
 pub use custom::{CustomHandler, CustomHandlers, CustomReply, NumberTaken};
+pub use foreman::{Assignment, Foremen, ForemenOptions, Outcome, QueryPlan, QueryRun};
+pub use fragments::{
+    FragmentControl, FragmentInfo, FragmentRunner, FragmentTask, Fragments, FragmentsOptions,
+    Started,
+};
 pub use node::{ControlNode, ControlOptions};
 pub use peers::{Direction, PeerInfo};
 pub use reply::ReplyTo;

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, Weak},
     time::Duration,
 };
 
@@ -15,10 +15,12 @@ use protos::{
 use rpc_bus::{
     BusRuntime, Capabilities, ConnectionOptions, Feature, Features, Ledger, ServerOptions,
     auth::{Authenticator, Login},
+    ledger::Limits,
     tls::TlsClient,
 };
 
 use crate::{
+    channel::{Around, ChannelOptions},
     connect::Dialing,
     lock,
     peers::{Here, PeerInfo, PeerLimits, Peers},
@@ -48,6 +50,8 @@ pub struct ControlOptions {
     /// Connections with each of them; one more of the peer's is refused. Two nodes that connect to each other at the
     /// same time have two. Default 4.
     pub connections_per_node_max: usize,
+    /// Limits of channels.
+    pub channels: ChannelOptions,
     /// Drawn anew at every start of the node: tells a restarted one from the one before. Default `None`.
     pub incarnation: Option<u64>,
     /// What this node offers to peers of our own kind. Default: all that this crate has. Nothing at all: it speaks as a
@@ -68,6 +72,7 @@ impl Default for ControlOptions {
             call_timeout: Duration::from_secs(10),
             nodes_max: 1024,
             connections_per_node_max: 4,
+            channels: ChannelOptions::default(),
             incarnation: None,
             features: Features::of_any_plane()
                 .with(Feature::Streams)
@@ -111,6 +116,18 @@ impl ControlOptions {
                 ..self.connection.clone()
             },
             ledger: ledger.clone(),
+        }
+    }
+
+    fn around(&self, services: &Services, ledger: &Ledger) -> Around {
+        let limits = Limits {
+            bytes: Some(self.channels.queued_bytes_max),
+            ..Limits::default()
+        };
+        Around {
+            services: services.channels.clone(),
+            options: self.channels,
+            ledger: ledger.child("channels", limits),
         }
     }
 
@@ -159,7 +176,9 @@ impl ControlNode {
             here.settle()?;
         }
         let dialing = options.dialing(&runtime, &ledger);
-        let peers = Peers::new(here, Arc::new(services), dialing, options.limits());
+        let around = options.around(&services, &ledger);
+        let services = Arc::new(services);
+        let peers = Peers::new(here, services, around, dialing, options.limits());
         let host = Arc::clone(&peers);
         let (limits, authenticator) = (options.server(), options.authenticator);
         let server =
@@ -223,12 +242,27 @@ impl ControlNode {
         }
     }
 
+    /// For whom the node serves, so that it does not keep the node.
+    pub(crate) fn downgrade(&self) -> WeakControlNode {
+        WeakControlNode(Arc::downgrade(&self.0))
+    }
+
     pub(crate) fn inner_peers(&self) -> &Arc<Peers> {
         &self.0.peers
     }
 
     pub(crate) fn call_timeout(&self) -> Duration {
         self.0.call_timeout
+    }
+}
+
+/// A node that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakControlNode(Weak<Inner>);
+
+impl WeakControlNode {
+    pub(crate) fn upgrade(&self) -> Option<ControlNode> {
+        self.0.upgrade().map(ControlNode)
     }
 }
 

@@ -22,6 +22,7 @@ use rpc_bus::{
 use tokio::sync::watch;
 
 use crate::{
+    channel::{Around, ChannelSide},
     connect::Dialing,
     dispatch::ConnectionHandler,
     handshake::{Introduction, hello},
@@ -46,6 +47,7 @@ pub(crate) struct Line {
     pub(crate) direction: Direction,
     /// Who the peer said it is.
     pub(crate) endpoint: Option<DrillbitEndpoint>,
+    pub(crate) channels: Arc<ChannelSide>,
 }
 
 impl Line {
@@ -65,6 +67,8 @@ pub struct PeerInfo {
     pub capabilities: Option<Arc<Capabilities>>,
     /// Its connections, the one that is used first.
     pub connections: Vec<(Direction, RemoteConnection)>,
+    /// Channels that are open on them.
+    pub channels: usize,
 }
 
 type Attempt = Result<Line, ConnectError>;
@@ -75,6 +79,7 @@ pub(crate) struct Peers {
     /// This node.
     pub(crate) here: Here,
     pub(crate) services: Arc<Services>,
+    pub(crate) around: Arc<Around>,
     dialing: Dialing,
     limits: PeerLimits,
     by_address: Mutex<HashMap<NodeAddress, Peer>>,
@@ -138,6 +143,7 @@ impl Peers {
     pub(crate) fn new(
         here: Here,
         services: Arc<Services>,
+        around: Around,
         dialing: Dialing,
         limits: PeerLimits,
     ) -> Arc<Self> {
@@ -145,6 +151,7 @@ impl Peers {
             this: this.clone(),
             here,
             services,
+            around: Arc::new(around),
             dialing,
             limits,
             by_address: Mutex::default(),
@@ -249,12 +256,13 @@ impl Peers {
 
     async fn dial(&self, node: &NodeAddress) -> Attempt {
         let hello = hello(&self.endpoint());
-        let handler = self.handler(node);
+        let (channels, handler) = self.serve(node, Direction::Outbound);
         let (connection, endpoint) = self.dialing.connect(node, hello, handler).await?;
         Ok(Line {
             connection,
             direction: Direction::Outbound,
             endpoint,
+            channels,
         })
     }
 
@@ -286,12 +294,20 @@ impl Peers {
         close(&stale);
     }
 
-    fn handler(&self, node: &NodeAddress) -> Arc<dyn Handler> {
-        Arc::new(ConnectionHandler {
+    /// Who serves a connection with `node`, and its channels.
+    fn serve(
+        &self,
+        node: &NodeAddress,
+        direction: Direction,
+    ) -> (Arc<ChannelSide>, Arc<dyn Handler>) {
+        let channels = ChannelSide::new(node, direction, &self.around);
+        let handler = ConnectionHandler {
             from: node.clone(),
             services: Arc::clone(&self.services),
+            channels: Arc::clone(&channels),
             peers: self.this.clone(),
-        })
+        };
+        (channels, Arc::new(handler))
     }
 
     /// A connection with `node` has ended.
@@ -331,6 +347,7 @@ impl Peers {
         let connections = [first].into_iter().chain(others);
         Some(PeerInfo {
             address: node.clone(),
+            channels: connections.clone().map(|line| line.channels.count()).sum(),
             endpoint: connections.clone().find_map(|line| line.endpoint.clone()),
             capabilities: first.connection.peer_capabilities(),
             connections: connections
@@ -396,14 +413,16 @@ impl Host for Peers {
         if known.lines.len() >= max {
             return Err(format!("{max} connections with {node} are open already"));
         }
+        let (channels, handler) = self.serve(node, Direction::Inbound);
         let stale = known.add(Line {
             connection: connection.clone(),
             direction: Direction::Inbound,
             endpoint: Some(peer.endpoint.clone()),
+            channels,
         });
         drop(peers);
         close(&stale);
-        Ok(self.handler(node))
+        Ok(handler)
     }
 }
 

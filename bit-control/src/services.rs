@@ -5,14 +5,14 @@ use std::{fmt, ops::RangeInclusive, sync::Arc};
 use membership::NodeAddress;
 use protos::{
     calls::control as calls,
-    control::{FragmentStatuses, InitializeFragments},
+    control::{FragmentStatuses, InitializeFragments, StatusesTaken},
     error::ErrorType,
     id::{FragmentId, QueryId},
     shared::MinorFragmentProfile,
 };
 use rpc_bus::{CloseReason, InboundRequest, OneWayMessage, PeerMisbehaved, RpcFailure};
 
-use crate::{custom::CustomHandlers, reply::ReplyTo};
+use crate::{channel::ChannelServices, custom::CustomHandlers, reply::ReplyTo};
 
 /// Runs fragments for the foremen of other nodes. Methods are called in the order in which a connection brings them,
 /// and must not wait: what takes time goes on elsewhere and takes the reply along.
@@ -97,15 +97,19 @@ pub trait QueryService: Send + Sync + 'static {
         reply.acknowledge(true);
     }
 
-    /// A node reports what has changed of all fragments that it runs for this one.
+    /// A node reports what has changed of all fragments that it runs for this one; it is told of which queries there
+    /// are none here.
     fn fragment_statuses(
         &self,
         from: &NodeAddress,
         statuses: FragmentStatuses,
         reply: ReplyTo<calls::FragmentStatuses>,
     ) {
-        let _ = (from, statuses);
-        reply.acknowledge(true);
+        let _ = from;
+        let unknown = statuses.query.into_iter();
+        reply.send(StatusesTaken {
+            unknown: unknown.filter_map(|query| query.query_id).collect(),
+        });
     }
 
     /// Answers with the profile of a query.
@@ -183,6 +187,8 @@ pub struct Services {
     pub queries: Arc<dyn QueryService>,
     /// Default: none; they may be registered at any time.
     pub custom: CustomHandlers,
+    /// Default: none; they may be registered at any time.
+    pub channels: ChannelServices,
     /// Default: none.
     pub extensions: Vec<Arc<dyn Extension>>,
 }
@@ -193,6 +199,7 @@ impl Default for Services {
             fragments: Arc::new(NoFragments),
             queries: Arc::new(NoQueries),
             custom: CustomHandlers::default(),
+            channels: ChannelServices::default(),
             extensions: Vec::new(),
         }
     }
@@ -210,6 +217,7 @@ impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Services")
             .field("custom", &self.custom)
+            .field("channels", &self.channels)
             .field("extensions", &self.extensions.len())
             .finish_non_exhaustive()
     }

@@ -18,9 +18,10 @@ use protos::{
     rpc::Ack,
     shared::{MinorFragmentProfile, QueryProfile},
 };
-use rpc_bus::{Answer, CallError, CallOptions, Feature, RemoteConnection};
+use rpc_bus::{Answer, CallError, CallOptions, CloseReason, Feature, RemoteConnection};
 
 use crate::{
+    channel::Channel,
     node::ControlNode,
     peers::PeerInfo,
     reply::ReplyTo,
@@ -202,14 +203,20 @@ impl ControlTunnel {
         done(self.ask::<calls::FragmentStatus>(request).await)
     }
 
-    /// Reports what has changed of fragments to their foreman. Only for our own nodes.
+    /// Reports what has changed of fragments to their foreman; returns the queries that it does not know. Only for our
+    /// own nodes.
     ///
     /// # Errors
     ///
     /// As [`Self::call`]; or the peer does not know of it, and nothing was sent.
-    pub async fn fragment_statuses(&self, statuses: FragmentStatuses) -> Result<(), CallError> {
+    pub async fn fragment_statuses(
+        &self,
+        statuses: FragmentStatuses,
+    ) -> Result<Vec<QueryId>, CallError> {
         self.expect_control_streams().await?;
-        done(self.ask::<calls::FragmentStatuses>(statuses).await)
+        let taken = self.ask::<calls::FragmentStatuses>(statuses).await?;
+        let unknown = taken.unknown.into_iter();
+        Ok(unknown.filter_map(|query| query.try_into().ok()).collect())
     }
 
     /// The profile of a query whose foreman is the peer.
@@ -269,6 +276,47 @@ impl ControlTunnel {
         let message = message.encode_to_vec().into();
         let answer = self.custom(number, message, Vec::new()).await?;
         Ok(R::decode(answer.message)?)
+    }
+
+    /// Opens a channel to a service of the peer, which gets `argument` with it. Only for our own nodes.
+    ///
+    /// # Errors
+    ///
+    /// There is no connection, the peer does not know of channels, has no such service, or has refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the channel up.
+    pub async fn open_channel(&self, service: &str, argument: Bytes) -> Result<Channel, CallError> {
+        let patience = self.node.call_timeout();
+        if self.is_local() {
+            return self.open_here(service, argument, patience).await;
+        }
+        let options = CallOptions {
+            deadline: Some(patience),
+            ..CallOptions::default()
+        };
+        let line = self.node.inner_peers().line(&self.to).await?;
+        let (channels, connection) = (&line.channels, &line.connection);
+        channels.open(connection, service, argument, options).await
+    }
+
+    async fn open_here(
+        &self,
+        service: &str,
+        argument: Bytes,
+        patience: Duration,
+    ) -> Result<Channel, CallError> {
+        let around = &self.node.inner_peers().around;
+        let service = around.services.find(service).map_err(CallError::Remote)?;
+        let (request, channel, opened) = around.here(&self.to, argument);
+        service.open(request);
+        match tokio::time::timeout(patience, opened).await {
+            Ok(Ok(Ok(()))) => Ok(channel),
+            Ok(Ok(Err(failure))) => Err(CallError::Remote(failure)),
+            Ok(Err(_)) => Err(CallError::Lost(CloseReason::Aborted)),
+            Err(_) => Err(CallError::Timeout(patience)),
+        }
     }
 
     /// Connects, and looks whether the peer knows what only our own nodes know.

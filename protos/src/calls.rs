@@ -306,7 +306,7 @@ calls! {
     /// Between our own nodes: opens a channel to a service of the peer.
     OpenChannel = OpenChannel(pb::control::OpenChannel) -> ChannelOpened(pb::control::ChannelOpened);
     /// Between our own nodes: reports on many fragments to their foreman.
-    FragmentStatuses = FragmentStatuses(pb::control::FragmentStatuses) -> Ack(pb::rpc::Ack);
+    FragmentStatuses = FragmentStatuses(pb::control::FragmentStatuses) -> StatusesTaken(pb::control::StatusesTaken);
     /// Between our own nodes: ends all fragments of a query, also those that are still to come.
     CancelFragments = CancelFragments(pb::shared::QueryId) -> Ack(pb::rpc::Ack), unordered;
     /// Between our own nodes: a sign of life.

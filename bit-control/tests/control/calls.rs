@@ -9,7 +9,7 @@ use bytes::Bytes;
 use membership::NodeAddress;
 use protos::{
     calls::control as calls,
-    control::{FragmentStatuses, InitializeFragments, PlanFragment, QueryStatuses},
+    control::{FragmentStatuses, InitializeFragments, PlanFragment, QueryStatuses, StatusesTaken},
     error::ErrorType,
     id::{FragmentId, QueryId},
     rpc::{Ack, RpcMode},
@@ -115,7 +115,8 @@ impl QueryService for Notes {
         reply: ReplyTo<calls::FragmentStatuses>,
     ) {
         self.note(from, format!("{} queries", statuses.query.len()));
-        reply.acknowledge(true);
+        let unknown = vec![QUERY.into()];
+        reply.send(StatusesTaken { unknown });
     }
 
     fn status(&self, from: &NodeAddress, query: QueryId, reply: ReplyTo<calls::QueryStatus>) {
@@ -165,7 +166,8 @@ async fn make_all_calls(tunnel: &ControlTunnel, from: &NodeAddress, notes: &Note
     let statuses = FragmentStatuses {
         query: vec![QueryStatuses::default()],
     };
-    tunnel.fragment_statuses(statuses).await.unwrap();
+    let unknown = tunnel.fragment_statuses(statuses).await.unwrap();
+    assert_eq!(unknown, [QUERY]);
     let profile = tunnel.query_status(QUERY).await.unwrap();
     assert_eq!(profile.id, Some(QUERY.into()));
     let error = tunnel.query_status(other).await.unwrap_err();
@@ -297,7 +299,7 @@ async fn bad_calls_are_refused_by_name_and_the_connection_lives_on() {
         (8, b"\x0a\x00", "REQ_FRAGMENT_STATUS without a whole handle"),
         (9, b"", "REQ_BIT_STATUS is not served here"),
         (10, &query, "REQ_QUERY_STATUS without a whole query id"),
-        (1000, b"", "OPEN_CHANNEL is not served here"),
+        (1000, b"", "channels were not agreed on"),
     ];
     for (id, (rpc_type, body, said)) in (2..).zip(cases) {
         peer.send(RpcMode::Request, id, rpc_type, body, &[]).await;

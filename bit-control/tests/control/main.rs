@@ -11,5 +11,7 @@ mod peer;
 mod support;
 
 mod calls;
+mod channels;
 mod connections;
+mod queries;
 mod replay;

@@ -80,7 +80,24 @@ impl Node {
         options: ControlOptions,
         services: Services,
     ) -> Self {
-        let ledger = ledger();
+        Self::whole(ledger(), endpoint, options, services).await
+    }
+
+    /// With a ledger that others charge, too.
+    pub(crate) async fn charging(
+        ledger: Ledger,
+        options: ControlOptions,
+        services: Services,
+    ) -> Self {
+        Self::whole(ledger, endpoint(0), options, services).await
+    }
+
+    async fn whole(
+        ledger: Ledger,
+        endpoint: DrillbitEndpoint,
+        options: ControlOptions,
+        services: Services,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let node =
             ControlNode::bind(any, endpoint, runtime(), options, services, ledger.clone()).await;

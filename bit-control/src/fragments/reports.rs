@@ -1,0 +1,426 @@
+//! What foremen do not know yet of the fragments that run for them here: one message a node, with what has changed.
+//!
+//! An end is told at once, everything else once per interval. One message is on its way to a foreman at a time; what
+//! happens meanwhile is in the next one. A message that fails is made again from what is then to be told, after a pause.
+//! Where nothing changes for long, a message without changes asks the foreman whether it still knows the queries.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use membership::NodeAddress;
+use protos::{
+    control::{FragmentStatuses, QueryStatuses},
+    id::{FragmentId, QueryId},
+    shared::{DrillPbError, FragmentState, MajorFragmentProfile, MinorFragmentProfile},
+};
+
+use super::{
+    delta::{changes, is_final},
+    table::Report,
+};
+
+/// Pause after the first failure; it doubles with every further one.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Longest pause.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Most fragments in a message, so that it stays far below what a frame may hold.
+const FRAGMENTS_MAX: usize = 1000;
+
+/// When to tell what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReportTimes {
+    pub(crate) interval: Duration,
+    /// Longest silence towards a foreman.
+    pub(crate) keepalive: Duration,
+    /// How long a foreman may not be reached before it counts as gone.
+    pub(crate) patience: Duration,
+}
+
+/// All foremen that something is to be told to.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    times: ReportTimes,
+    by_foreman: BTreeMap<NodeAddress, Account>,
+}
+
+/// One foreman.
+#[derive(Debug)]
+struct Account {
+    fragments: BTreeMap<FragmentId, Entry>,
+    /// What a message on its way says of each.
+    in_flight: Option<Vec<(FragmentId, MinorFragmentProfile)>>,
+    due: Instant,
+    told: Instant,
+    failing_since: Option<Instant>,
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// What the foreman knows.
+    known: MinorFragmentProfile,
+    state: FragmentState,
+    error: Option<DrillPbError>,
+    /// As of the last look.
+    profile: MinorFragmentProfile,
+}
+
+impl Entry {
+    fn current(&self, id: FragmentId) -> MinorFragmentProfile {
+        MinorFragmentProfile {
+            state: Some(self.state.into()),
+            error: self.error.clone(),
+            minor_fragment_id: Some(id.minor.0),
+            ..self.profile.clone()
+        }
+    }
+}
+
+impl Account {
+    fn new(now: Instant) -> Self {
+        Self {
+            fragments: BTreeMap::new(),
+            in_flight: None,
+            due: now,
+            told: now,
+            failing_since: None,
+            pause: BACKOFF,
+        }
+    }
+
+    fn next_timeout(&self, times: ReportTimes) -> Option<Instant> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let silent = self.failing_since.is_none();
+        let keepalive = silent.then(|| self.told + times.keepalive);
+        Some(keepalive.map_or(self.due, |keepalive| self.due.min(keepalive)))
+    }
+}
+
+/// Per query and stage, what has changed.
+type Changes = BTreeMap<QueryId, BTreeMap<i32, Vec<MinorFragmentProfile>>>;
+
+impl Account {
+    /// Takes the profiles of fragments that run.
+    fn look(&mut self, mut profiles: HashMap<FragmentId, MinorFragmentProfile>) {
+        for (id, entry) in &mut self.fragments {
+            if !is_final(entry.state)
+                && let Some(profile) = profiles.remove(id)
+            {
+                entry.profile = profile;
+            }
+        }
+    }
+
+    /// What the foreman does not know, and what it knows once it does; queries are named even without changes.
+    fn changes(&self) -> (Changes, Vec<(FragmentId, MinorFragmentProfile)>) {
+        let (mut queries, mut told) = (Changes::new(), Vec::new());
+        for (&id, entry) in &self.fragments {
+            let stages = queries.entry(id.query).or_default();
+            let current = entry.current(id);
+            if let Some(delta) = changes(&entry.known, &current) {
+                stages.entry(id.major.0).or_default().push(delta);
+                told.push((id, current));
+            }
+            if told.len() == FRAGMENTS_MAX {
+                break;
+            }
+        }
+        (queries, told)
+    }
+}
+
+impl Reports {
+    pub(crate) fn new(times: ReportTimes) -> Self {
+        Self {
+            times,
+            by_foreman: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a state.
+    pub(crate) fn add(&mut self, report: Report, now: Instant) {
+        let far = now + self.times.keepalive;
+        let account = self.by_foreman.entry(report.foreman);
+        let account = account.or_insert_with(|| Account {
+            due: far,
+            ..Account::new(now)
+        });
+        let due = match (is_final(report.state), account.failing_since) {
+            (_, Some(_)) => account.due,
+            (true, None) => now,
+            (false, None) => now.max(account.told + self.times.interval),
+        };
+        account.due = account.due.min(due);
+        let entry = account.fragments.entry(report.fragment);
+        let entry = entry.or_insert_with(|| Entry {
+            known: MinorFragmentProfile::default(),
+            state: report.state,
+            error: None,
+            profile: MinorFragmentProfile::default(),
+        });
+        (entry.state, entry.error) = (report.state, report.error);
+        if let Some(profile) = report.profile {
+            entry.profile = *profile;
+        }
+    }
+
+    /// A foreman that is to be told something now.
+    pub(crate) fn due(&self, now: Instant) -> Option<NodeAddress> {
+        let mut accounts = self.by_foreman.iter();
+        let is_due = |account: &Account| {
+            let at = account.next_timeout(self.times);
+            at.is_some_and(|at| at <= now)
+        };
+        let (foreman, _) = accounts.find(|(_, account)| is_due(account))?;
+        Some(foreman.clone())
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let accounts = self.by_foreman.values();
+        accounts
+            .filter_map(|account| account.next_timeout(self.times))
+            .min()
+    }
+
+    /// The message for a foreman, with the profiles of fragments that run; it is on its way from now on. `None` if there
+    /// is nothing to tell.
+    pub(crate) fn take(
+        &mut self,
+        foreman: &NodeAddress,
+        profiles: HashMap<FragmentId, MinorFragmentProfile>,
+        now: Instant,
+    ) -> Option<FragmentStatuses> {
+        let account = self.by_foreman.get_mut(foreman)?;
+        account.look(profiles);
+        let (queries, told) = account.changes();
+        let pause = if told.len() < FRAGMENTS_MAX {
+            self.times.interval
+        } else {
+            Duration::ZERO
+        };
+        account.due = now + pause;
+        if told.is_empty() && now < account.told + self.times.keepalive {
+            return None;
+        }
+        account.in_flight = Some(told);
+        account.told = now;
+        Some(FragmentStatuses {
+            query: queries.into_iter().map(in_message).collect(),
+        })
+    }
+
+    /// A foreman has taken a message.
+    pub(crate) fn on_taken(&mut self, foreman: &NodeAddress, now: Instant) {
+        let Some(account) = self.by_foreman.get_mut(foreman) else {
+            return;
+        };
+        account.failing_since = None;
+        account.pause = BACKOFF;
+        for (id, current) in account.in_flight.take().unwrap_or_default() {
+            let is_over = current.state.and_then(|it| it.try_into().ok());
+            if is_over.is_some_and(is_final) {
+                account.fragments.remove(&id);
+            } else if let Some(entry) = account.fragments.get_mut(&id) {
+                entry.known = current;
+            }
+        }
+        if account.fragments.is_empty() {
+            self.by_foreman.remove(foreman);
+        } else if account.fragments.values().any(|it| is_final(it.state)) {
+            account.due = now;
+        }
+    }
+
+    /// A message has not been taken, as far as is known; says whether the foreman counts as gone.
+    #[must_use]
+    pub(crate) fn on_failed(&mut self, foreman: &NodeAddress, now: Instant) -> bool {
+        let Some(account) = self.by_foreman.get_mut(foreman) else {
+            return false;
+        };
+        account.in_flight = None;
+        account.due = now + account.pause;
+        account.pause = (account.pause * 2).min(BACKOFF_MAX);
+        let since = *account.failing_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= self.times.patience
+    }
+
+    /// Nothing is to be told to a node that has gone.
+    pub(crate) fn forget(&mut self, foreman: &NodeAddress) {
+        self.by_foreman.remove(foreman);
+    }
+
+    /// Fragments that a foreman is told of.
+    pub(crate) fn fragments(&self, foreman: &NodeAddress) -> Vec<FragmentId> {
+        let account = self.by_foreman.get(foreman);
+        account.map_or_else(Vec::new, |it| it.fragments.keys().copied().collect())
+    }
+
+    /// Fragments that have ended, which their foremen do not know yet.
+    pub(crate) fn ended(&self) -> usize {
+        let entries = self
+            .by_foreman
+            .values()
+            .flat_map(|it| it.fragments.values());
+        entries.filter(|entry| is_final(entry.state)).count()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_foreman.is_empty()
+    }
+}
+
+fn in_message(
+    (query, stages): (QueryId, BTreeMap<i32, Vec<MinorFragmentProfile>>),
+) -> QueryStatuses {
+    let stage = |(major, minors): (i32, _)| MajorFragmentProfile {
+        major_fragment_id: Some(major),
+        minor_fragment_profile: minors,
+    };
+    QueryStatuses {
+        query_id: Some(query.into()),
+        fragment_profile: stages.into_iter().map(stage).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUERY: QueryId = QueryId { part1: 1, part2: 1 };
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reports() -> Reports {
+        Reports::new(ReportTimes {
+            interval: SECOND,
+            keepalive: 10 * SECOND,
+            patience: 30 * SECOND,
+        })
+    }
+
+    fn foreman() -> NodeAddress {
+        NodeAddress::new("foreman", 1).unwrap()
+    }
+
+    fn id(minor: i32) -> FragmentId {
+        FragmentId::new(QUERY, 2, minor)
+    }
+
+    fn state(minor: i32, state: FragmentState) -> Report {
+        Report {
+            fragment: id(minor),
+            foreman: foreman(),
+            state,
+            error: None,
+            profile: None,
+        }
+    }
+
+    /// What a message says: number and state of each fragment.
+    fn said(message: &FragmentStatuses) -> Vec<(i32, Option<FragmentState>)> {
+        let stages = message.query.iter().flat_map(|it| &it.fragment_profile);
+        let minors = stages.flat_map(|it| &it.minor_fragment_profile);
+        minors
+            .map(|it| (it.minor_fragment_id(), it.state.map(|_| it.state())))
+            .collect()
+    }
+
+    fn told(reports: &mut Reports, now: Instant) -> Vec<(i32, Option<FragmentState>)> {
+        assert_eq!(reports.due(now), Some(foreman()));
+        said(&reports.take(&foreman(), HashMap::new(), now).unwrap())
+    }
+
+    #[test]
+    fn an_end_is_told_at_once_and_all_that_runs_once_per_interval() {
+        let start = Instant::now();
+        let mut reports = reports();
+        for minor in 0..100 {
+            reports.add(state(minor, FragmentState::Running), start);
+        }
+        assert_eq!(reports.due(start), None);
+        assert_eq!(reports.next_timeout(), Some(start + SECOND));
+        let ended = state(7, FragmentState::Finished);
+        reports.add(ended, start + SECOND / 2);
+        let first = told(&mut reports, start + SECOND / 2);
+        assert_eq!(first.len(), 100);
+        assert_eq!(first[7], (7, Some(FragmentState::Finished)));
+        // One at a time: what happens meanwhile is in the next one.
+        let ended = state(8, FragmentState::Failed);
+        reports.add(ended, start + SECOND);
+        assert_eq!(reports.next_timeout(), None);
+        reports.on_taken(&foreman(), start + SECOND);
+        let next = told(&mut reports, start + SECOND);
+        assert_eq!(next, [(8, Some(FragmentState::Failed))]);
+        assert_eq!(reports.ended(), 1);
+        reports.on_taken(&foreman(), start + SECOND);
+        assert_eq!(
+            (reports.ended(), reports.fragments(&foreman()).len()),
+            (0, 98)
+        );
+    }
+
+    #[test]
+    fn only_what_has_changed_is_told_and_a_silent_foreman_is_asked_now_and_then() {
+        let start = Instant::now();
+        let mut reports = reports();
+        reports.add(state(0, FragmentState::Running), start);
+        told(&mut reports, start + SECOND);
+        reports.on_taken(&foreman(), start + SECOND);
+        let grown = MinorFragmentProfile {
+            memory_used: Some(5),
+            ..MinorFragmentProfile::default()
+        };
+        let profiles = HashMap::from([(id(0), grown)]);
+        let message = reports.take(&foreman(), profiles, start + 2 * SECOND);
+        let message = message.unwrap();
+        assert_eq!(said(&message), [(0, None)]);
+        let profile = &message.query[0].fragment_profile[0].minor_fragment_profile[0];
+        assert_eq!(profile.memory_used, Some(5));
+        reports.on_taken(&foreman(), start + 2 * SECOND);
+        let silent = reports.take(&foreman(), HashMap::new(), start + 11 * SECOND);
+        assert_eq!(silent, None);
+        let message = reports.take(&foreman(), HashMap::new(), start + 12 * SECOND);
+        let message = message.unwrap();
+        assert_eq!(message.query[0].query_id, Some(QUERY.into()));
+        assert!(message.query[0].fragment_profile.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_again_until_the_foreman_counts_as_gone() {
+        let start = Instant::now();
+        let mut reports = reports();
+        reports.add(state(0, FragmentState::Finished), start);
+        let (mut now, mut tries) = (start, 0);
+        loop {
+            let again = told(&mut reports, now);
+            assert_eq!(again, [(0, Some(FragmentState::Finished))]);
+            tries += 1;
+            if reports.on_failed(&foreman(), now) {
+                break;
+            }
+            now = reports.next_timeout().unwrap();
+        }
+        // Pauses of 0.1, 0.2, ... 3.2 s, then of 5 s.
+        assert_eq!(tries, 12);
+        assert!(now >= start + 30 * SECOND && now < start + 40 * SECOND);
+        reports.forget(&foreman());
+        assert!(reports.is_empty() && reports.next_timeout().is_none());
+    }
+
+    #[test]
+    fn many_changes_are_told_in_several_messages() {
+        let start = Instant::now();
+        let mut reports = reports();
+        for minor in 0..2500 {
+            reports.add(state(minor, FragmentState::Finished), start);
+        }
+        for expected in [1000, 1000, 500] {
+            assert_eq!(told(&mut reports, start).len(), expected);
+            reports.on_taken(&foreman(), start);
+        }
+        assert!(reports.is_empty());
+    }
+}
