@@ -325,7 +325,12 @@ fn beats(health: &NodeHealth) -> Beats {
         phi: Some(health.phi),
         rtt_p50_us: trips.map(|trips| micros(trips.p50)),
         rtt_p99_us: trips.map(|trips| micros(trips.p99)),
-        recent_rtt_us: Vec::new(),
+        recent_rtt_us: health
+            .recent_round_trips
+            .iter()
+            .copied()
+            .map(micros)
+            .collect(),
         clock_skew_us: health.skew.map(|skew| skew.offset_us),
         clock_skew_error_us: health.skew.map(|skew| skew.error_us),
     }

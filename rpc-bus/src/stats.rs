@@ -175,6 +175,13 @@ impl RoundTrips {
         &self.all
     }
 
+    /// The last ones, at most `count`, the newest last.
+    #[must_use]
+    pub fn recent(&self, count: usize) -> Vec<Duration> {
+        let older = self.window.len().saturating_sub(count);
+        self.window.iter().skip(older).copied().collect()
+    }
+
     /// The last ones; `None` before the first.
     #[must_use]
     pub fn stats(&self) -> Option<RoundTripStats> {
@@ -205,6 +212,8 @@ mod tests {
         let stats = trips.stats().expect("there are some");
         let ms = [stats.last, stats.p50, stats.p99, stats.max].map(|trip| trip.as_millis());
         assert_eq!(ms, [120, 60, 119, 120]);
+        assert_eq!(trips.recent(2), [119, 120].map(Duration::from_millis));
+        assert_eq!(trips.recent(1000).len(), 120);
     }
 
     #[test]

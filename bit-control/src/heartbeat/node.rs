@@ -20,6 +20,8 @@ use super::{
 const IN_FLIGHT_MAX: usize = 8;
 /// Refused connections in a row, one a beat, after which a node is down: nothing listens there any more.
 const REFUSED_MAX: u32 = 3;
+/// Round trips that are shown one by one.
+const RECENT: usize = 30;
 /// Longest text of an error that is kept, in bytes.
 const ERROR_BYTES_MAX: usize = 200;
 
@@ -163,6 +165,8 @@ pub struct NodeHealth {
     pub sequence: u64,
     /// Round trips of the last beats.
     pub round_trips: Option<RoundTripStats>,
+    /// The last half minute of them, the newest last.
+    pub recent_round_trips: Vec<Duration>,
     /// Round trips of all beats.
     pub round_trip_histogram: Histogram,
     /// Round trips on a data connection, where there is one.
@@ -462,6 +466,7 @@ impl Node {
             is_drill: self.is_drill(),
             sequence: self.sequence,
             round_trips: self.round_trips.stats(),
+            recent_round_trips: self.round_trips.recent(RECENT),
             round_trip_histogram: self.round_trips.histogram(),
             data_round_trips: self.data_round_trips,
             skew: self.skew.best(),
