@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::program::{Served, run, signal};
 
 /// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
@@ -73,7 +73,7 @@ fn serve(arguments: &[&str]) -> Served {
     Served::start_with(&[arguments, &config].concat())
 }
 
-fn of_port(status: &Value, control_port: u16) -> &Value {
+pub(crate) fn of_port(status: &Value, control_port: u16) -> &Value {
     let mut nodes = status["nodes"].as_array().unwrap().iter();
     nodes
         .find(|node| node["control_port"] == control_port)

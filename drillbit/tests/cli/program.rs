@@ -221,13 +221,22 @@ impl Served {
 
     /// Looks at the status until it is as wanted.
     pub(crate) fn wait_for_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for(what, || Some(self.status()).filter(&is_so))
+    }
+
+    /// Looks until there is what is wanted.
+    pub(crate) fn wait_for<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
         let end = Instant::now() + DEADLINE;
         loop {
-            let status = self.status();
-            if is_so(&status) {
-                return status;
+            if let Some(found) = look() {
+                return found;
             }
-            assert!(Instant::now() < end, "{what}: {status:#}");
+            assert!(
+                Instant::now() < end,
+                "{what} on {}: {:#}",
+                self.address,
+                self.status()
+            );
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::{
     certificates::Authority,
-    http::get,
+    cluster::{free_ports, of_port},
+    http::{ask, get},
     program::{Served, run, run_with},
 };
 
@@ -139,6 +142,66 @@ fn metrics_want_a_user_and_health_does_not() {
     let wrong = "Authorization: Basic YW5uOm9wZW4gYmFybGV5\r\n";
     assert_eq!(get(&node, "/metrics", right).status, 200);
     assert_eq!(get(&node, "/metrics", wrong).status, 401);
+    assert_eq!(get(&node, "/readyz", "").status, 200);
+    for path in [
+        "/api/v1/nodes",
+        "/api/v1/heartbeats",
+        "/api/v1/tunnels",
+        "/api/v1/queries",
+    ] {
+        assert_eq!(get(&node, path, "").status, 401, "{path}");
+        assert_eq!(get(&node, path, right).status, 200, "{path}");
+    }
+    assert_eq!(ask(&node, "POST", "/api/v1/drain", "").status, 401);
+    assert_eq!(ask(&node, "POST", "/api/v1/drain", right).status, 202);
+    node.ended().well();
+}
+
+#[test]
+fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
+    let authority = Authority::new("authority");
+    let (certificate, key) = authority.issue("node", "127.0.0.1");
+    let users = Users::new(&user("node", PASSWORD, "scram-sha-256"));
+    users.write("wrong", "open barley");
+    let [users_file, ca] = [users.file("users"), authority.file("authority.pem")];
+    let start = |name: &str, port: u16, peer: u16, password: &str| {
+        let text = format!(
+            "[tls]\ncertificates = '{certificate}'\nkey = '{key}'\n[auth]\nusers = '{users_file}'\n\
+             [cluster]\nenabled = true\nport = {port}\npeers = ['127.0.0.1:{peer}']\nbeat_interval_ms = 100\n\
+             tls_ca = '{ca}'\nuser = 'node'\npassword_file = '{}'\n\
+             [client]\nuser = 'node'\ntls_ca = '{ca}'\ntls = true\npassword_file = '{}'\n",
+            users.file(password),
+            users.file("password"),
+        );
+        users.write(name, &text);
+        let file = users.file(name);
+        (Served::start_with(&["--config", &file]), file)
+    };
+    let sees = |(node, config): &(Served, String), port: u16, wanted: &str| {
+        let arguments = [
+            "status",
+            "--json",
+            "--config",
+            config,
+            "--connect",
+            &node.address,
+        ];
+        node.wait_for(wanted, || {
+            let status: Value = serde_json::from_str(&run(&arguments).stdout).unwrap();
+            let other = of_port(&status, port);
+            (other["health"] == wanted).then_some(other.clone())
+        })
+    };
+    let [left, right, stranger] = free_ports(3)[..] else {
+        unreachable!()
+    };
+    let one = start("one", left, right, "password");
+    let other = start("other", right, left, "password");
+    sees(&one, right, "up");
+    sees(&other, left, "up");
+    let third = start("third", stranger, left, "wrong");
+    let seen = sees(&third, left, "down");
+    assert!(seen["beats"]["answered"] == 0, "{seen}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use client::QueryEvent;
+use client::{ClientError, QueryEvent};
 use tests::data;
 use tests::interop::real_drillbit;
 
@@ -14,6 +14,17 @@ fn drill() -> Option<SocketAddr> {
 }
 
 on! { drill() }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_drill_is_never_asked_what_it_does_not_know() {
+    let Some(drill) = drill() else { return };
+    let connected = Connected::to(drill).await;
+    let refused = connected.client.status().await.unwrap_err();
+    assert!(matches!(refused, ClientError::NotOurs), "{refused}");
+    let refused = connected.client.drain().await.unwrap_err();
+    assert!(matches!(refused, ClientError::NotOurs), "{refused}");
+    connected.close().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_columns_between_files_is_told() {
