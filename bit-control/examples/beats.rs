@@ -3,10 +3,13 @@
 //! ```text
 //! cargo run --release -p bit-control --example beats -- cost [NODES] [SECONDS]
 //! cargo run --release -p bit-control --example beats -- stop [ROUNDS]
+//! cargo run --release -p bit-control --example beats -- busy [SECONDS]
 //! ```
 //!
 //! `cost` prints the CPU time of a beat on either side, and that of as many bytes exchanged over bare sockets; `stop` stops the other process (SIGSTOP), and prints how long it
-//! took until its node was suspect, down, and up again once it went on. Only on Linux, whose /proc it reads.
+//! took until its node was suspect, down, and up again once it went on. `busy` has both processes compute on more threads
+//! than there are cores, on those of the tasks too, and prints what was taken for suspect or down meanwhile. Only on
+//! Linux, whose /proc it reads.
 
 use std::{
     env, fs,
@@ -44,7 +47,8 @@ fn main() -> Result<(), Failure> {
         Some("answer") => app.block_on(answer(&threads, number(1, 1)?)),
         Some("cost") => app.block_on(cost(&threads, number(1, 100)?, number(2, 10)?)),
         Some("stop") => app.block_on(stop(&threads, number(1, 5)?)),
-        _ => Err("expected cost [NODES] [SECONDS] or stop [ROUNDS]".into()),
+        Some("busy") => app.block_on(busy(&threads, number(1, 60)?)),
+        _ => Err("expected cost [NODES] [SECONDS], stop [ROUNDS] or busy [SECONDS]".into()),
     }
 }
 
@@ -146,8 +150,16 @@ async fn answer(threads: &Threads, count: u64) -> Result<(), Failure> {
         }
     };
     tasks.spawn(&io, &threads.ledger, echoing)?;
-    let waiting = tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new()));
-    waiting.await??;
+    let busy = || {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    };
+    // A line asks it to be busy; the end of its input ends it.
+    let line = tokio::task::spawn_blocking(busy).await??;
+    if let Ok(seconds) = line.trim().parse() {
+        compute(threads, seconds)?;
+        tokio::task::spawn_blocking(busy).await??;
+    }
     Ok(())
 }
 
@@ -311,6 +323,59 @@ async fn stop(threads: &Threads, rounds: u64) -> Result<(), Failure> {
         println!("{:?}: {}", node.counts, node.reason);
     }
     Ok(())
+}
+
+async fn busy(threads: &Threads, seconds: u64) -> Result<(), Failure> {
+    let mut others = Others::start(10)?;
+    let node = Node::start(threads).await?;
+    let members = others.addresses.iter().cloned().map(Member::at);
+    node.registry.replace(members.collect())?;
+    let _watching = node.watch(threads)?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = sums(&node);
+    let input = others.process.stdin.as_mut().ok_or("no stdin")?;
+    writeln!(input, "{seconds}")?;
+    compute(threads, seconds)?;
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let after = sums(&node);
+    let [answered, suspected, downs] = [0, 1, 2].map(|at| after[at] - before[at]);
+    println!("{answered} beats in {seconds} s: {suspected} times suspect, {downs} times down");
+    println!("late by {:?} in all", node.beats.stalled());
+    Ok(())
+}
+
+/// Answered, suspected, downs.
+fn sums(node: &Node) -> [u64; 3] {
+    let counts = node.beats.nodes().into_iter().map(|node| node.counts);
+    counts.fold([0; 3], |[answered, suspected, downs], counts| {
+        [
+            answered + counts.answered,
+            suspected + counts.suspected,
+            downs + counts.downs,
+        ]
+    })
+}
+
+/// Computes on twice as many threads as there are cores, and in tasks that seldom yield.
+fn compute(threads: &Threads, seconds: u64) -> Result<(), Failure> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    for _ in 0..2 * thread::available_parallelism()?.get() {
+        thread::spawn(move || spin_until(end));
+        let task = async move {
+            while Instant::now() < end {
+                spin_until(Instant::now() + Duration::from_millis(200));
+                tokio::task::yield_now().await;
+            }
+        };
+        drop(threads.app.spawn(task));
+    }
+    Ok(())
+}
+
+fn spin_until(end: Instant) {
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
 }
 
 async fn until(watch: &mut HealthWatch, health: Health) -> Result<Instant, Failure> {

@@ -20,17 +20,14 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
     let path: ZooKeeperPath = args.next().unwrap_or_default().parse()?;
-    let (registry, options) = match args.next() {
-        Some(address) => {
-            let user_port = args.next().map(|port| port.parse()).transpose()?;
-            let local = local(&address.parse()?, user_port)?;
-            let registry = Registry::of_node(local, RegistryOptions::default());
-            (registry, ZooKeeperOptions::registered(path))
-        }
-        None => {
-            let registry = Registry::of_observer(RegistryOptions::default());
-            (registry, ZooKeeperOptions::observer(path))
-        }
+    let (registry, options) = if let Some(address) = args.next() {
+        let user_port = args.next().map(|port| port.parse()).transpose()?;
+        let local = local(&address.parse()?, user_port)?;
+        let registry = Registry::of_node(local, RegistryOptions::default());
+        (registry, ZooKeeperOptions::registered(path))
+    } else {
+        let registry = Registry::of_observer(RegistryOptions::default());
+        (registry, ZooKeeperOptions::observer(path))
     };
     let provider = ZooKeeperProvider::new(options);
     let stop = CancellationToken::new();

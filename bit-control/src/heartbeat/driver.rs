@@ -69,7 +69,8 @@ pub struct Signs {
 
 /// Watches over all members of a registry. Clones are the same.
 ///
-/// [Run](Self::run) it in a task; a [`BeatAnswerer`](super::BeatAnswerer) answers the beats of others.
+/// [Run](Self::run) it in a task, best on an I/O thread: there it is as little held up as the connections themselves,
+/// and wakes no other thread for a beat. A [`BeatAnswerer`](super::BeatAnswerer) answers the beats of others.
 #[derive(Clone)]
 pub struct Heartbeats(Arc<Shared>);
 
@@ -281,11 +282,11 @@ impl<'a> Driver<'a> {
             }
             open
         });
-        for address in monitor.addresses().cloned().collect::<Vec<_>>() {
-            if let Some(signs) = self.links.signs(&address) {
-                monitor.on_heard(&address, signs.last_received, now);
-                monitor.note_data_round_trips(&address, signs.round_trips);
-            }
+        let addresses = monitor.addresses();
+        let signs = addresses.filter_map(|of| Some((of.clone(), self.links.signs(of)?)));
+        for (address, signs) in signs.collect::<Vec<_>>() {
+            monitor.on_heard(&address, signs.last_received, now);
+            monitor.note_data_round_trips(&address, signs.round_trips);
         }
     }
 
@@ -318,8 +319,11 @@ impl<'a> Driver<'a> {
             News::Lost => monitor.on_lost(&due, now),
             News::Unanswered => monitor.on_unanswered(&due, now),
         }
-        let is_member = monitor.health(&due.address).is_some();
-        if let Some(line) = line.filter(|line| is_member && !line.is_closed()) {
+        if let Some(line) = line
+            && self.lines.get(&due.address).map(RemoteConnection::id) != Some(line.id())
+            && monitor.health(&due.address).is_some()
+            && !line.is_closed()
+        {
             self.lines.insert(due.address, line);
         }
     }

@@ -150,6 +150,7 @@ impl ZooKeeperProvider {
 
     fn on_connected(&self, kept: &mut Kept, connection: &Connection) {
         let is_new = kept.session.as_ref() != Some(connection.session());
+        kept.is_confirmed = false;
         if is_new {
             kept.registered = None;
         }
@@ -288,10 +289,11 @@ impl ZooKeeperProvider {
             return Ok(());
         }
         let payload = registration(&self.name, kept.registered_ms, &local.endpoint);
-        if kept.registered.as_ref() != Some(&payload) {
+        // A session that goes on over another connection still has its node, unless somebody has deleted it.
+        if !kept.is_confirmed || kept.registered.as_ref() != Some(&payload) {
             self.write(connection, &payload, kept.registered.is_some())
                 .await?;
-            kept.registered = Some(payload);
+            (kept.registered, kept.is_confirmed) = (Some(payload), true);
             self.lock().is_registered = true;
         }
         Ok(())
@@ -406,6 +408,8 @@ struct Kept {
     session: Option<Session>,
     /// What this node was last registered with in this session.
     registered: Option<Bytes>,
+    /// Since it was connected last.
+    is_confirmed: bool,
     registered_ms: i64,
     next_host: usize,
     failures: u32,
@@ -419,6 +423,7 @@ impl Kept {
         Self {
             session: None,
             registered: None,
+            is_confirmed: false,
             registered_ms: i64::try_from(millis).unwrap_or(i64::MAX),
             next_host: rand::rng().random_range(0..hosts.max(1)),
             failures: 0,

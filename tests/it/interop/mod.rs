@@ -15,3 +15,4 @@ mod secured;
 mod stalled;
 mod vectors_to_driver;
 mod versions;
+mod zookeeper;

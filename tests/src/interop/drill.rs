@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::java::{Java, Project};
+use super::zookeeper::{ROOT, ZooKeeper};
 use crate::process::Process;
 
 /// Generous: it takes 3 to 6 s where nothing else runs.
@@ -61,6 +62,19 @@ impl RealDrillbit {
         Self::start_with(*memory, security.settings()?)
     }
 
+    /// As [`RealDrillbit::start`], as a member of the cluster `id` in a ZooKeeper.
+    ///
+    /// # Errors
+    /// As [`RealDrillbit::start`].
+    pub fn start_in(memory: &Memory, zookeeper: &ZooKeeper, id: &str) -> Result<Self> {
+        let settings = vec![
+            ("drill.exec.zk.connect", zookeeper.address().to_string()),
+            ("drill.exec.zk.root", ROOT.to_owned()),
+            ("drill.exec.cluster-id", id.to_owned()),
+        ];
+        Self::start_with(*memory, settings)
+    }
+
     fn start_with(memory: Memory, more: Vec<(&'static str, String)>) -> Result<Self> {
         let java = Java::build(Project::Drillbit)?;
         let home = TempDir::with_prefix("drillbit-")?;
@@ -97,6 +111,16 @@ impl RealDrillbit {
     #[must_use]
     pub fn user(&self) -> SocketAddr {
         self.user
+    }
+
+    /// Has it shut down in order, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn leave(&mut self) -> Result<()> {
+        self.process.end_input();
+        self.process.wait(START_WITHIN)?;
+        Ok(())
     }
 
     /// SIGKILL.

@@ -7,6 +7,7 @@ mod data_plane;
 mod drill;
 mod java;
 mod jdbc;
+mod zookeeper;
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -17,6 +18,7 @@ pub use data_plane::DrillDataPlane;
 pub use drill::{Memory, RealDrillbit, Security};
 pub use java::{Java, Project, keytool};
 pub use jdbc::{ALL_ROWS, Column, Jdbc, JdbcConnection, JdbcError, JdbcStatement, JdbcValue, Rows};
+pub use zookeeper::ZooKeeper;
 
 /// Set to `1` where a skipped interop test is a failure.
 const REQUIRED_VARIABLE: &str = "REQUIRE_INTEROP";

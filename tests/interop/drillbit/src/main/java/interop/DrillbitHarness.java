@@ -11,7 +11,8 @@ import org.apache.drill.exec.server.Drillbit;
 import org.apache.drill.exec.server.RemoteServiceSet;
 
 /**
- * One real Drillbit, alone in its cluster, for as long as stdin stays open.
+ * One real Drillbit, for as long as stdin stays open: in the cluster of a ZooKeeper if {@code
+ * drill.exec.zk.connect} says which, else alone in its own.
  *
  * <p>Configured by system properties only: Drill's own keys, and {@code interop.home}, a directory of
  * its own for everything that it writes, deleted at the end. Prints one line {@code ready user=HOST:PORT}
@@ -22,10 +23,16 @@ public final class DrillbitHarness {
 
   public static void main(String[] args) throws Exception {
     Path home = Path.of(System.getProperty("interop.home"));
-    Drillbit drillbit = new Drillbit(DrillConfig.create(), RemoteServiceSet.getLocalServiceSet());
+    boolean clustered = System.getProperty("drill.exec.zk.connect") != null;
+    RemoteServiceSet alone = clustered ? null : RemoteServiceSet.getLocalServiceSet();
+    Drillbit drillbit = new Drillbit(DrillConfig.create(), alone);
     drillbit.run();
     System.out.println("ready user=127.0.0.1:" + drillbit.getUserPort());
     awaitEndOfInput();
+    if (clustered) {
+      // Others are to see it go: QUIESCENT, OFFLINE, and its registration taken back.
+      drillbit.close();
+    }
     delete(home);
     // Not exit(): the orderly shutdown takes seconds, and nothing here is worth keeping.
     Runtime.getRuntime().halt(0);
