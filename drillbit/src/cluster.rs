@@ -8,6 +8,7 @@ use bit_control::{
 };
 use membership::{
     Load, Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
+    ZooKeeperOptions, ZooKeeperProvider,
 };
 use protos::{
     coord::DrillbitEndpoint,
@@ -38,6 +39,8 @@ pub struct ClusterOptions {
     pub server: ServerOptions,
     /// The other nodes, by the addresses of their control servers; this one may be among them.
     pub peers: Vec<NodeAddress>,
+    /// Where the other nodes are found, in place of `peers`. Default `None`.
+    pub zookeeper: Option<ZooKeeperOptions>,
     /// How often to beat, and how long silence may last.
     pub beats: BeatOptions,
     /// TLS of the other nodes. Default `None`.
@@ -85,6 +88,7 @@ impl ClusterOptions {
             addr,
             server: control.server,
             peers: Vec::new(),
+            zookeeper: None,
             beats: BeatOptions::default(),
             tls: None,
             login: None,
@@ -158,7 +162,7 @@ impl Cluster {
     fn start(&self, options: &ClusterOptions, joining: &Joining<'_>) -> Result<(), BudgetExceeded> {
         let (app, ledger) = (joining.bus.app(), joining.ledger);
         let (registry, stop) = (self.registry.clone(), self.stop.clone());
-        let provider: StaticProvider = options.peers.iter().cloned().collect();
+        let provider = options.provider();
         self.provider.spawn(app, ledger, async move {
             if let Err(error) = provider.run(&registry, &stop).await {
                 tracing::error!(%error, "other nodes are not looked for any more");
@@ -227,6 +231,13 @@ impl fmt::Debug for Cluster {
 }
 
 impl ClusterOptions {
+    fn provider(&self) -> Box<dyn Provider> {
+        match &self.zookeeper {
+            Some(zookeeper) => Box::new(ZooKeeperProvider::new(zookeeper.clone())),
+            None => Box::new(self.peers.iter().cloned().collect::<StaticProvider>()),
+        }
+    }
+
     fn control(&self, joining: &Joining<'_>) -> Result<ControlOptions, ClusterError> {
         let default = ControlOptions::default();
         let mut server = self.server.clone();

@@ -25,9 +25,20 @@ impl Node {
     /// # Errors
     /// It does not start; with what it wrote to stderr.
     pub fn start(program: impl AsRef<OsStr>) -> Result<Self> {
+        Self::start_with(program, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
-        let process = Process::spawn("our node", command.args(["serve", "--user-port", "0"]))?;
-        let user = process.line_after("ready user=", START_WITHIN)?.parse()?;
+        command.args(["serve", "--user-port", "0"]).args(arguments);
+        let process = Process::spawn("our node", &mut command)?;
+        let ready = process.line_after("ready user=", START_WITHIN)?;
+        // Its other ports may follow.
+        let user = ready.split(' ').next().unwrap_or_default().parse()?;
         Ok(Self { process, user })
     }
 

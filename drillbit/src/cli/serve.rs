@@ -50,12 +50,22 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "PORT")]
     data_port: Option<u16>,
     /// Port for other nodes to find this one by (control plane); 0 takes a free one [default: none, or
-    /// 31011 with --peers]
+    /// 31011 with --peers or --zookeeper]
     #[arg(long, value_name = "PORT")]
     control_port: Option<u16>,
     /// The other nodes of the cluster, by their control ports; this one may be among them
     #[arg(long, value_name = "HOST:CONTROL_PORT,…", value_delimiter = ',')]
     peers: Vec<String>,
+    /// Find the other nodes in ZooKeeper, as the JDBC driver does
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…[/ROOT/CLUSTER_ID]",
+        conflicts_with = "peers"
+    )]
+    zookeeper: Option<String>,
+    /// Register there, so that drivers find this node
+    #[arg(long, requires = "zookeeper")]
+    register: bool,
     /// Port for monitors: /healthz, /readyz, /metrics and /api/v1; 0 takes a free one [default: none]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
@@ -157,6 +167,10 @@ fn end_at_next(mut signals: Signals, app: Handle) -> Result<(), Failure> {
 }
 
 impl ServeArguments {
+    fn has_cluster(&self) -> bool {
+        self.control_port.is_some() || !self.peers.is_empty() || self.zookeeper.is_some()
+    }
+
     fn flags(&self) -> Flags {
         let no_auth = self.insecure_no_auth.then_some(true);
         let (certificate, key) = (text(self.tls_cert.as_ref()), text(self.tls_key.as_ref()));
@@ -193,7 +207,17 @@ impl ServeArguments {
             .with(
                 "--control-port",
                 ("cluster", "enabled"),
-                (self.control_port.is_some() || !self.peers.is_empty()).then_some(true),
+                self.has_cluster().then_some(true),
+            )
+            .with(
+                "--zookeeper",
+                ("cluster", "zookeeper"),
+                self.zookeeper.clone(),
+            )
+            .with(
+                "--register",
+                ("cluster", "register"),
+                self.register.then_some(true),
             )
             .with(
                 "--control-port",

@@ -94,6 +94,24 @@ impl Check<'_> {
             "peers",
             "is set, but cluster.enabled is not",
         );
+        self.require(
+            cluster.zookeeper.is_none() || cluster.enabled,
+            "cluster",
+            "zookeeper",
+            "is set, but cluster.enabled is not",
+        );
+        self.require(
+            cluster.zookeeper.is_none() || alone,
+            "cluster",
+            "zookeeper",
+            "is set, but so is cluster.peers: nodes are found in one way",
+        );
+        self.require(
+            !cluster.register || cluster.zookeeper.is_some(),
+            "cluster",
+            "register",
+            "is set, but no cluster.zookeeper",
+        );
         let trusts = cluster.tls_ca.is_some() || tls.client_authorities.is_some();
         self.require(
             alone || !cluster.enabled || tls.certificates.is_none() || trusts,

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use membership::NodeAddress;
+use membership::{NodeAddress, ZooKeeperPath, ZooKeeperPathError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -215,6 +215,12 @@ sections! {
         connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
         /// The other nodes, as HOST:PORT of the control plane; this one may be among them.
         peers: Vec<Peer> = Vec::new(),
+        /// ZooKeeper that knows the other nodes, in place of `peers`: HOST:PORT,...[/ROOT/CLUSTER_ID], as in the
+        /// JDBC driver's URL.
+        zookeeper: Option<ZooKeeper> = None,
+        /// Whether this node registers there, so that drivers find it. In a cluster of real Drillbits it would be
+        /// handed fragments that it cannot run.
+        register: bool = false,
         /// Time between two beats, in milliseconds. A node that answers none is suspect within three, and
         /// down a second (or one interval, if that is longer) later.
         beat_interval_ms: NonZeroU64 = positive!(NonZeroU64, 1000),
@@ -321,6 +327,25 @@ impl TryFrom<String> for Peer {
 impl From<Peer> for String {
     fn from(Peer(address): Peer) -> Self {
         address.to_string()
+    }
+}
+
+/// A cluster in ZooKeeper, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct ZooKeeper(pub(crate) ZooKeeperPath);
+
+impl TryFrom<String> for ZooKeeper {
+    type Error = ZooKeeperPathError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<ZooKeeper> for String {
+    fn from(ZooKeeper(path): ZooKeeper) -> Self {
+        path.to_string()
     }
 }
 

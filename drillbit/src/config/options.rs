@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 use bit_control::heartbeat::BeatOptions;
 use bit_data::DataServerOptions;
 use bit_data::drill::FragmentsOptions;
+use membership::ZooKeeperOptions;
 use rpc_bus::{
     Beats, ConnectionOptions, ServerOptions,
     auth::{AuthOptions, Mechanism},
@@ -14,7 +15,7 @@ use user_server::UserServerOptions;
 
 use super::{
     Config,
-    keys::{MechanismName, Peer, TlsVersion},
+    keys::{MechanismName, Peer, TlsVersion, ZooKeeper},
 };
 use crate::{
     engine::EngineOptions,
@@ -125,6 +126,13 @@ impl Config {
                 .iter()
                 .map(|Peer(peer)| peer.clone())
                 .collect(),
+            zookeeper: cluster
+                .zookeeper
+                .as_ref()
+                .map(|ZooKeeper(path)| ZooKeeperOptions {
+                    register: cluster.register,
+                    ..ZooKeeperOptions::observer(path.clone())
+                }),
             beats: BeatOptions {
                 interval,
                 down_grace: interval.max(defaults.beats.down_grace),

@@ -10,11 +10,12 @@ use membership::{
 };
 use protos::coord::DrillbitEndpoint;
 use tests::interop::{Memory, RealDrillbit, ZooKeeper, available};
+use tests::node::Node;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::nodes::{node, within};
+use crate::nodes::{NODE, node, within};
 
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -119,6 +120,27 @@ async fn a_node_that_registers_is_found_by_drills_driver_and_by_observers_until_
         assert_eq!(after.state, Some(NodeState::Offline));
         last = observer.next().await;
     }
+    assert!(matches!(last, Event::Left(_)), "{last:?}");
+    observer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_registers_where_drills_driver_finds_it() {
+    let Some(zookeeper) = zookeeper() else { return };
+    let cluster = zookeeper.cluster("program");
+    let mut observer = Running::observer(&cluster);
+    let arguments = ["--control-port", "0", "--zookeeper", &cluster, "--register"];
+    let node = block_in_place(|| Node::start_with(NODE, &arguments)).unwrap();
+    let Event::Joined(seen) = observer.next().await else {
+        panic!("{:?}", observer.registry.members());
+    };
+    assert_eq!(seen.user_port(), Some(node.user().port()));
+    assert_eq!(seen.state, Some(NodeState::Online));
+    let answer = block_in_place(|| zookeeper.query("program", "select 1 + 1")).unwrap();
+    assert_eq!(answer, "2");
+    // Killed: its session ends by itself.
+    drop(node);
+    let last = observer.next().await;
     assert!(matches!(last, Event::Left(_)), "{last:?}");
     observer.stop().await;
 }
