@@ -9,8 +9,8 @@ use crate::spill::SpillDir;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Batches are split by rows to this, where the receiver's window is not smaller.
-pub(crate) const PIECE_BYTES_MAX: usize = MIB;
+/// Batches are split by rows to this, where the receiver's window is not smaller: a MiB of values, and their validity.
+pub(crate) const PIECE_BYTES_MAX: usize = MIB + MIB / 8;
 /// What a stream holds at least while it is open, in bytes of credit.
 pub(crate) const STREAM_CREDIT_BYTES_MIN: usize = 64 * KIB;
 
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn senders_share_the_budget() {
         let alone = windows(16 * MIB, 1).expect("there is room");
-        assert_eq!((alone.bytes, alone.overrun_bytes), (2 << 20, 1 << 20));
+        assert_eq!((alone.bytes, alone.overrun_bytes), (2 << 20, 9 << 17));
         let many = windows(16 * MIB, 64).expect("there is room");
         assert_eq!((many.bytes, many.overrun_bytes), (128 << 10, 128 << 10));
         for streams in 1..=128 {
