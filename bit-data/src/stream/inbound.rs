@@ -49,6 +49,7 @@ pub(crate) struct Taken {
     pub(crate) item: Item,
     /// What the sender is to be told.
     pub(crate) limit_bytes: Option<u64>,
+    pub(crate) at: Instant,
 }
 
 /// Open -> Ended (by the sender, or lost) | Failed (here) -> Closed; any -> Closed.
@@ -155,12 +156,16 @@ impl Inbound {
         lock(&self.state).intake.window.granted_bytes()
     }
 
-    /// Takes a frame, on the I/O thread.
+    /// Takes a frame, on the I/O thread. Its consumer, if it sleeps, is the caller's to wake.
     ///
     /// # Errors
     ///
     /// The peer breaks the protocol; the stream has failed.
-    pub(crate) fn accept(&self, frame: StreamFrame, body: Bytes) -> Result<(), ReceiveError> {
+    pub(crate) fn accept(
+        &self,
+        frame: StreamFrame,
+        body: Bytes,
+    ) -> (Result<(), ReceiveError>, Option<Waker>) {
         let began = now();
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
@@ -173,8 +178,7 @@ impl Inbound {
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
-        consumer.into_iter().for_each(Waker::wake);
-        accepted
+        (accepted, consumer)
     }
 
     /// Takes a batch from a sender of this process.
@@ -394,7 +398,11 @@ impl State {
             self.stats.bytes_pass_through += cost_bytes;
         }
         self.settle();
-        Taken { item, limit_bytes }
+        Taken {
+            item,
+            limit_bytes,
+            at: now,
+        }
     }
 
     /// Gives back what a batch of a single row reserved beyond the window, or a window that has shrunk.

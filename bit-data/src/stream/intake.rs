@@ -72,7 +72,7 @@ impl Intake {
     /// The peer breaks the protocol: the stream, and the connection, cannot go on.
     pub(crate) fn accept(
         &mut self,
-        frame: StreamFrame,
+        mut frame: StreamFrame,
         body: Bytes,
         now: Instant,
     ) -> Result<Arrival, ReceiveError> {
@@ -83,7 +83,7 @@ impl Intake {
         self.next_sequence += 1;
         if let Some(end) = &frame.end {
             let outcome = self.outcome(end)?;
-            self.verify_now(&frame, &body)?;
+            self.verify_now(&mut frame, &body)?;
             return Ok(Arrival::End(outcome));
         }
         if body.is_empty() {
@@ -100,7 +100,7 @@ impl Intake {
         self.partial = None;
     }
 
-    fn verify_now(&self, frame: &StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
+    fn verify_now(&self, frame: &mut StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
         if self.terms.has_checksums {
             return verify(frame, body);
         }
