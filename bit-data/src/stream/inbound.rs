@@ -16,7 +16,7 @@ use protos::{
 use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
 
 use super::{
-    credit::{ReceiveWindow, WindowSizes, cost_bytes},
+    credit::{Growth, ReceiveWindow, WindowSizes, cost_bytes},
     error::ReceiveError,
     intake::{Arrival, EncodedBatch, Intake, Terms},
     receiver_side::close,
@@ -24,6 +24,9 @@ use super::{
     stats::{ReceiveStats, lock, lock_timed, now},
 };
 use crate::spill::SpillDir;
+
+/// How long it takes about until a sender of this process has been woken, and its consumer again.
+const ROUND_TRIP_HERE: Duration = Duration::from_micros(50);
 
 /// What waits for the consumer.
 #[derive(Debug)]
@@ -241,12 +244,20 @@ impl Inbound {
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
-        let taken = state.poll_take(cx);
+        let taken = state.poll_take(cx, || self.round_trip());
         let is_asleep = |waker: &Waker| waker.will_wake(cx.waker());
         if taken.is_pending() && !state.consumer.as_ref().is_some_and(is_asleep) {
             state.consumer = Some(cx.waker().clone());
         }
         taken
+    }
+
+    /// How long it takes to the sender and back, if that is known.
+    fn round_trip(&self) -> Option<Duration> {
+        let Some((connection, _)) = self.sender.get() else {
+            return Some(ROUND_TRIP_HERE);
+        };
+        Some(connection.stats().round_trips?.p50)
     }
 
     /// The consumer has decoded a body.
@@ -366,12 +377,16 @@ impl State {
         self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, ReceiveError>>> {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        round_trip: impl FnOnce() -> Option<Duration>,
+    ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         if let Some(item) = self.queue.pop_front() {
-            return Poll::Ready(Some(Ok(self.take(item, now()))));
+            return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
         if let Some(batch) = ready!(self.poll_spilled(cx)).transpose() {
-            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now()));
+            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now(), round_trip));
             return Poll::Ready(Some(taken));
         }
         match &mut self.phase {
@@ -388,9 +403,17 @@ impl State {
         }
     }
 
-    fn take(&mut self, item: Item, now: Instant) -> Taken {
+    fn take(
+        &mut self,
+        item: Item,
+        now: Instant,
+        round_trip: impl FnOnce() -> Option<Duration>,
+    ) -> Taken {
         let charge = &mut self.charge;
-        let grow = |bytes| charge.grow(as_usize(bytes)).is_ok();
+        let grow = |growth: Growth| {
+            round_trip().is_none_or(|round_trip| growth.helps(round_trip))
+                && charge.grow(as_usize(growth.more_bytes)).is_ok()
+        };
         let cost_bytes = item.cost_bytes();
         let limit_bytes = self.intake.window.on_taken(cost_bytes, now, grow);
         if let Item::Value(..) = item {

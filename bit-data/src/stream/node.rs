@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     address::StreamAddress,
     budget::{Budget, Budgets},
-    credit::WindowSizes,
+    credit::{STARVED_MIN_HERE, WindowSizes},
     error::OpenError,
     frame::codec_to_wire,
     inbound::Inbound,
@@ -258,6 +258,10 @@ impl DataNode {
             }
             _ => {
                 let terms = terms(false);
+                let windows = WindowSizes {
+                    starved_min: STARVED_MIN_HERE,
+                    ..windows
+                };
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
                 let source = self
                     .open_local(stream, &inbound, options.open_timeout)

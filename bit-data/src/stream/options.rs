@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use record_batch::Codec;
 
-use super::{credit::WindowSizes, error::OpenError};
+use super::{
+    credit::{STARVED_MIN, WindowSizes},
+    error::OpenError,
+};
 use crate::spill::SpillDir;
 
 const KIB: usize = 1024;
@@ -121,6 +124,7 @@ pub(crate) fn window_sizes(first: usize, largest: usize) -> WindowSizes {
         bytes: first as u64,
         bytes_max: largest.max(first) as u64,
         overrun_bytes: piece_bytes(first as u64) as u64,
+        starved_min: STARVED_MIN,
     }
 }
 

@@ -7,6 +7,7 @@ const SIZES: WindowSizes = WindowSizes {
     bytes: 4_000,
     bytes_max: 16_000,
     overrun_bytes: 4_000,
+    starved_min: STARVED_MIN,
 };
 
 fn window() -> (ReceiveWindow, Instant) {
@@ -127,4 +128,24 @@ fn a_larger_window_that_nobody_needs_shrinks_again() {
     let now = drive(&mut window, now, Duration::from_millis(20), 100);
     drive(&mut window, now, Duration::ZERO, 1_000);
     assert_eq!(window.window_bytes(), 4_000);
+}
+
+#[test]
+fn only_a_window_that_comes_in_one_round_trip_is_too_small() {
+    let growth = |received_bytes, millis| Growth {
+        more_bytes: 4_000,
+        window_bytes: 4_000,
+        received_bytes,
+        span: Duration::from_millis(millis),
+    };
+    let round_trip = Duration::from_millis(20);
+    // Half a window each half of a round trip; and the same within ten.
+    assert!(growth(2_000, 10).helps(round_trip));
+    assert!(growth(2_000, 20).helps(round_trip));
+    assert!(!growth(2_000, 200).helps(round_trip));
+    assert!(!growth(2_000, 20).helps(Duration::from_micros(100)));
+    assert!(
+        growth(u64::MAX, u64::MAX).helps(Duration::MAX),
+        "no overflow"
+    );
 }
