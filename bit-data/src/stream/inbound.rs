@@ -21,7 +21,7 @@ use super::{
     intake::{Arrival, EncodedBatch, Intake, Terms},
     receiver_side::close,
     spilling::Spilling,
-    stats::{ReceiveStats, lock, lock_timed, now},
+    stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
 use crate::spill::SpillDir;
 
@@ -84,6 +84,8 @@ struct State {
     /// Holds what the window reserves.
     charge: Charge,
     consumer: Option<Waker>,
+    /// How often the consumer has looked in vain since it got something.
+    looks: u32,
     /// What the sender is to be told: before the consumer looks, which it may never do.
     failure: Option<RpcFailure>,
     stats: ReceiveStats,
@@ -105,6 +107,7 @@ impl Inbound {
             phase: Phase::Open,
             charge,
             consumer: None,
+            looks: 0,
             failure: None,
             stats: ReceiveStats::default(),
         };
@@ -245,6 +248,14 @@ impl Inbound {
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
         let taken = state.poll_take(cx, || self.round_trip());
+        if taken.is_ready() {
+            state.looks = 0;
+        } else if self.sender.get().is_none() && state.looks < LOOKS_MAX {
+            state.looks += 1;
+            drop(state);
+            look_again(cx);
+            return taken;
+        }
         let is_asleep = |waker: &Waker| waker.will_wake(cx.waker());
         if taken.is_pending() && !state.consumer.as_ref().is_some_and(is_asleep) {
             state.consumer = Some(cx.waker().clone());
