@@ -34,7 +34,7 @@ use crate::{
     lanes::{Lanes, Pbody, StreamKey, Transmit},
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
-    options::ConnectionOptions,
+    options::{Beats, ConnectionOptions},
     pace::Pace,
     replies::{Replies, Settled},
     stats::{ConnectionStats, RoundTrips},
@@ -101,6 +101,8 @@ pub enum IdleTimeout {
     Keep,
     /// Not this peer: it has said that it cannot send PING.
     Off,
+    /// Regular PINGs in its place, as the peer is one of our own nodes: a side that accepts does not know that before.
+    Beats(Beats),
 }
 
 /// Server: `AwaitingHello` -> `Judging` -> (`Authenticating` ->) `Open` -> `Closed`; client: `AwaitingReply` -> `Open` ->
@@ -503,8 +505,10 @@ impl Connection {
 
     fn open_as(&mut self, idle_timeout: IdleTimeout) {
         self.phase = Phase::Open;
-        if idle_timeout == IdleTimeout::Off {
-            self.heartbeat.never_idle();
+        match idle_timeout {
+            IdleTimeout::Keep => {}
+            IdleTimeout::Off => self.heartbeat.never_idle(),
+            IdleTimeout::Beats(beats) => self.heartbeat.begin(beats),
         }
     }
 

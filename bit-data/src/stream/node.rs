@@ -6,8 +6,8 @@ use arrow::datatypes::SchemaRef;
 use futures::future::try_join_all;
 use protos::{calls::data::OpenStream as OpenCall, data::OpenStream};
 use rpc_bus::{
-    Beats, BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features,
-    Ledger, auth::Login, tls::TlsClient,
+    BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
+    auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     drill::{FragmentEvents, Fragments, FragmentsOptions, NoEvents},
-    server::{DataServer, DataServerOptions},
+    server::{BEATS, DataServer, DataServerOptions},
 };
 
 const MIB: usize = 1 << 20;
@@ -72,14 +72,10 @@ pub struct NodeOptions {
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        let beats = Beats {
-            interval: Duration::from_secs(1),
-            missed_max: 5,
-        };
         Self {
             server: DataServerOptions::default(),
             connection: ConnectionOptions {
-                beats: Some(beats),
+                beats: Some(BEATS),
                 ..ConnectionOptions::bit()
             },
             tls: None,

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, StreamReceiver};
+use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, StreamReceiver};
 use fault_proxy::{Cut, End, Faults, Flow, Proxy, Way};
 use futures::StreamExt;
 use protos::error::Retry;
-use rpc_bus::{Beats, ConnectionOptions};
+use rpc_bus::Beats;
+use tokio::task::JoinHandle;
 
 use crate::support::{Node, batch, expected, receive_all, send_all, stream};
 
@@ -147,20 +148,14 @@ async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
     apart.stop().await;
 }
 
-#[tokio::test]
-async fn a_half_open_connection_ends_its_receiver() {
-    let beats = Beats {
-        interval: Duration::from_millis(50),
-        missed_max: 3,
-    };
-    let apart = Apart::new(NodeOptions {
-        connection: ConnectionOptions {
-            beats: Some(beats),
-            ..ConnectionOptions::bit()
-        },
-        ..NodeOptions::default()
-    })
-    .await;
+const BEATS: Beats = Beats {
+    interval: Duration::from_millis(50),
+    missed_max: 3,
+};
+
+/// Streams over a connection of which nothing arrives any more; how sender and receiver end, if they do.
+async fn half_open(options: NodeOptions) -> (Apart, JoinHandle<Result<(), SendError>>, Ending) {
+    let apart = Apart::new(options).await;
     let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, i64::MAX, 10_000));
     let mut receiver = apart.open(1).await.expect("a sender");
     assert!(receiver.next().await.expect("a batch").is_ok());
@@ -169,10 +164,33 @@ async fn a_half_open_connection_ends_its_receiver() {
         ..Faults::default()
     };
     apart.proxy.set_both(|to| *to = lost);
-    let (_, end) = receive_all(receiver).await;
-    let error = end.expect_err("the connection is dead");
+    let receiving = tokio::spawn(async move { receive_all(receiver).await.1 });
+    (apart, sending, receiving)
+}
+
+type Ending = JoinHandle<Result<(), ReceiveError>>;
+
+#[tokio::test]
+async fn a_half_open_connection_ends_its_receiver() {
+    let mut options = NodeOptions::default();
+    options.connection.beats = Some(BEATS);
+    options.server.beats = None;
+    let (apart, sending, receiving) = half_open(options).await;
+    let error = receiving.await.expect("no panic").expect_err("it is dead");
     assert!(matches!(error, ReceiveError::Lost(_)), "{error}");
     sending.abort();
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_ends_its_sender() {
+    let mut options = NodeOptions::default();
+    options.connection.beats = None;
+    options.server.beats = Some(BEATS);
+    let (apart, sending, receiving) = half_open(options).await;
+    let error = sending.await.expect("no panic").expect_err("it is dead");
+    assert!(matches!(error, SendError::Lost(_)), "{error}");
+    receiving.abort();
     apart.stop().await;
 }
 
