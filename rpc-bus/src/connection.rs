@@ -328,6 +328,10 @@ impl Connection {
             RpcMode::Request => self.handle_request(frame, now),
             RpcMode::Response => self.handle_response(frame, now),
             RpcMode::ResponseFailure => self.handle_failure(frame, now),
+            RpcMode::Ping | RpcMode::Pong if self.has(Feature::Streams) && !is_beat(&frame) => {
+                let bytes = frame.pbody.len() + frame.dbody.len();
+                self.close(ProtocolError::NotAHeartbeat { bytes }.into(), now);
+            }
             RpcMode::Ping => self.handle_ping(now),
             RpcMode::Pong => self.handle_pong(now),
         }
@@ -421,8 +425,12 @@ impl Connection {
             Ok(error) => CallError::Remote(Box::new(error.into())),
             Err(error) => CallError::MalformedAnswer(error),
         };
-        if self.finish_call(frame.header.coordination_id, Err(failure), now) {
+        let id = frame.header.coordination_id;
+        if self.finish_call(id, Err(failure), now) {
             self.stats.calls_failed += 1;
+        } else if self.has(Feature::Streams) {
+            // Our own nodes answer nothing that was not asked: a one-way message was damaged, here or on its way there.
+            self.close(ProtocolError::UnknownResponse { id }.into(), now);
         }
     }
 
@@ -1032,9 +1040,16 @@ fn check_frame_bytes(header: &Header, pbody_len: usize, dbody_len: usize) -> Res
 
 /// Body of PING and PONG.
 const ACK: Ack = Ack { ok: Some(true) };
+/// The same, encoded.
+const ACK_BYTES: [u8; 2] = [0x08, 0x01];
 
 fn is_heartbeat(frame: &Frame) -> bool {
     matches!(frame.header.mode, RpcMode::Ping | RpcMode::Pong)
+}
+
+/// Whether the bodies are those of PING and PONG between our own nodes.
+fn is_beat(frame: &Frame) -> bool {
+    frame.pbody == ACK_BYTES[..] && frame.dbody.is_empty()
 }
 
 fn expect_handshake(frame: &Frame) -> Result<(), ProtocolError> {

@@ -91,6 +91,7 @@ fn credit(limit_bytes: u64) -> data::Credit {
     data::Credit {
         stream: Some(1),
         limit_bytes: Some(limit_bytes),
+        crc: None,
     }
 }
 
