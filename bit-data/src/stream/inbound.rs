@@ -16,6 +16,7 @@ use protos::{
 use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
 
 use super::{
+    checksum::sealed,
     credit::{Growth, ReceiveWindow, WindowSizes, cost_bytes},
     error::ReceiveError,
     intake::{Arrival, EncodedBatch, Intake, Terms},
@@ -471,10 +472,11 @@ impl State {
 
 /// Tells the sender of a stream what it may send.
 pub(crate) fn grant(connection: &RemoteConnection, stream: u64, limit_bytes: u64) {
-    let credit = Credit {
+    let credit = sealed(Credit {
         stream: Some(stream),
         limit_bytes: Some(limit_bytes),
-    };
+        crc: None,
+    });
     // A connection that has ended ends the stream too.
     let _ = connection.post_urgent::<CreditCall>(&credit);
 }

@@ -8,9 +8,10 @@ use record_batch::Reassembly;
 use rpc_bus::RpcFailure;
 
 use super::{
+    checksum::verify,
     credit::{ReceiveWindow, cost_bytes},
     error::ReceiveError,
-    frame::{codec_of, verify},
+    frame::codec_of,
 };
 
 /// What both ends agreed on when the stream was opened.

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     address::StreamAddress,
     budget::{Budget, Budgets},
+    checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
     error::OpenError,
     frame::codec_to_wire,
@@ -346,13 +347,13 @@ async fn open_remote(
         .codecs
         .iter()
         .filter_map(|&codec| codec_to_wire(codec));
-    let request = OpenStream {
+    let request = sealed(OpenStream {
         stream: Some(id),
         limit_bytes: Some(inbound.limit_bytes()),
         checksum: Some(terms.has_checksums),
         codecs: codecs.map(Into::into).collect(),
         ..stream.to_wire()
-    };
+    });
     let call = CallOptions {
         deadline: Some(options.open_timeout),
         ..CallOptions::default()

@@ -22,8 +22,9 @@ use rpc_bus::{BusRuntime, RemoteConnection, RpcFailure};
 use super::{
     address::StreamAddress,
     budget::Budget,
+    checksum::verify,
     error::{ReceiveError, SendError},
-    frame::{codec_of, verify},
+    frame::codec_of,
     inbound::{Inbound, Item, grant},
     intake::{EncodedBatch, Terms},
     outbound::Outbound,

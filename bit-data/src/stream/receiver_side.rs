@@ -14,7 +14,12 @@ use protos::{
 };
 use rpc_bus::{CloseReason, OneWayMessage, PeerMisbehaved, RemoteConnection};
 
-use super::{error::ReceiveError, frame::verify, inbound::Inbound, stats::lock};
+use super::{
+    checksum::{sealed, verify},
+    error::ReceiveError,
+    inbound::Inbound,
+    stats::lock,
+};
 use crate::dispatch::StreamSink;
 
 #[derive(Debug)]
@@ -121,11 +126,12 @@ pub(crate) fn close(
     kind: close_stream::Kind,
     error: Option<protos::shared::DrillPbError>,
 ) {
-    let message = CloseStream {
+    let message = sealed(CloseStream {
         stream: Some(stream),
         kind: Some(kind.into()),
         error,
-    };
+        crc: None,
+    });
     // A connection that has ended has stopped the sender already.
     let _ = connection.post_urgent::<CloseCall>(&message);
 }

@@ -17,10 +17,11 @@ use rpc_bus::{BusRuntime, RpcFailure, StreamKey};
 
 use super::{
     address::StreamAddress,
+    checksum::seal,
     compress::{CodecChooser, sample},
     credit::cost_bytes,
     error::{OpenError, ReceiveError, SendError},
-    frame::{codec_to_wire, envelope, seal},
+    frame::{codec_to_wire, envelope},
     inbound::{Inbound, value_cost_bytes},
     options::{PIECE_BYTES_MAX, SendOptions},
     outbound::{Outbound, RemoteRoute, Route},

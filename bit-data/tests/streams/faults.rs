@@ -48,28 +48,36 @@ impl Apart {
 
     /// Streams once, and says what came; a clean end must have brought everything.
     async fn stream(&self, count: i64, payload: usize) -> Result<(), Option<ReceiveError>> {
+        let (outcome, both_have_all) = self.stream_to_its_end(count, payload).await;
+        // A sender whose last frame is on its way cannot know.
+        assert!(
+            outcome.is_ok() || !both_have_all,
+            "all came, and yet an error"
+        );
+        outcome
+    }
+
+    /// The same; also says whether all came and the sender has sent its end, although that may have been damaged.
+    async fn stream_to_its_end(
+        &self,
+        count: i64,
+        payload: usize,
+    ) -> (Result<(), Option<ReceiveError>>, bool) {
         let sending = tokio::spawn(send_all(self.there.sender(stream(1)), 1, count, payload));
         let Some(receiver) = self.open(1).await else {
             sending.abort();
             // The sender is unregistered when its task is dropped.
             let _ = sending.await;
-            return Err(None);
+            return (Err(None), false);
         };
         let (seen, end) = receive_all(receiver).await;
         let all = expected(1, count);
         assert_eq!(seen, all[..seen.len()], "lost, doubled or reordered");
         let sent = sending.await.expect("no panic");
-        match end {
-            Ok(()) => {
-                assert_eq!(seen, all, "an end before the last batch");
-                Ok(())
-            }
-            Err(error) => {
-                // A sender whose last frame is on its way cannot know.
-                assert!(sent.is_err() || seen.len() < all.len());
-                Err(Some(error))
-            }
+        if end.is_ok() {
+            assert_eq!(seen, all, "an end before the last batch");
         }
+        (end.map_err(Some), sent.is_ok() && seen == all)
     }
 
     async fn stop(self) {
@@ -146,6 +154,53 @@ async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
         "{caught} caught, {unharmed} unharmed"
     );
     apart.stop().await;
+}
+
+/// Sends `count` batches with a bit of what goes that way flipped, once for each of the last bits of all that goes there;
+/// how many of them were caught.
+async fn flip_the_last(way: Way, bytes: u64, count: i64, payload: usize) -> u64 {
+    // A frame that has become longer waits for more: for what the next beat sends.
+    let beats = Beats {
+        missed_max: 100,
+        ..BEATS
+    };
+    let mut options = NodeOptions::default();
+    options.connection.beats = Some(beats);
+    options.server.beats = Some(beats);
+    let apart = Apart::new(options).await;
+    assert!(apart.stream(count, payload).await.is_ok());
+    let (all, mut caught) = (apart.proxy.passed(way), 0);
+    for bit in 8 * (all - bytes)..8 * all {
+        apart.proxy.end_all(End::Reset);
+        let flip_bit = Some(bit);
+        let faults = Faults {
+            flip_bit,
+            ..Faults::default()
+        };
+        apart.proxy.set(way, |to| *to = faults);
+        let streaming = apart.stream_to_its_end(count, payload);
+        let ended = tokio::time::timeout(Duration::from_secs(10), streaming).await;
+        let (outcome, _) =
+            ended.unwrap_or_else(|_| panic!("bit {bit} of {all} bytes: waits for ever"));
+        caught += u64::from(outcome.is_err());
+    }
+    apart.proxy.end_all(End::Reset);
+    apart.stop().await;
+    caught
+}
+
+#[tokio::test]
+async fn no_flipped_bit_of_the_end_of_a_stream_lets_its_receiver_wait() {
+    // The frame that ends the stream, and a part of the batch before it. A beat among them may be unharmed.
+    let caught = flip_the_last(Way::ToClient, 60, 1, 100).await;
+    assert!(caught > 8 * 60 * 3 / 4, "{caught}");
+}
+
+#[tokio::test]
+async fn no_flipped_bit_of_a_credit_lets_its_sender_wait() {
+    // The window is half as large as what is sent: the only credit decides. A beat is as long as a half of it.
+    let caught = flip_the_last(Way::ToServer, 24, 24, 10_000).await;
+    assert!(caught > 8 * 24 / 2, "{caught}");
 }
 
 const BEATS: Beats = Beats {

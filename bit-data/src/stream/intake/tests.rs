@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::stream::{
+    checksum::seal,
     credit::{STARVED_MIN, WindowSizes},
-    frame::seal,
 };
 
 const SIZES: WindowSizes = WindowSizes {
