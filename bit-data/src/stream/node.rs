@@ -52,7 +52,7 @@ pub struct NodeOptions {
     /// Connections to each node, over which streams are spread. Default 1.
     pub connections_per_peer: usize,
     /// Most bytes that all receivers of this node may reserve. Default `None`: what the ledger allows. A program gives
-    /// a quarter of its memory.
+    /// a quarter of its memory. What has come within that is charged to the ledger once more, as memory of connections.
     pub plane_bytes_max: Option<usize>,
     /// Most bytes that the receivers of one query may reserve. Default 256 MiB.
     pub query_bytes_max: usize,

@@ -88,7 +88,8 @@ impl Default for ReceiveOptions {
 }
 
 impl ReceiveOptions {
-    /// What `streams` streams need at least: for each the least credit, and as much that one batch may overrun it by.
+    /// What `streams` streams need at least: for each the least credit, 64 KiB, and as much that one batch may overrun it
+    /// by, which has to be held too: 128 KiB a stream.
     #[must_use]
     pub fn budget_bytes_min(streams: usize) -> usize {
         streams.saturating_mul(2 * STREAM_CREDIT_BYTES_MIN)
