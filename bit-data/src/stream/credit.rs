@@ -81,11 +81,12 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// Whether it is the window that holds the sender back, on a link with such a round trip: then about a window comes
-    /// in one. Where it is less than half of one, both ends are only busy, and a larger window would just hold more.
+    /// Whether it is the window that holds the sender back, on a link with such a round trip: then half of a window, the
+    /// least that comes in before it is looked at again, takes one. Where it takes more than four, both ends are only
+    /// busy, and a larger window would just hold more.
     pub(crate) fn helps(&self, round_trip: Duration) -> bool {
         let area = |bytes: u64, time: Duration| u128::from(bytes).saturating_mul(time.as_nanos());
-        area(self.received_bytes, round_trip) >= area(self.window_bytes / 2, self.span)
+        area(self.received_bytes, round_trip) >= area(self.window_bytes / 8, self.span)
     }
 }
 
@@ -159,8 +160,8 @@ impl ReceiveWindow {
                 limit_bytes,
             });
         }
+        self.link.on_received(received_bytes, now);
         self.received_bytes = received_bytes.saturating_add(cost_bytes);
-        self.link.on_received(self.received_bytes, now);
         Ok(())
     }
 
@@ -253,6 +254,7 @@ impl LinkWatch {
         self.unanswered.push_back(limit_before);
     }
 
+    /// A batch behind `received_bytes` answers the raises without which it could not have been sent.
     fn on_received(&mut self, received_bytes: u64, now: Instant) {
         if let Some(since) = self.starved_since.take() {
             self.starved += now.saturating_duration_since(since);
@@ -260,7 +262,7 @@ impl LinkWatch {
         while self
             .unanswered
             .front()
-            .is_some_and(|&limit| limit < received_bytes)
+            .is_some_and(|&limit| limit <= received_bytes)
         {
             self.unanswered.pop_front();
         }

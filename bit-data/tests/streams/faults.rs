@@ -100,6 +100,30 @@ async fn a_slow_and_ragged_link_changes_nothing() {
     apart.stop().await;
 }
 
+/// The widest window of a stream whose bytes take so long each way, and the first.
+async fn windows(latency: Duration) -> (u64, u64) {
+    let apart = Apart::new(NodeOptions::default()).await;
+    apart.proxy.set_both(|to| to.latency = latency);
+    let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, 200, 20_000));
+    let mut receiver = apart.open(1).await.expect("a sender");
+    let first = receiver.stats().window_bytes;
+    let mut widest = first;
+    while let Some(batch) = receiver.next().await {
+        batch.expect("nothing goes wrong");
+        widest = widest.max(receiver.stats().window_bytes);
+    }
+    assert!(sending.await.expect("no panic").is_ok());
+    drop(receiver);
+    apart.stop().await;
+    (widest, first)
+}
+
+#[tokio::test]
+async fn a_long_link_gets_a_wider_window() {
+    let (widest, first) = windows(Duration::from_millis(20)).await;
+    assert!(widest >= 2 * first, "{widest}, {first} at first");
+}
+
 #[tokio::test]
 async fn a_connection_cut_anywhere_ends_both_sides_with_an_error() {
     let apart = Apart::new(NodeOptions::default()).await;
