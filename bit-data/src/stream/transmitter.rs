@@ -231,9 +231,8 @@ impl Transmitter {
         remote.post(encoded, &self.outbound).await?;
         let done = now();
         let took = done.saturating_duration_since(began);
-        remote.samples_wanted = remote
-            .codecs
-            .on_sent(wire_bytes, waited_for_credit + took, done);
+        let bytes = (decoded_bytes, wire_bytes);
+        remote.samples_wanted = remote.codecs.on_sent(bytes, waited_for_credit + took, done);
         let mut stats = lock(&self.stats);
         stats.batches += 1;
         stats.bytes_sent += wire_bytes;
