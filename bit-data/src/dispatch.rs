@@ -33,6 +33,9 @@ pub trait StreamSink: Send + Sync + 'static {
         Err(message.unexpected())
     }
 
+    /// No more of them come in this turn of the I/O thread; see [`Handler::turn_ended`].
+    fn turn_ended(&self) {}
+
     /// The connection has ended; the last call of all.
     fn closed(&self, reason: &CloseReason) {
         let _ = reason;
@@ -87,6 +90,10 @@ impl Handler for ServerHandler {
         self.streams.one_way(message)
     }
 
+    fn turn_ended(&self) {
+        self.streams.turn_ended();
+    }
+
     fn closed(&self, reason: &CloseReason) {
         self.arrivals.closed();
         self.streams.closed(reason);
@@ -104,6 +111,10 @@ impl Handler for ClientHandler {
 
     fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
         self.0.one_way(message)
+    }
+
+    fn turn_ended(&self) {
+        self.0.turn_ended();
     }
 
     fn closed(&self, reason: &CloseReason) {

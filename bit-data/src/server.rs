@@ -4,9 +4,9 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use protos::Plane;
 use rpc_bus::{
-    Acceptor, BusRuntime, Capabilities, ConnectionOptions, Handler, Hello, IdleTimeout, Ledger,
-    RemoteConnection, Server, ServerOptions, Verdict, auth::Authenticator, ledger::Limits,
-    task::Tasks,
+    Acceptor, Beats, BusRuntime, Capabilities, ConnectionOptions, Feature, Handler, Hello,
+    IdleTimeout, Ledger, RemoteConnection, Server, ServerOptions, Verdict, auth::Authenticator,
+    ledger::Limits, task::Tasks,
 };
 
 use crate::{
@@ -23,7 +23,16 @@ pub struct DataServerOptions {
     pub connections: ServerOptions,
     /// Lets peers in. Default `None`: everybody may come in.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// Regular PINGs to peers with which streams were agreed on, so that a sender soon knows that its receiver is dead.
+    /// `None`: a dead one is found by the idle timeout. Default: one a second, and five may be missed.
+    pub beats: Option<Beats>,
 }
+
+/// Beats between nodes of our own, unless one says otherwise.
+pub(crate) const BEATS: Beats = Beats {
+    interval: Duration::from_secs(1),
+    missed_max: 5,
+};
 
 impl Default for DataServerOptions {
     fn default() -> Self {
@@ -36,6 +45,7 @@ impl Default for DataServerOptions {
         Self {
             connections: ServerOptions::new(connection),
             authenticator: None,
+            beats: Some(BEATS),
         }
     }
 }
@@ -66,6 +76,7 @@ impl DataServer {
         let DataServerOptions {
             connections,
             authenticator,
+            beats,
         } = options;
         let sweeping = Tasks::default();
         sweeping
@@ -74,6 +85,7 @@ impl DataServer {
         let host = Host { fragments, streams };
         let acceptor = Arc::new(DataAcceptor {
             authenticator,
+            beats,
             host: Arc::new(host),
         });
         let bus =
@@ -106,6 +118,7 @@ impl fmt::Debug for DataServer {
 
 struct DataAcceptor {
     authenticator: Option<Arc<Authenticator>>,
+    beats: Option<Beats>,
     host: Arc<Host>,
 }
 
@@ -123,6 +136,15 @@ impl Host {
     }
 }
 
+impl DataAcceptor {
+    fn idle_timeout(&self, connection: &RemoteConnection) -> IdleTimeout {
+        match self.beats {
+            Some(beats) if connection.has(Feature::Streams) => IdleTimeout::Beats(beats),
+            _ => IdleTimeout::Keep,
+        }
+    }
+}
+
 impl Acceptor for DataAcceptor {
     // wire: golden/raw/raw_control.data2: a peer that is refused is told nothing
     fn accept(&self, hello: Hello) -> Verdict {
@@ -133,18 +155,18 @@ impl Acceptor for DataAcceptor {
                 reason,
             };
         }
-        let host = Arc::clone(&self.host);
+        let (host, idle_timeout) = (Arc::clone(&self.host), self.idle_timeout(&hello.connection));
         match &self.authenticator {
             None => Verdict::Open {
                 reply: welcome(&[]),
                 handler: host.handler(&hello.connection),
-                idle_timeout: IdleTimeout::Keep,
+                idle_timeout,
             },
             Some(authenticator) => Verdict::Authenticate {
                 reply: welcome(&authenticator.mechanisms()),
                 authenticator: Arc::clone(authenticator),
                 admit: Box::new(move |_| host.handler(&hello.connection)),
-                idle_timeout: IdleTimeout::Keep,
+                idle_timeout,
             },
         }
     }

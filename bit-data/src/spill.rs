@@ -58,12 +58,17 @@ impl Default for SpillOptions {
 pub struct SpillRecord {
     /// What the body is.
     pub header: Bytes,
-    /// The body. After it was on disk it is at a multiple of 64 bytes in memory.
-    pub body: Bytes,
+    /// The body, in pieces that follow each other. After it was on disk it is one piece, at a multiple of 64 bytes in
+    /// memory.
+    pub body: Vec<Bytes>,
 }
 
 impl SpillRecord {
     fn bytes(&self) -> usize {
-        self.header.len() + self.body.len()
+        self.header.len() + self.body_bytes()
+    }
+
+    fn body_bytes(&self) -> usize {
+        self.body.iter().map(Bytes::len).sum()
     }
 }

@@ -10,10 +10,11 @@
 //! ```
 //!
 //! Credits, orders to stop, and the request that opens a stream go the other way: `receiver.rs`, `node.rs` ->
-//! `sender_side.rs` -> `registry.rs`, `outbound.rs`.
+//! `sender_side.rs` -> `registry.rs`, `outbound.rs`. Each message of either way has its checksum (`checksum.rs`).
 
 mod address;
 mod budget;
+mod checksum;
 mod compress;
 mod credit;
 mod error;

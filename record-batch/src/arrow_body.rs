@@ -10,7 +10,9 @@
 
 mod arrays;
 mod error;
+mod header;
 mod message;
+mod plain;
 mod rebased;
 mod schema;
 
@@ -19,10 +21,10 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
     compute::concat,
-    datatypes::SchemaRef,
+    datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
     ipc::{
-        DictionaryBatch, Message, MessageHeader, RecordBatch as BatchHeader,
+        DictionaryBatch, Message, MessageHeader,
         writer::{DictionaryHandling, IpcWriteOptions, StreamEncoder},
     },
 };
@@ -32,6 +34,8 @@ pub use error::ArrowBodyError;
 
 use crate::{body::Body, checked::Region, error::EncodeError};
 use arrays::Columns;
+use header::{Lists, Template};
+use plain::PlainWriter;
 use schema::StreamSchema;
 
 /// Limits of decoding.
@@ -59,6 +63,14 @@ impl Default for ArrowDecodeOptions {
 pub struct ArrowEncoder {
     stream: StreamEncoder,
     schema: SchemaRef,
+    later: Later,
+}
+
+/// Who writes the batches behind the first one, which brings the schema.
+enum Later {
+    Unknown,
+    Arrow,
+    Plain(PlainWriter),
 }
 
 impl ArrowEncoder {
@@ -73,11 +85,12 @@ impl ArrowEncoder {
         Ok(Self {
             stream: StreamEncoder::try_new_with_options(schema, options)?,
             schema: Arc::clone(schema),
+            later: Later::Unknown,
         })
     }
 
-    /// Encodes one batch, under the names of the encoder's schema: the pieces of a body in wire order. Large pieces reference the batch's buffers and keep those
-    /// alive. The first body brings the schema.
+    /// Encodes one batch, under the names of the encoder's schema: the pieces of a body in wire order. Large pieces
+    /// reference the batch's buffers and keep those alive. The first body brings the schema.
     ///
     /// # Errors
     ///
@@ -87,6 +100,20 @@ impl ArrowEncoder {
         if expected != actual {
             return Err(EncodeError::ColumnCount { expected, actual });
         }
+        if let Later::Plain(writer) = &mut self.later
+            && are_columns_of(batch, &self.schema)
+            && let Some(body) = writer.write(batch)
+        {
+            return Ok(body);
+        }
+        let body = self.encode_any(batch)?;
+        if let Later::Unknown = self.later {
+            self.later = PlainWriter::try_new(&self.schema).map_or(Later::Arrow, Later::Plain);
+        }
+        Ok(body)
+    }
+
+    fn encode_any(&mut self, batch: &RecordBatch) -> Result<Vec<Bytes>, EncodeError> {
         let counted = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let (schema, columns) = (Arc::clone(&self.schema), written_right(batch)?);
         let batch = RecordBatch::try_new_with_options(schema, columns, &counted)?;
@@ -110,6 +137,18 @@ impl ArrowEncoder {
         }
         Ok(body.finish())
     }
+}
+
+/// Whether the columns are what `schema` says, whatever their names.
+fn are_columns_of(batch: &RecordBatch, schema: &SchemaRef) -> bool {
+    if Arc::ptr_eq(batch.schema_ref(), schema) {
+        return true;
+    }
+    let columns = batch.columns().iter().zip(schema.fields());
+    let fits = |(column, field): (&ArrayRef, &FieldRef)| {
+        column.data_type() == field.data_type() && (field.is_nullable() || column.null_count() == 0)
+    };
+    columns.into_iter().all(fits)
 }
 
 /// The columns, in a form that Arrow writes as they are.
@@ -139,6 +178,8 @@ pub struct ArrowDecoder {
     stream: Option<StreamSchema>,
     /// By their id in the stream.
     dictionaries: HashMap<i64, ArrayRef>,
+    /// The header of the last batch whose header was read as a flatbuffer.
+    template: Option<Template>,
 }
 
 impl ArrowDecoder {
@@ -169,17 +210,35 @@ impl ArrowDecoder {
         let mut rest = dbody.clone();
         let mut batch = None;
         while let Some(header) = message::cut(&mut rest)? {
-            let header = message::parse(&header)?;
-            let body = Arc::new(message::take(&mut rest, header.bodyLength())?);
             if batch.is_some() {
                 return Err(ArrowBodyError::BehindTheBatch);
             }
-            batch = self.message(header, Region::new(&body))?;
+            batch = self.message(&header, &mut rest)?;
         }
         Ok(batch)
     }
 
+    /// One message, whose data is taken off `rest`. A header like the last one needs no reading but for its numbers.
     fn message(
+        &mut self,
+        header: &Bytes,
+        rest: &mut Bytes,
+    ) -> Result<Option<RecordBatch>, ArrowBodyError> {
+        let template = self.template.as_mut();
+        if let Some((length, lists)) = template.and_then(|template| template.read(header)) {
+            let body = Arc::new(message::take(rest, length)?);
+            return self.batch(lists, Vec::new(), Region::new(&body)).map(Some);
+        }
+        let message = message::parse(header)?;
+        let body = Arc::new(message::take(rest, message.bodyLength())?);
+        let batch = self.read(message, Region::new(&body))?;
+        if batch.is_some() {
+            self.template = Template::of(message, header);
+        }
+        Ok(batch)
+    }
+
+    fn read(
         &mut self,
         header: Message<'_>,
         body: Region<'_>,
@@ -200,7 +259,8 @@ impl ArrowDecoder {
             MessageHeader::RecordBatch => {
                 let batch = header.header_as_record_batch();
                 let batch = batch.ok_or(ArrowBodyError::Malformed("no batch in its message"))?;
-                self.batch(batch, body).map(Some)
+                let variadic = arrays::variadic_counts(batch)?;
+                self.batch(Lists::of(batch), variadic, body).map(Some)
             }
             _ => Err(ArrowBodyError::Malformed("a message of another kind")),
         }
@@ -216,12 +276,14 @@ impl ArrowDecoder {
 
     fn batch(
         &self,
-        header: BatchHeader<'_>,
+        lists: Lists<'_>,
+        variadic: Vec<i64>,
         body: Region<'_>,
     ) -> Result<RecordBatch, ArrowBodyError> {
         let stream = self.stream.as_ref().ok_or(ArrowBodyError::NoSchema)?;
-        let rows = self.rows(header.length())?;
-        let mut columns = Columns::new(header, body, &stream.ids, &self.dictionaries)?;
+        let rows = self.rows(lists.rows)?;
+        let of_stream = (&stream.ids[..], &self.dictionaries);
+        let mut columns = Columns::new(lists, variadic, body, of_stream);
         let fields = stream.schema.fields().iter();
         let arrays = fields
             .map(|field| columns.of_rows(field, rows))
@@ -247,7 +309,9 @@ impl ArrowDecoder {
             .data()
             .ok_or(ArrowBodyError::Malformed("an empty dictionary"))?;
         let rows = self.rows(batch.length())?;
-        let mut columns = Columns::new(batch, body, &dictionary.ids, &self.dictionaries)?;
+        let variadic = arrays::variadic_counts(batch)?;
+        let of_stream = (&dictionary.ids[..], &self.dictionaries);
+        let mut columns = Columns::new(Lists::of(batch), variadic, body, of_stream);
         let values = columns.of_rows(&dictionary.values, rows)?;
         columns.expect_end()?;
         let values = match self.dictionaries.get(&id).filter(|_| header.isDelta()) {

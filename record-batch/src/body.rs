@@ -1,5 +1,7 @@
 //! The outgoing body: vectors in wire order, large ones shared with Arrow, small ones joined.
 
+use std::ops::Range;
+
 use arrow::buffer::Buffer;
 use bytes::Bytes;
 use protos::{
@@ -11,25 +13,49 @@ use crate::drill_type::DrillType;
 
 /// Buffers from this size are chained, smaller ones copied into a joined piece: a piece of its own
 /// costs an allocation here and a slice in the socket's vectored write.
-const SHARE_BYTES_MIN: usize = 4096;
+pub(crate) const SHARE_BYTES_MIN: usize = 4096;
 
 /// Pieces of a body under construction.
 #[derive(Default)]
 pub(crate) struct Body {
-    pieces: Vec<Bytes>,
+    pieces: Vec<Piece>,
+    /// All joined pieces, one after the other: one allocation for all of them.
     joined: Vec<u8>,
+    /// Where the last of them begins, which is still growing.
+    open: usize,
     len: usize,
 }
 
+enum Piece {
+    Joined(Range<usize>),
+    Shared(Bytes),
+}
+
 impl Body {
-    /// A body that these buffers will be pushed to: the small ones at the front are joined in one allocation.
+    /// A body that these buffers will be pushed to.
     pub(crate) fn for_buffers(buffers: &[Buffer]) -> Self {
         let lens = buffers.iter().map(Buffer::len);
-        let joined = lens.take_while(|&len| len < SHARE_BYTES_MIN).sum();
+        let joined = lens.filter(|&len| len < SHARE_BYTES_MIN).sum();
         Self {
             joined: Vec::with_capacity(joined),
             ..Self::default()
         }
+    }
+
+    /// A body that begins with `head`, in one allocation with `more` bytes that will be joined to it.
+    pub(crate) fn beginning_with(head: &[u8], more: usize) -> Self {
+        let mut joined = Vec::with_capacity(head.len() + more);
+        joined.extend_from_slice(head);
+        Self {
+            joined,
+            len: head.len(),
+            ..Self::default()
+        }
+    }
+
+    /// What the body began with.
+    pub(crate) fn head_mut(&mut self) -> &mut [u8] {
+        &mut self.joined
     }
 
     /// Bytes so far.
@@ -57,13 +83,23 @@ impl Body {
 
     /// Appends `len` zero bytes.
     pub(crate) fn push_zeros(&mut self, len: usize) {
-        self.push_vec(vec![0; len]);
+        if len < SHARE_BYTES_MIN {
+            self.joined.resize(self.joined.len() + len, 0);
+            self.len += len;
+        } else {
+            self.share(Bytes::from(vec![0; len]));
+        }
     }
 
     /// The pieces in wire order; none for an empty body.
     pub(crate) fn finish(mut self) -> Vec<Bytes> {
         self.close_joined();
-        self.pieces
+        let joined = Bytes::from(self.joined);
+        let pieces = self.pieces.into_iter().map(|piece| match piece {
+            Piece::Joined(range) => joined.slice(range),
+            Piece::Shared(bytes) => bytes,
+        });
+        pieces.collect()
     }
 
     fn copy(&mut self, bytes: &[u8]) {
@@ -74,13 +110,14 @@ impl Body {
     fn share(&mut self, bytes: Bytes) {
         self.close_joined();
         self.len += bytes.len();
-        self.pieces.push(bytes);
+        self.pieces.push(Piece::Shared(bytes));
     }
 
     fn close_joined(&mut self) {
-        if !self.joined.is_empty() {
-            self.pieces
-                .push(Bytes::from(std::mem::take(&mut self.joined)));
+        let range = self.open..self.joined.len();
+        self.open = range.end;
+        if !range.is_empty() {
+            self.pieces.push(Piece::Joined(range));
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     lanes::{Lanes, Pbody, StreamKey, Transmit},
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
-    options::ConnectionOptions,
+    options::{Beats, ConnectionOptions},
     pace::Pace,
     replies::{Replies, Settled},
     stats::{ConnectionStats, RoundTrips},
@@ -101,6 +101,8 @@ pub enum IdleTimeout {
     Keep,
     /// Not this peer: it has said that it cannot send PING.
     Off,
+    /// Regular PINGs in its place, as the peer is one of our own nodes: a side that accepts does not know that before.
+    Beats(Beats),
 }
 
 /// Server: `AwaitingHello` -> `Judging` -> (`Authenticating` ->) `Open` -> `Closed`; client: `AwaitingReply` -> `Open` ->
@@ -326,6 +328,10 @@ impl Connection {
             RpcMode::Request => self.handle_request(frame, now),
             RpcMode::Response => self.handle_response(frame, now),
             RpcMode::ResponseFailure => self.handle_failure(frame, now),
+            RpcMode::Ping | RpcMode::Pong if self.has(Feature::Streams) && !is_beat(&frame) => {
+                let bytes = frame.pbody.len() + frame.dbody.len();
+                self.close(ProtocolError::NotAHeartbeat { bytes }.into(), now);
+            }
             RpcMode::Ping => self.handle_ping(now),
             RpcMode::Pong => self.handle_pong(now),
         }
@@ -419,8 +425,12 @@ impl Connection {
             Ok(error) => CallError::Remote(Box::new(error.into())),
             Err(error) => CallError::MalformedAnswer(error),
         };
-        if self.finish_call(frame.header.coordination_id, Err(failure), now) {
+        let id = frame.header.coordination_id;
+        if self.finish_call(id, Err(failure), now) {
             self.stats.calls_failed += 1;
+        } else if self.has(Feature::Streams) {
+            // Our own nodes answer nothing that was not asked: a one-way message was damaged, here or on its way there.
+            self.close(ProtocolError::UnknownResponse { id }.into(), now);
         }
     }
 
@@ -503,8 +513,10 @@ impl Connection {
 
     fn open_as(&mut self, idle_timeout: IdleTimeout) {
         self.phase = Phase::Open;
-        if idle_timeout == IdleTimeout::Off {
-            self.heartbeat.never_idle();
+        match idle_timeout {
+            IdleTimeout::Keep => {}
+            IdleTimeout::Off => self.heartbeat.never_idle(),
+            IdleTimeout::Beats(beats) => self.heartbeat.begin(beats),
         }
     }
 
@@ -1032,9 +1044,16 @@ fn check_frame_bytes(header: &Header, pbody_len: usize, dbody_len: usize) -> Res
 
 /// Body of PING and PONG.
 const ACK: Ack = Ack { ok: Some(true) };
+/// The same, encoded.
+const ACK_BYTES: [u8; 2] = [0x08, 0x01];
 
 fn is_heartbeat(frame: &Frame) -> bool {
     matches!(frame.header.mode, RpcMode::Ping | RpcMode::Pong)
+}
+
+/// Whether the bodies are those of PING and PONG between our own nodes.
+fn is_beat(frame: &Frame) -> bool {
+    frame.pbody == ACK_BYTES[..] && frame.dbody.is_empty()
 }
 
 fn expect_handshake(frame: &Frame) -> Result<(), ProtocolError> {

@@ -61,6 +61,10 @@ pub trait Handler: Send + Sync + 'static {
         Err(message.unexpected())
     }
 
+    /// The messages that [`Self::one_way`] was given since the last call are all that came in one go. Said on the I/O
+    /// thread, before it looks after other connections: whoever waits for such messages is woken once for many of them.
+    fn turn_ended(&self) {}
+
     /// The connection has ended; the last call of all.
     fn closed(&self, reason: &CloseReason) {
         let _ = reason;
@@ -248,6 +252,13 @@ impl Mailbox {
             None => Err(message.unexpected()),
         };
         taken.map_err(|PeerMisbehaved { reason }| ProtocolError::OneWay { rpc_type, reason })
+    }
+
+    /// Tells the handler that no more such messages come in this turn of the driver.
+    pub(crate) fn end_turn(&self) {
+        if let Some(handler) = self.handler.get() {
+            survive("turn_ended", || handler.turn_ended());
+        }
     }
 
     /// Who starts requests of this type on the I/O thread; nobody before the handshake is accepted.

@@ -62,6 +62,8 @@ pub(crate) struct Driver<S> {
     seen: Seen,
     /// Whether whoever queues something will wake the driver, or it has woken itself.
     wakes: bool,
+    /// Whether the handler got messages in this turn that are never answered.
+    gave_one_ways: bool,
     closing: Closing,
 }
 
@@ -134,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 reading_is_paused: false,
             },
             wakes: false,
+            gave_one_ways: false,
             closing: Closing::Writing,
         }
     }
@@ -238,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }),
                 },
                 Event::OneWay(message) => {
+                    self.gave_one_ways = true;
                     let taken = self.mailbox.take_one_way(message);
                     broken = broken.or_else(|| taken.err());
                 }
@@ -340,6 +344,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Ready(())
     }
 
+    /// A turn; ready once the connection is closed.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut turn = Turn::default();
+        while self.seen.stage == Stage::Running {
+            let paused = self.seen.reading_is_paused;
+            let read = if paused || self.mailbox.poll_room(cx).is_pending() {
+                Poll::Pending
+            } else {
+                self.poll_read(cx)
+            };
+            // What was read is answered, and what is queued is written, before the end.
+            let write = self.poll_write(cx);
+            for end in [&read, &write] {
+                if let Poll::Ready(Err(reason)) = end {
+                    self.close(reason.clone());
+                }
+            }
+            if read.is_ready() || write.is_ready() {
+                if turn.is_over() {
+                    give_way(cx);
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if !self.wakes {
+                self.wait_blocked(cx);
+            }
+            // Whatever changes from here on wakes the driver; what has changed before is looked at now.
+            let seen = self.seen;
+            let unchanged = seen.stage == Stage::Running && seen.reading_is_paused == paused;
+            if self.poll_time(cx).is_pending() && unchanged {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
     // ---- the end ----
 
     fn close(&mut self, reason: CloseReason) {
@@ -394,38 +435,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         let driver = &mut *self;
         // Being polled may mean that the waker was used up.
         driver.wakes = false;
-        let mut turn = Turn::default();
-        while driver.seen.stage == Stage::Running {
-            let paused = driver.seen.reading_is_paused;
-            let read = if paused || driver.mailbox.poll_room(cx).is_pending() {
-                Poll::Pending
-            } else {
-                driver.poll_read(cx)
-            };
-            // What was read is answered, and what is queued is written, before the end.
-            let write = driver.poll_write(cx);
-            for end in [&read, &write] {
-                if let Poll::Ready(Err(reason)) = end {
-                    driver.close(reason.clone());
-                }
-            }
-            if read.is_ready() || write.is_ready() {
-                if turn.is_over() {
-                    give_way(cx);
-                    return Poll::Pending;
-                }
-                continue;
-            }
-            if !driver.wakes {
-                driver.wait_blocked(cx);
-            }
-            // Whatever changes from here on wakes the driver; what has changed before is looked at now.
-            let seen = driver.seen;
-            let unchanged = seen.stage == Stage::Running && seen.reading_is_paused == paused;
-            if driver.poll_time(cx).is_pending() && unchanged {
-                return Poll::Pending;
-            }
+        let running = driver.poll_running(cx);
+        if mem::take(&mut driver.gave_one_ways) {
+            driver.mailbox.end_turn();
         }
+        ready!(running);
         driver.poll_close(cx)
     }
 }

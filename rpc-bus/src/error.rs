@@ -95,6 +95,13 @@ pub enum ProtocolError {
         /// The id of the response.
         id: CoordinationId,
     },
+    /// PING or PONG with another body than our own nodes give them: a damaged message of another kind, which would be
+    /// missed.
+    #[error("a heartbeat with a body of {bytes} bytes that is none of a heartbeat")]
+    NotAHeartbeat {
+        /// Of both bodies.
+        bytes: usize,
+    },
     /// The handshake was answered with `RESPONSE_FAILURE`, which Drill never does.
     #[error("the handshake was answered with a failure")]
     HandshakeFailed,

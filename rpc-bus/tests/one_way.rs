@@ -29,6 +29,8 @@ use tokio::task::JoinSet;
 struct Kept {
     limits: Mutex<Vec<u64>>,
     body_bytes: Mutex<usize>,
+    /// How many limits had come when a turn ended.
+    turns: Mutex<Vec<usize>>,
     closed: Mutex<Option<CloseReason>>,
 }
 
@@ -50,6 +52,11 @@ impl Handler for Kept {
             }
             _ => Err(message.unexpected()),
         }
+    }
+
+    fn turn_ended(&self) {
+        let limits = self.limits.lock().unwrap().len();
+        self.turns.lock().unwrap().push(limits);
     }
 
     fn closed(&self, reason: &CloseReason) {
@@ -84,6 +91,7 @@ fn credit(limit_bytes: u64) -> data::Credit {
     data::Credit {
         stream: Some(1),
         limit_bytes: Some(limit_bytes),
+        crc: None,
     }
 }
 
@@ -169,6 +177,20 @@ async fn messages_are_taken_in_their_order_and_nothing_is_left() {
     until(|| (*scene.taken.body_bytes.lock().unwrap() == 10 << 20).then_some(())).await;
     assert_eq!(*scene.taken.limits.lock().unwrap(), limits);
     assert_eq!(client.stats().calls_in_flight, 0);
+    drop(client);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_come_together_are_one_turn_which_ends_after_the_last() {
+    let scene = Scene::new().await;
+    let (client, _) = scene.connect().await;
+    for limit in 0..100 {
+        client.post_urgent::<Credit>(&credit(limit)).unwrap();
+    }
+    let turns = || scene.taken.turns.lock().unwrap().clone();
+    until(|| (turns().last() == Some(&100)).then_some(())).await;
+    assert!(turns().len() < 10, "{:?}", turns());
     drop(client);
     scene.finish().await;
 }

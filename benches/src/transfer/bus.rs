@@ -90,7 +90,9 @@ impl Bus {
 
     fn stream(&self, minor: i32, batches: BoxStream<'static, RecordBatch>) -> (Sending, Receiving) {
         let stream = StreamAddress::new(self.query(), (SENDING, minor), (RECEIVING, minor));
-        let (send, receive) = self.way.options();
+        let (send, mut receive) = self.way.options();
+        // All receive for one fragment, whose budget they share.
+        receive.budget_bytes /= self.consumers.len();
         let (there, here) = (Arc::clone(&self.there), Arc::clone(&self.here));
         let origin = match self.way {
             Way::PassThrough => Origin::Here,

@@ -53,7 +53,7 @@ pub(super) struct Span {
 
 /// Bytes that `record` takes in a file.
 pub(super) fn disk_bytes(record: &SpillRecord) -> usize {
-    padded(record.header.len()) + padded(record.body.len())
+    padded(record.header.len()) + padded(record.body_bytes())
 }
 
 fn padded(bytes: usize) -> usize {
@@ -101,8 +101,8 @@ impl Segment {
             segment: Arc::clone(self),
             offset,
             header_bytes: record.header.len(),
-            body_bytes: record.body.len(),
-            crc: Checksum::of(&[record.header.clone(), record.body.clone()]),
+            body_bytes: record.body_bytes(),
+            crc: checksum(record),
         }
     }
 
@@ -125,9 +125,9 @@ impl Segment {
         let body = padded(span.header_bytes);
         let record = SpillRecord {
             header: bytes.slice(..span.header_bytes),
-            body: bytes.slice(body..body + span.body_bytes),
+            body: vec![bytes.slice(body..body + span.body_bytes)],
         };
-        let actual = Checksum::of(&[record.header.clone(), record.body.clone()]);
+        let actual = checksum(&record);
         if actual != span.crc {
             return Err(SpillError::Damaged {
                 path: self.path.clone(),
@@ -167,10 +167,21 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> SpillError {
     }
 }
 
-fn pieces(record: &SpillRecord) -> [&[u8]; 4] {
-    let padding = |bytes: &[u8]| &PADDING[..padded(bytes.len()) - bytes.len()];
-    let SpillRecord { header, body } = record;
-    [header, padding(header), body, padding(body)]
+fn checksum(record: &SpillRecord) -> u32 {
+    let mut sum = Checksum::new();
+    sum.update(&record.header);
+    record.body.iter().for_each(|piece| sum.update(piece));
+    sum.finish()
+}
+
+fn pieces(record: &SpillRecord) -> impl Iterator<Item = &[u8]> {
+    let padding = |bytes: usize| &PADDING[..padded(bytes) - bytes];
+    let header = [&record.header[..], padding(record.header.len())];
+    let body = record.body.iter().map(|piece| &piece[..]);
+    header
+        .into_iter()
+        .chain(body)
+        .chain([padding(record.body_bytes())])
 }
 
 fn write_all(file: &mut impl Write, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {

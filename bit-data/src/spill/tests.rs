@@ -84,7 +84,7 @@ fn record(number: usize, body_bytes: usize) -> SpillRecord {
         .collect();
     SpillRecord {
         header: format!("record {number}").into(),
-        body: body.into(),
+        body: vec![body.into()],
     }
 }
 
@@ -115,7 +115,7 @@ async fn what_was_on_disk_comes_back_in_order_and_aligned() {
     let back = pop_all(&mut reader).await;
     assert!(back == records);
     for record in &back {
-        assert_eq!(record.body.as_ptr().align_offset(ALIGNMENT), 0);
+        assert_eq!(record.body[0].as_ptr().align_offset(ALIGNMENT), 0);
     }
     assert!(
         disk.ledger.used(Kind::Bytes) > 2_000_000,

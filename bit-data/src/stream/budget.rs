@@ -1,4 +1,9 @@
 //! Budgets of bytes: plane, query, receiver, each a part of the one before.
+//!
+//! What is charged here is what senders are promised room for, whether or not anything has come. A body that has come
+//! is charged once more, as memory of the connection that it came on: a promise has no memory, and a connection does not
+//! know which stream a body is for before all of it is there. So whatever limits both together, as the ledger of the
+//! process does, has to hold the windows twice when they are full.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -2,7 +2,9 @@
 //!
 //! Compressing and sending go on at the same time, so that a batch takes as long as the slower of both. How fast the
 //! link is shows in the waits for credit and for room; how fast the codecs are, and what they make of these batches, in
-//! samples, which are only taken where the link is slow enough for a codec to pay at all.
+//! samples, which are only taken where the link is slow enough for a codec to pay at all. What was promised has to come
+//! true: a codec with which the next batches do not get over faster than those before is left, and the next try waits
+//! longer. So a machine whose cores are busy, which looks like a slow link, gets no more work from this.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -30,6 +32,10 @@ const GAIN_MIN: f64 = 1.05;
 const FASTER: f64 = 0.95;
 /// Waiting for this share of the time means that the link, and nothing else, sets the pace.
 const WAITING_SHARE: f64 = 0.3;
+/// For how many looks nothing is tried after a codec has not kept its promise; twice as many after each further one.
+const HOLD_OFF_LOOKS: u32 = 32;
+/// At most.
+const HOLD_OFF_LOOKS_MAX: u32 = 4096;
 
 /// Chooses the codec of a stream.
 #[derive(Debug)]
@@ -50,7 +56,24 @@ struct Adaptive {
     since: Instant,
     batches: u32,
     wire_bytes: u64,
+    /// Before compression.
+    bytes: u64,
     waited: Duration,
+    /// How long a byte took, before compression, from the look before the last one to the last one.
+    s_per_byte: f64,
+    /// A codec that was taken at the last look.
+    trial: Option<Trial>,
+    /// For so many looks nothing is tried.
+    held_off: u32,
+    /// For how many the next time.
+    hold_off: u32,
+}
+
+/// What a codec has to be better than.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    codec: Codec,
+    s_per_byte: f64,
 }
 
 /// What a codec made of a sample.
@@ -98,14 +121,15 @@ impl CodecChooser {
         self.reason
     }
 
-    /// A batch was sent. Returns the codecs of which samples of the next one are wanted.
+    /// A batch of `bytes` was sent as `wire_bytes`. Returns the codecs of which samples of the next one are wanted.
     pub(crate) fn on_sent(
         &mut self,
-        wire_bytes: u64,
+        (bytes, wire_bytes): (u64, u64),
         waited: Duration,
         now: Instant,
     ) -> Option<Vec<Codec>> {
         let adaptive = self.adaptive.as_mut()?;
+        adaptive.bytes += bytes;
         adaptive.wire_bytes += wire_bytes;
         adaptive.waited += waited;
         adaptive.batches += 1;
@@ -113,14 +137,21 @@ impl CodecChooser {
             return None;
         }
         adaptive.look_at_link(now);
+        if let Some(before) = adaptive.broken_promise() {
+            self.codec = before;
+        }
         if adaptive.link_is_fast() {
             (self.codec, self.reason) = (Codec::None, adaptive.fast_link());
+            return None;
+        }
+        if adaptive.is_held_off() {
+            self.reason = adaptive.reason(self.codec);
             return None;
         }
         if adaptive.samples_are_old() {
             return Some(adaptive.codecs.clone());
         }
-        (self.codec, self.reason) = adaptive.choose(self.codec);
+        self.choose();
         None
     }
 
@@ -128,6 +159,12 @@ impl CodecChooser {
     pub(crate) fn on_samples(&mut self, samples: Vec<Sample>) {
         if let Some(adaptive) = &mut self.adaptive {
             (adaptive.samples, adaptive.sample_age) = (samples, 0);
+            self.choose();
+        }
+    }
+
+    fn choose(&mut self) {
+        if let Some(adaptive) = &mut self.adaptive {
             (self.codec, self.reason) = adaptive.choose(self.codec);
         }
     }
@@ -143,7 +180,12 @@ impl Adaptive {
             since: now,
             batches: 0,
             wire_bytes: 0,
+            bytes: 0,
             waited: Duration::ZERO,
+            s_per_byte: 0.0,
+            trial: None,
+            held_off: 0,
+            hold_off: HOLD_OFF_LOOKS,
         }
     }
 
@@ -155,9 +197,29 @@ impl Adaptive {
         // How fast it is then, nobody knows: what is believed gets faster until it is too fast.
         let believed = FASTER * self.link_s_per_byte;
         self.link_s_per_byte = if is_slow { seen } else { seen.min(believed) };
-        (self.since, self.batches, self.wire_bytes) = (now, 0, 0);
+        self.s_per_byte = span / (self.bytes.max(1)) as f64;
+        (self.since, self.batches, self.wire_bytes, self.bytes) = (now, 0, 0, 0);
         self.waited = Duration::ZERO;
         self.sample_age += 1;
+    }
+
+    /// What to go back to, if the codec that was taken at the last look has brought nothing.
+    fn broken_promise(&mut self) -> Option<Codec> {
+        let trial = self.trial.take()?;
+        if self.s_per_byte < trial.s_per_byte {
+            self.hold_off = HOLD_OFF_LOOKS;
+            return None;
+        }
+        self.held_off = self.hold_off;
+        self.hold_off = (2 * self.hold_off).min(HOLD_OFF_LOOKS_MAX);
+        Some(trial.codec)
+    }
+
+    /// Whether nothing is to be tried for now.
+    fn is_held_off(&mut self) -> bool {
+        let is_held_off = self.held_off > 0;
+        self.held_off = self.held_off.saturating_sub(1);
+        is_held_off
     }
 
     fn link_is_fast(&self) -> bool {
@@ -186,7 +248,7 @@ impl Adaptive {
         })
     }
 
-    fn choose(&self, now: Codec) -> (Codec, CodecReason) {
+    fn choose(&mut self, now: Codec) -> (Codec, CodecReason) {
         let known = self.samples.iter().map(|sample| sample.codec);
         let best = known.fold(Codec::None, |best, next| {
             if self.cost(next) < self.cost(best) {
@@ -195,21 +257,28 @@ impl Adaptive {
                 best
             }
         });
-        let codec = if self.cost(now) > GAIN_MIN * self.cost(best) {
-            best
-        } else {
-            now
-        };
+        if self.cost(now) <= GAIN_MIN * self.cost(best) {
+            return (now, self.reason(now));
+        }
+        if best != Codec::None {
+            self.trial = Some(Trial {
+                codec: now,
+                s_per_byte: self.s_per_byte,
+            });
+        }
+        (best, self.reason(best))
+    }
+
+    fn reason(&self, codec: Codec) -> CodecReason {
         let bytes_per_s = self.bytes_per_s();
         let sample = self.samples.iter().find(|sample| sample.codec == codec);
-        let reason = match sample {
+        match sample {
             Some(sample) => CodecReason::Pays {
                 ratio: 1.0 / sample.share,
                 bytes_per_s,
             },
             None => CodecReason::DoesNotPay { bytes_per_s },
-        };
-        (codec, reason)
+        }
     }
 }
 

@@ -14,7 +14,9 @@ use std::{
 /// What a frame costs at least, in bytes: about what an empty one takes in the receiver's memory.
 pub(crate) const COST_BYTES_MIN: u64 = 256;
 /// Less waiting for credit than this within half a window is no reason for a larger one.
-const STARVED_MIN: Duration = Duration::from_micros(500);
+pub(crate) const STARVED_MIN: Duration = Duration::from_micros(500);
+/// The same where no link is between both ends: then it is waking each other that takes time.
+pub(crate) const STARVED_MIN_HERE: Duration = Duration::from_micros(5);
 /// After so many raises without any waiting, a window that has grown is halved.
 const CALM_RAISES: u32 = 64;
 
@@ -65,6 +67,27 @@ pub(crate) struct WindowSizes {
     /// What a batch may overrun the limit by without being charged: no batch of a sender that keeps to the rules does
     /// more, except for one of a single row.
     pub(crate) overrun_bytes: u64,
+    /// Less waiting within half a window is no reason to grow.
+    pub(crate) starved_min: Duration,
+}
+
+/// What a window is to grow by, because the consumer waits, and what came in since that was looked at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    pub(crate) more_bytes: u64,
+    window_bytes: u64,
+    received_bytes: u64,
+    span: Duration,
+}
+
+impl Growth {
+    /// Whether it is the window that holds the sender back, on a link with such a round trip: then half of a window, the
+    /// least that comes in before it is looked at again, takes one. Where it takes more than four, both ends are only
+    /// busy, and a larger window would just hold more.
+    pub(crate) fn helps(&self, round_trip: Duration) -> bool {
+        let area = |bytes: u64, time: Duration| u128::from(bytes).saturating_mul(time.as_nanos());
+        area(self.received_bytes, round_trip) >= area(self.window_bytes / 8, self.span)
+    }
 }
 
 /// A peer has sent without credit.
@@ -95,7 +118,7 @@ impl ReceiveWindow {
             granted_bytes: sizes.bytes,
             received_bytes: 0,
             taken_bytes: 0,
-            link: LinkWatch::new(now),
+            link: LinkWatch::new(sizes.starved_min, now),
         }
     }
 
@@ -137,8 +160,8 @@ impl ReceiveWindow {
                 limit_bytes,
             });
         }
+        self.link.on_received(received_bytes, now);
         self.received_bytes = received_bytes.saturating_add(cost_bytes);
-        self.link.on_received(self.received_bytes, now);
         Ok(())
     }
 
@@ -148,12 +171,12 @@ impl ReceiveWindow {
     }
 
     /// The consumer has taken a batch. Returns the limit that the peer is to be told, if it is time for one. `grow` is
-    /// asked whether the budget has room for so many bytes more, if a larger window would help.
+    /// asked whether the window may grow, if that looks as if it would help.
     pub(crate) fn on_taken(
         &mut self,
         cost_bytes: u64,
         now: Instant,
-        grow: impl FnOnce(u64) -> bool,
+        grow: impl FnOnce(Growth) -> bool,
     ) -> Option<u64> {
         self.taken_bytes += cost_bytes.min(self.queued_bytes());
         let left = self.granted_bytes.saturating_sub(self.taken_bytes);
@@ -172,13 +195,20 @@ impl ReceiveWindow {
         Some(target)
     }
 
-    fn adapt(&mut self, now: Instant, grow: impl FnOnce(u64) -> bool) {
+    fn adapt(&mut self, now: Instant, grow: impl FnOnce(Growth) -> bool) {
         let larger = self
             .window_bytes
             .saturating_mul(2)
             .min(self.sizes.bytes_max);
-        match self.link.judge(now) {
-            Verdict::TooSmall if larger > self.window_bytes && grow(larger - self.window_bytes) => {
+        let (verdict, received_bytes, span) = self.link.judge(self.received_bytes, now);
+        let growth = Growth {
+            more_bytes: larger - self.window_bytes,
+            window_bytes: self.window_bytes,
+            received_bytes,
+            span,
+        };
+        match verdict {
+            Verdict::TooSmall if growth.more_bytes > 0 && grow(growth) => {
                 self.window_bytes = larger;
             }
             // What is granted already stays granted: shrinking is not raising.
@@ -195,7 +225,9 @@ struct LinkWatch {
     unanswered: VecDeque<u64>,
     starved_since: Option<Instant>,
     starved: Duration,
-    judged: Instant,
+    starved_min: Duration,
+    /// When it was last looked at, and what had come until then.
+    judged: (Instant, u64),
     calm_raises: u32,
 }
 
@@ -207,12 +239,13 @@ enum Verdict {
 }
 
 impl LinkWatch {
-    fn new(now: Instant) -> Self {
+    fn new(starved_min: Duration, now: Instant) -> Self {
         Self {
             unanswered: VecDeque::new(),
             starved_since: None,
             starved: Duration::ZERO,
-            judged: now,
+            starved_min,
+            judged: (now, 0),
             calm_raises: 0,
         }
     }
@@ -221,6 +254,7 @@ impl LinkWatch {
         self.unanswered.push_back(limit_before);
     }
 
+    /// A batch behind `received_bytes` answers the raises without which it could not have been sent.
     fn on_received(&mut self, received_bytes: u64, now: Instant) {
         if let Some(since) = self.starved_since.take() {
             self.starved += now.saturating_duration_since(since);
@@ -228,7 +262,7 @@ impl LinkWatch {
         while self
             .unanswered
             .front()
-            .is_some_and(|&limit| limit < received_bytes)
+            .is_some_and(|&limit| limit <= received_bytes)
         {
             self.unanswered.pop_front();
         }
@@ -245,10 +279,16 @@ impl LinkWatch {
         }
     }
 
-    fn judge(&mut self, now: Instant) -> Verdict {
-        let span = now.saturating_duration_since(std::mem::replace(&mut self.judged, now));
+    /// What to think of the window, and what has come since that was asked last.
+    fn judge(&mut self, received_bytes: u64, now: Instant) -> (Verdict, u64, Duration) {
+        let (since, before) = std::mem::replace(&mut self.judged, (now, received_bytes));
+        let span = now.saturating_duration_since(since);
+        (self.verdict(span), received_bytes - before, span)
+    }
+
+    fn verdict(&mut self, span: Duration) -> Verdict {
         let starved = std::mem::take(&mut self.starved);
-        if starved >= STARVED_MIN && starved * 4 >= span {
+        if starved >= self.starved_min && starved * 4 >= span {
             self.calm_raises = 0;
             return Verdict::TooSmall;
         }

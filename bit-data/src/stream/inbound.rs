@@ -16,14 +16,18 @@ use protos::{
 use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
 
 use super::{
-    credit::{ReceiveWindow, WindowSizes, cost_bytes},
+    checksum::sealed,
+    credit::{Growth, ReceiveWindow, WindowSizes, cost_bytes},
     error::ReceiveError,
     intake::{Arrival, EncodedBatch, Intake, Terms},
     receiver_side::close,
     spilling::Spilling,
-    stats::{ReceiveStats, lock, lock_timed, now},
+    stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
 use crate::spill::SpillDir;
+
+/// How long it takes about until a sender of this process has been woken, and its consumer again.
+const ROUND_TRIP_HERE: Duration = Duration::from_micros(50);
 
 /// What waits for the consumer.
 #[derive(Debug)]
@@ -49,6 +53,7 @@ pub(crate) struct Taken {
     pub(crate) item: Item,
     /// What the sender is to be told.
     pub(crate) limit_bytes: Option<u64>,
+    pub(crate) at: Instant,
 }
 
 /// Open -> Ended (by the sender, or lost) | Failed (here) -> Closed; any -> Closed.
@@ -80,6 +85,8 @@ struct State {
     /// Holds what the window reserves.
     charge: Charge,
     consumer: Option<Waker>,
+    /// How often the consumer has looked in vain since it got something.
+    looks: u32,
     /// What the sender is to be told: before the consumer looks, which it may never do.
     failure: Option<RpcFailure>,
     stats: ReceiveStats,
@@ -101,6 +108,7 @@ impl Inbound {
             phase: Phase::Open,
             charge,
             consumer: None,
+            looks: 0,
             failure: None,
             stats: ReceiveStats::default(),
         };
@@ -155,12 +163,16 @@ impl Inbound {
         lock(&self.state).intake.window.granted_bytes()
     }
 
-    /// Takes a frame, on the I/O thread.
+    /// Takes a frame, on the I/O thread. Its consumer, if it sleeps, is the caller's to wake.
     ///
     /// # Errors
     ///
     /// The peer breaks the protocol; the stream has failed.
-    pub(crate) fn accept(&self, frame: StreamFrame, body: Bytes) -> Result<(), ReceiveError> {
+    pub(crate) fn accept(
+        &self,
+        frame: StreamFrame,
+        body: Bytes,
+    ) -> (Result<(), ReceiveError>, Option<Waker>) {
         let began = now();
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
@@ -173,8 +185,7 @@ impl Inbound {
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
-        consumer.into_iter().for_each(Waker::wake);
-        accepted
+        (accepted, consumer)
     }
 
     /// Takes a batch from a sender of this process.
@@ -237,12 +248,28 @@ impl Inbound {
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
-        let taken = state.poll_take(cx);
+        let taken = state.poll_take(cx, || self.round_trip());
+        if taken.is_ready() {
+            state.looks = 0;
+        } else if self.sender.get().is_none() && state.looks < LOOKS_MAX {
+            state.looks += 1;
+            drop(state);
+            look_again(cx);
+            return taken;
+        }
         let is_asleep = |waker: &Waker| waker.will_wake(cx.waker());
         if taken.is_pending() && !state.consumer.as_ref().is_some_and(is_asleep) {
             state.consumer = Some(cx.waker().clone());
         }
         taken
+    }
+
+    /// How long it takes to the sender and back, if that is known.
+    fn round_trip(&self) -> Option<Duration> {
+        let Some((connection, _)) = self.sender.get() else {
+            return Some(ROUND_TRIP_HERE);
+        };
+        Some(connection.stats().round_trips?.p50)
     }
 
     /// The consumer has decoded a body.
@@ -362,12 +389,16 @@ impl State {
         self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Taken, ReceiveError>>> {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        round_trip: impl FnOnce() -> Option<Duration>,
+    ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         if let Some(item) = self.queue.pop_front() {
-            return Poll::Ready(Some(Ok(self.take(item, now()))));
+            return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
         if let Some(batch) = ready!(self.poll_spilled(cx)).transpose() {
-            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now()));
+            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now(), round_trip));
             return Poll::Ready(Some(taken));
         }
         match &mut self.phase {
@@ -384,9 +415,17 @@ impl State {
         }
     }
 
-    fn take(&mut self, item: Item, now: Instant) -> Taken {
+    fn take(
+        &mut self,
+        item: Item,
+        now: Instant,
+        round_trip: impl FnOnce() -> Option<Duration>,
+    ) -> Taken {
         let charge = &mut self.charge;
-        let grow = |bytes| charge.grow(as_usize(bytes)).is_ok();
+        let grow = |growth: Growth| {
+            round_trip().is_none_or(|round_trip| growth.helps(round_trip))
+                && charge.grow(as_usize(growth.more_bytes)).is_ok()
+        };
         let cost_bytes = item.cost_bytes();
         let limit_bytes = self.intake.window.on_taken(cost_bytes, now, grow);
         if let Item::Value(..) = item {
@@ -394,7 +433,11 @@ impl State {
             self.stats.bytes_pass_through += cost_bytes;
         }
         self.settle();
-        Taken { item, limit_bytes }
+        Taken {
+            item,
+            limit_bytes,
+            at: now,
+        }
     }
 
     /// Gives back what a batch of a single row reserved beyond the window, or a window that has shrunk.
@@ -429,10 +472,11 @@ impl State {
 
 /// Tells the sender of a stream what it may send.
 pub(crate) fn grant(connection: &RemoteConnection, stream: u64, limit_bytes: u64) {
-    let credit = Credit {
+    let credit = sealed(Credit {
         stream: Some(stream),
         limit_bytes: Some(limit_bytes),
-    };
+        crc: None,
+    });
     // A connection that has ended ends the stream too.
     let _ = connection.post_urgent::<CreditCall>(&credit);
 }

@@ -8,9 +8,10 @@ use record_batch::Reassembly;
 use rpc_bus::RpcFailure;
 
 use super::{
+    checksum::verify,
     credit::{ReceiveWindow, cost_bytes},
     error::ReceiveError,
-    frame::{codec_of, verify},
+    frame::codec_of,
 };
 
 /// What both ends agreed on when the stream was opened.
@@ -72,7 +73,7 @@ impl Intake {
     /// The peer breaks the protocol: the stream, and the connection, cannot go on.
     pub(crate) fn accept(
         &mut self,
-        frame: StreamFrame,
+        mut frame: StreamFrame,
         body: Bytes,
         now: Instant,
     ) -> Result<Arrival, ReceiveError> {
@@ -83,7 +84,7 @@ impl Intake {
         self.next_sequence += 1;
         if let Some(end) = &frame.end {
             let outcome = self.outcome(end)?;
-            self.verify_now(&frame, &body)?;
+            self.verify_now(&mut frame, &body)?;
             return Ok(Arrival::End(outcome));
         }
         if body.is_empty() {
@@ -100,7 +101,7 @@ impl Intake {
         self.partial = None;
     }
 
-    fn verify_now(&self, frame: &StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
+    fn verify_now(&self, frame: &mut StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
         if self.terms.has_checksums {
             return verify(frame, body);
         }

@@ -6,15 +6,16 @@ use arrow::datatypes::SchemaRef;
 use futures::future::try_join_all;
 use protos::{calls::data::OpenStream as OpenCall, data::OpenStream};
 use rpc_bus::{
-    Beats, BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features,
-    Ledger, auth::Login, tls::TlsClient,
+    BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
+    auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
 use super::{
     address::StreamAddress,
     budget::{Budget, Budgets},
-    credit::WindowSizes,
+    checksum::sealed,
+    credit::{STARVED_MIN_HERE, WindowSizes},
     error::OpenError,
     frame::codec_to_wire,
     inbound::Inbound,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     drill::{FragmentEvents, Fragments, FragmentsOptions, NoEvents},
-    server::{DataServer, DataServerOptions},
+    server::{BEATS, DataServer, DataServerOptions},
 };
 
 const MIB: usize = 1 << 20;
@@ -51,7 +52,7 @@ pub struct NodeOptions {
     /// Connections to each node, over which streams are spread. Default 1.
     pub connections_per_peer: usize,
     /// Most bytes that all receivers of this node may reserve. Default `None`: what the ledger allows. A program gives
-    /// a quarter of its memory.
+    /// a quarter of its memory. What has come within that is charged to the ledger once more, as memory of connections.
     pub plane_bytes_max: Option<usize>,
     /// Most bytes that the receivers of one query may reserve. Default 256 MiB.
     pub query_bytes_max: usize,
@@ -72,14 +73,10 @@ pub struct NodeOptions {
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        let beats = Beats {
-            interval: Duration::from_secs(1),
-            missed_max: 5,
-        };
         Self {
             server: DataServerOptions::default(),
             connection: ConnectionOptions {
-                beats: Some(beats),
+                beats: Some(BEATS),
                 ..ConnectionOptions::bit()
             },
             tls: None,
@@ -258,6 +255,10 @@ impl DataNode {
             }
             _ => {
                 let terms = terms(false);
+                let windows = WindowSizes {
+                    starved_min: STARVED_MIN_HERE,
+                    ..windows
+                };
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
                 let source = self
                     .open_local(stream, &inbound, options.open_timeout)
@@ -346,13 +347,13 @@ async fn open_remote(
         .codecs
         .iter()
         .filter_map(|&codec| codec_to_wire(codec));
-    let request = OpenStream {
+    let request = sealed(OpenStream {
         stream: Some(id),
         limit_bytes: Some(inbound.limit_bytes()),
         checksum: Some(terms.has_checksums),
         codecs: codecs.map(Into::into).collect(),
         ..stream.to_wire()
-    };
+    });
     let call = CallOptions {
         deadline: Some(options.open_timeout),
         ..CallOptions::default()

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use record_batch::Codec;
 
-use super::{credit::WindowSizes, error::OpenError};
+use super::{
+    credit::{STARVED_MIN, WindowSizes},
+    error::OpenError,
+};
 use crate::spill::SpillDir;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Batches are split by rows to this, where the receiver's window is not smaller.
-pub(crate) const PIECE_BYTES_MAX: usize = MIB;
+/// Batches are split by rows to this, where the receiver's window is not smaller: a MiB of values, and their validity.
+pub(crate) const PIECE_BYTES_MAX: usize = MIB + MIB / 8;
 /// What a stream holds at least while it is open, in bytes of credit.
 pub(crate) const STREAM_CREDIT_BYTES_MIN: usize = 64 * KIB;
 
@@ -85,7 +88,8 @@ impl Default for ReceiveOptions {
 }
 
 impl ReceiveOptions {
-    /// What `streams` streams need at least: for each the least credit, and as much that one batch may overrun it by.
+    /// What `streams` streams need at least: for each the least credit, 64 KiB, and as much that one batch may overrun it
+    /// by, which has to be held too: 128 KiB a stream.
     #[must_use]
     pub fn budget_bytes_min(streams: usize) -> usize {
         streams.saturating_mul(2 * STREAM_CREDIT_BYTES_MIN)
@@ -121,6 +125,7 @@ pub(crate) fn window_sizes(first: usize, largest: usize) -> WindowSizes {
         bytes: first as u64,
         bytes_max: largest.max(first) as u64,
         overrun_bytes: piece_bytes(first as u64) as u64,
+        starved_min: STARVED_MIN,
     }
 }
 
@@ -145,7 +150,7 @@ mod tests {
     #[test]
     fn senders_share_the_budget() {
         let alone = windows(16 * MIB, 1).expect("there is room");
-        assert_eq!((alone.bytes, alone.overrun_bytes), (2 << 20, 1 << 20));
+        assert_eq!((alone.bytes, alone.overrun_bytes), (2 << 20, 9 << 17));
         let many = windows(16 * MIB, 64).expect("there is room");
         assert_eq!((many.bytes, many.overrun_bytes), (128 << 10, 128 << 10));
         for streams in 1..=128 {

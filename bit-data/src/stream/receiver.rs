@@ -22,8 +22,9 @@ use rpc_bus::{BusRuntime, RemoteConnection, RpcFailure};
 use super::{
     address::StreamAddress,
     budget::Budget,
+    checksum::verify,
     error::{ReceiveError, SendError},
-    frame::{codec_of, verify},
+    frame::codec_of,
     inbound::{Inbound, Item, grant},
     intake::{EncodedBatch, Terms},
     outbound::Outbound,
@@ -166,7 +167,7 @@ impl StreamReceiver {
             match taken.item {
                 Item::Value(batch, _) => return Poll::Ready(Ok(Some(batch))),
                 Item::Encoded(batch) => {
-                    if let Some(batch) = self.open(batch)? {
+                    if let Some(batch) = self.open(batch, taken.at)? {
                         return Poll::Ready(Ok(Some(batch)));
                     }
                 }
@@ -175,13 +176,14 @@ impl StreamReceiver {
     }
 
     /// Decodes a batch, or starts to decompress it.
-    fn open(&mut self, batch: EncodedBatch) -> Result<Option<RecordBatch>, ReceiveError> {
-        let began = now();
+    fn open(
+        &mut self,
+        mut batch: EncodedBatch,
+        began: Instant,
+    ) -> Result<Option<RecordBatch>, ReceiveError> {
         if self.terms.has_checksums {
-            batch
-                .frames
-                .iter()
-                .try_for_each(|(frame, body)| verify(frame, body))?;
+            let mut frames = batch.frames.iter_mut();
+            frames.try_for_each(|(frame, body)| verify(frame, body))?;
         }
         let body = Joined::of(batch, self.terms.batch_bytes_max)?;
         match body.codec {

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock},
+    task::Waker,
 };
 
 use bytes::Bytes;
@@ -13,12 +14,20 @@ use protos::{
 };
 use rpc_bus::{CloseReason, OneWayMessage, PeerMisbehaved, RemoteConnection};
 
-use super::{error::ReceiveError, frame::verify, inbound::Inbound, stats::lock};
+use super::{
+    checksum::{sealed, verify},
+    error::ReceiveError,
+    inbound::Inbound,
+    stats::lock,
+};
 use crate::dispatch::StreamSink;
 
 #[derive(Debug)]
 pub(crate) struct ReceiverSide {
     streams: Mutex<Streams>,
+    /// Consumers that are woken when what came in one go has been taken: a batch often comes with others, and waking
+    /// somebody costs more than taking it.
+    asleep: Mutex<Vec<Waker>>,
     /// Set once the handshake is done. Closed by whoever holds the connection's place.
     connection: OnceLock<RemoteConnection>,
 }
@@ -40,6 +49,7 @@ impl ReceiverSide {
                 next: 1,
                 ended: None,
             }),
+            asleep: Mutex::default(),
             connection: OnceLock::new(),
         })
     }
@@ -76,8 +86,12 @@ impl ReceiverSide {
             (streams.open.get(&id).cloned(), streams.next)
         };
         match inbound {
-            Some(inbound) => inbound.accept(frame, body).map_err(misbehaved),
-            None if (1..next).contains(&id) => self.late(&frame, &body),
+            Some(inbound) => {
+                let (accepted, consumer) = inbound.accept(frame, body);
+                lock(&self.asleep).extend(consumer);
+                accepted.map_err(misbehaved)
+            }
+            None if (1..next).contains(&id) => self.late(frame, &body),
             None => Err(PeerMisbehaved {
                 reason: format!("a frame of stream {id}, which was never opened"),
             }),
@@ -86,9 +100,9 @@ impl ReceiverSide {
 
     /// A frame of a stream that is not open any more. Its id may be the damaged one of another stream, which would then
     /// wait for ever.
-    fn late(&self, frame: &StreamFrame, body: &Bytes) -> Result<(), PeerMisbehaved> {
+    fn late(&self, mut frame: StreamFrame, body: &Bytes) -> Result<(), PeerMisbehaved> {
         if frame.crc.is_some() {
-            verify(frame, body).map_err(misbehaved)?;
+            verify(&mut frame, body).map_err(misbehaved)?;
         }
         // Opened after the receiver had given up waiting: nobody has told its sender yet.
         if frame.sequence() == 0
@@ -112,11 +126,12 @@ pub(crate) fn close(
     kind: close_stream::Kind,
     error: Option<protos::shared::DrillPbError>,
 ) {
-    let message = CloseStream {
+    let message = sealed(CloseStream {
         stream: Some(stream),
         kind: Some(kind.into()),
         error,
-    };
+        crc: None,
+    });
     // A connection that has ended has stopped the sender already.
     let _ = connection.post_urgent::<CloseCall>(&message);
 }
@@ -138,6 +153,11 @@ impl StreamSink for ReceiverSide {
             reason: "a batch without an answer that is of no stream".to_owned(),
         })?;
         self.batch(frame, body)
+    }
+
+    fn turn_ended(&self) {
+        let asleep = std::mem::take(&mut *lock(&self.asleep));
+        asleep.into_iter().for_each(Waker::wake);
     }
 
     fn closed(&self, reason: &CloseReason) {

@@ -19,6 +19,7 @@ use rpc_bus::{
 
 use super::{
     address::{IncompleteAddress, StreamAddress},
+    checksum::{Damaged, Sealed, check},
     error::SendError,
     frame::codec_from_wire,
     options::piece_bytes,
@@ -39,6 +40,7 @@ impl StreamHost for SenderHost {
     fn accepted(&self, connection: &RemoteConnection) -> Arc<dyn StreamSink> {
         Arc::new_cyclic(|this| SenderSide {
             this: this.clone(),
+            has_checksums: connection.has(Feature::Checksums),
             connection: connection.clone(),
             registry: Arc::clone(&self.registry),
             batch_bytes_max: self.batch_bytes_max,
@@ -51,6 +53,8 @@ impl StreamHost for SenderHost {
 pub(crate) struct SenderSide {
     this: Weak<Self>,
     connection: RemoteConnection,
+    /// Whether the peer seals what it sends.
+    has_checksums: bool,
     registry: Arc<Registry>,
     batch_bytes_max: usize,
     streams: Mutex<Streams>,
@@ -94,7 +98,7 @@ impl SenderSide {
             side: Arc::clone(self),
             connection: self.connection.clone(),
             stream: request.stream(),
-            has_checksums: request.checksum() && self.connection.has(Feature::Checksums),
+            has_checksums: request.checksum() && self.has_checksums,
             codecs: self.codecs(request),
             piece_bytes: piece_bytes(request.limit_bytes()),
             batch_bytes_max: if theirs == 0 {
@@ -146,14 +150,24 @@ impl SenderSide {
         Ok(())
     }
 
-    fn check(&self, request: &data::OpenStream) -> Result<StreamAddress, Box<RpcFailure>> {
+    fn check(&self, request: &mut data::OpenStream) -> Result<StreamAddress, Box<RpcFailure>> {
         if !self.connection.has(Feature::Streams) {
             let message = "streams were not agreed on in the handshake";
             return Err(refusal(ErrorType::UnsupportedOperation, message));
         }
+        let damaged = |error: Damaged| refusal(ErrorType::Connection, error.to_string());
+        self.checked(request).map_err(damaged)?;
         self.take_id(request.stream())?;
         let invalid = |error: IncompleteAddress| refusal(ErrorType::Validation, error.to_string());
         StreamAddress::from_wire(request).map_err(invalid)
+    }
+
+    /// A flipped bit in a limit could let the sender wait for ever.
+    fn checked(&self, message: &mut impl Sealed) -> Result<(), Damaged> {
+        if self.has_checksums {
+            return check(message, &[]);
+        }
+        Ok(())
     }
 
     fn close_stream(&self, message: &CloseStream) -> Result<(), PeerMisbehaved> {
@@ -162,6 +176,12 @@ impl SenderSide {
             outbound.stop(stop_reason(message));
         }
         Ok(())
+    }
+}
+
+fn misbehaved(damaged: Damaged) -> PeerMisbehaved {
+    PeerMisbehaved {
+        reason: damaged.to_string(),
     }
 }
 
@@ -181,8 +201,8 @@ fn stop_reason(message: &CloseStream) -> SendError {
 }
 
 impl StreamSink for SenderSide {
-    fn open(&self, request: data::OpenStream, reply: Reply<OpenCall>) {
-        let address = match self.check(&request) {
+    fn open(&self, mut request: data::OpenStream, reply: Reply<OpenCall>) {
+        let address = match self.check(&mut request) {
             Ok(address) => address,
             Err(failure) => return reply.fail(*failure),
         };
@@ -202,14 +222,16 @@ impl StreamSink for SenderSide {
     fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
         match message.rpc_type {
             CreditCall::RPC_TYPE => {
-                let (credit, _) = message.decode::<CreditCall>()?;
+                let (mut credit, _) = message.decode::<CreditCall>()?;
+                self.checked(&mut credit).map_err(misbehaved)?;
                 if let Some(outbound) = self.sender(credit.stream())? {
                     outbound.raise(credit.limit_bytes());
                 }
                 Ok(())
             }
             CloseCall::RPC_TYPE => {
-                let (close, _) = message.decode::<CloseCall>()?;
+                let (mut close, _) = message.decode::<CloseCall>()?;
+                self.checked(&mut close).map_err(misbehaved)?;
                 self.close_stream(&close)
             }
             _ => Err(message.unexpected()),

@@ -100,28 +100,21 @@ fn to_record(batch: &EncodedBatch) -> SpillRecord {
             .encode_length_delimited(&mut header)
             .expect("invariant: a BytesMut has room");
     }
-    let body = match batch.frames.as_slice() {
-        [(_, body)] => body.clone(),
-        // The chunks of a batch of one long row.
-        frames => frames.iter().flat_map(|(_, body)| body).copied().collect(),
-    };
     SpillRecord {
         header: header.freeze(),
-        body,
+        body: batch.frames.iter().map(|(_, body)| body.clone()).collect(),
     }
 }
 
 fn from_record(record: SpillRecord) -> Result<EncodedBatch, ReceiveError> {
-    let SpillRecord {
-        mut header,
-        mut body,
-    } = record;
+    let mut header = record.header;
+    let mut body: VecDeque<_> = record.body.into();
     let mut frames = Vec::with_capacity(1);
     while let Some((frame, bytes)) = next_frame(&mut header) {
-        if bytes > body.len() {
+        let Some(piece) = cut(&mut body, bytes) else {
             break;
-        }
-        frames.push((frame, body.split_to(bytes)));
+        };
+        frames.push((frame, piece));
     }
     if !header.is_empty() || !body.is_empty() || frames.is_empty() {
         return Err(ReceiveError::Body(
@@ -132,6 +125,19 @@ fn from_record(record: SpillRecord) -> Result<EncodedBatch, ReceiveError> {
         frames,
         cost_bytes: 0,
     })
+}
+
+/// Takes the next `bytes`, which are never parts of two pieces.
+fn cut(body: &mut VecDeque<Bytes>, bytes: usize) -> Option<Bytes> {
+    let piece = body.front_mut()?;
+    if bytes > piece.len() {
+        return None;
+    }
+    let taken = piece.split_to(bytes);
+    if piece.is_empty() {
+        body.pop_front();
+    }
+    Some(taken)
 }
 
 fn next_frame(header: &mut Bytes) -> Option<(StreamFrame, usize)> {
@@ -159,13 +165,30 @@ mod tests {
         }
     }
 
+    /// As it comes back from a file.
+    fn on_disk(record: SpillRecord) -> SpillRecord {
+        let body = vec![Bytes::from(record.body.concat())];
+        SpillRecord { body, ..record }
+    }
+
     #[test]
     fn a_record_holds_the_frames_of_a_batch() {
         for bodies in [&[1_000][..], &[300, 300, 1]] {
             let sent = batch(bodies);
-            let read = from_record(to_record(&sent)).expect("our own record");
-            assert!(read.frames == sent.frames && read.cost_bytes == 0);
+            for record in [to_record(&sent), on_disk(to_record(&sent))] {
+                let read = from_record(record).expect("our own record");
+                assert!(read.frames == sent.frames && read.cost_bytes == 0);
+            }
         }
+    }
+
+    #[test]
+    fn chunks_are_not_joined_before_they_are_written() {
+        let sent = batch(&[300, 300]);
+        let record = to_record(&sent);
+        let places = record.body.iter().map(|piece| piece.as_ptr());
+        let expected = sent.frames.iter().map(|(_, body)| body.as_ptr());
+        assert!(places.eq(expected));
     }
 
     #[test]
@@ -176,8 +199,9 @@ mod tests {
             let body = record.body.clone();
             assert!(from_record(SpillRecord { header, body }).is_err());
         }
-        let body = record.body.slice(..999);
-        let header = record.header;
-        assert!(from_record(SpillRecord { header, body }).is_err());
+        for body in [Vec::new(), vec![record.body[0].slice(..999)]] {
+            let header = record.header.clone();
+            assert!(from_record(SpillRecord { header, body }).is_err());
+        }
     }
 }

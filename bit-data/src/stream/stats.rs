@@ -1,7 +1,9 @@
 //! What streams count: plain values, with the names and meaning that `StarRocks` gives them in its profiles.
 
 use std::{
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
+    task::Context,
     time::{Duration, Instant},
 };
 
@@ -123,6 +125,16 @@ impl ReceiveStats {
 /// The clock of everything that is not sans-io; tests can turn it.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// How often a task looks again before it sleeps, if it waits for another one of this process that is probably at work.
+pub(crate) const LOOKS_MAX: u32 = 8;
+
+/// Lets others on this thread go on, then polls the task again: sleeping, and being woken by another thread, takes many
+/// times as long.
+pub(crate) fn look_again(cx: &mut Context<'_>) {
+    // Never ready when it is asked first.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// Locks, and says how long that had to wait for somebody else.

@@ -17,10 +17,11 @@ use rpc_bus::{BusRuntime, RpcFailure, StreamKey};
 
 use super::{
     address::StreamAddress,
+    checksum::seal,
     compress::{CodecChooser, sample},
     credit::cost_bytes,
     error::{OpenError, ReceiveError, SendError},
-    frame::{codec_to_wire, envelope, seal},
+    frame::{codec_to_wire, envelope},
     inbound::{Inbound, value_cost_bytes},
     options::{PIECE_BYTES_MAX, SendOptions},
     outbound::{Outbound, RemoteRoute, Route},
@@ -62,6 +63,9 @@ struct Encoded {
     wire_bytes: usize,
     decoded_bytes: usize,
     codec: Codec,
+    /// How long that took, and when it was done.
+    took: Duration,
+    done: Instant,
 }
 
 pub(crate) struct Transmitter {
@@ -197,22 +201,22 @@ impl Transmitter {
             return Err(SendError::Ended);
         };
         let body = remote.encoder.encode(batch).map_err(encode_error)?;
-        let encoded = remote.compress(body, &self.around.runtime).await?;
-        let mut stats = lock(&self.stats);
-        stats.serialize_chunk_time += since(began);
-        (stats.codec, stats.codec_reason) = (encoded.codec, remote.codecs.reason());
+        let runtime = &self.around.runtime;
+        let mut encoded = remote.compress(body, runtime, began).await?;
+        encoded.done = now();
+        encoded.took = encoded.done.saturating_duration_since(began);
         Ok(encoded)
     }
 
     async fn send_schema(&mut self) -> Result<(), SendError> {
         let body = ArrowEncoder::schema_only(&self.schema).map_err(encode_error)?;
-        self.transmit(Encoded::plain(body)).await
+        self.transmit(Encoded::plain(body, now())).await
     }
 
     /// Sends an encoded batch as soon as there is credit: in one frame, or in chunks where a single row is too long.
     async fn transmit(&mut self, encoded: Encoded) -> Result<(), SendError> {
         let waited_for_credit = self.wait_for_credit().await?;
-        let began = now();
+        let began = encoded.done + waited_for_credit;
         let Some(Target::Remote(remote)) = &mut self.target else {
             return Err(SendError::Ended);
         };
@@ -221,21 +225,21 @@ impl Transmitter {
         if bytes > bytes_max {
             return Err(SendError::RowTooLong { bytes, bytes_max });
         }
-        self.outbound.on_sent(cost_bytes(
-            encoded.wire_bytes as u64,
-            encoded.decoded_bytes as u64,
-        ));
         let (wire_bytes, decoded_bytes) = (encoded.wire_bytes as u64, encoded.decoded_bytes as u64);
+        self.outbound.on_sent(cost_bytes(wire_bytes, decoded_bytes));
+        let (codec, serializing) = (encoded.codec, encoded.took);
         remote.post(encoded, &self.outbound).await?;
-        let took = since(began);
-        remote.samples_wanted = remote
-            .codecs
-            .on_sent(wire_bytes, waited_for_credit + took, now());
+        let done = now();
+        let took = done.saturating_duration_since(began);
+        let bytes = (decoded_bytes, wire_bytes);
+        remote.samples_wanted = remote.codecs.on_sent(bytes, waited_for_credit + took, done);
         let mut stats = lock(&self.stats);
         stats.batches += 1;
         stats.bytes_sent += wire_bytes;
         stats.bytes_uncompressed += decoded_bytes;
+        stats.serialize_chunk_time += serializing;
         stats.send_request_time += took;
+        (stats.codec, stats.codec_reason) = (codec, remote.codecs.reason());
         Ok(())
     }
 
@@ -281,6 +285,7 @@ impl Remote {
         &mut self,
         body: Vec<Bytes>,
         runtime: &BusRuntime,
+        began: Instant,
     ) -> Result<Encoded, SendError> {
         if let Some(codecs) = self.samples_wanted.take() {
             let body = body.clone();
@@ -290,7 +295,7 @@ impl Remote {
             self.codecs.on_samples(samples.map_err(encode_error)?);
         }
         let codec = self.codecs.codec();
-        let plain = Encoded::plain(body);
+        let plain = Encoded::plain(body, began);
         if codec == Codec::None {
             return Ok(plain);
         }
@@ -309,8 +314,8 @@ impl Remote {
         Ok(Encoded {
             body: compressed,
             wire_bytes,
-            decoded_bytes: bytes,
             codec,
+            ..plain
         })
     }
 
@@ -363,13 +368,15 @@ impl Remote {
 }
 
 impl Encoded {
-    fn plain(body: Vec<Bytes>) -> Self {
+    fn plain(body: Vec<Bytes>, done: Instant) -> Self {
         let bytes = body.iter().map(Bytes::len).sum();
         Self {
             body,
             wire_bytes: bytes,
             decoded_bytes: bytes,
             codec: Codec::None,
+            took: Duration::ZERO,
+            done,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What a stream does when nothing goes wrong.
 
+use std::time::Duration;
+
 use bit_data::{
     Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions,
 };
 use futures::{SinkExt, StreamExt};
 use protos::error::{ErrorType, Retry};
 use record_batch::Codec;
-use rpc_bus::RpcFailure;
+use rpc_bus::{Ledger, RpcFailure, ledger::Kind};
 
 use crate::support::{Node, batch, expected, pair, receive_all, schema, send_all, stream};
 
@@ -245,4 +247,31 @@ async fn both_ends_of_a_stream_are_used_once() {
     drop(sender);
     drop(node.sender(stream(1)));
     node.stop().await;
+}
+
+/// A window is promised, and what has come of it is memory too; nothing else is held.
+#[tokio::test]
+async fn a_full_window_is_charged_twice_and_no_more() {
+    let (there, here) = pair().await;
+    let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, i64::MAX, 60_000));
+    let mut receiver = here.receiver(there.origin(), stream(1)).await;
+    assert!(receiver.next().await.expect("a batch").is_ok());
+    let stats = || receiver.stats();
+    while stats().buffer_memory_bytes + 120_000 < stats().window_bytes {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let used = |ledger: &Ledger| ledger.used(Kind::Bytes);
+    let (all, reserved) = (used(&here.ledger), used(here.node.reserved()));
+    let queued = usize::try_from(stats().buffer_memory_bytes).expect("a few MiB");
+    assert!(all >= reserved + queued, "{all} < {reserved} + {queued}");
+    // Bodies are a little longer than what they cost; the next one is on its way.
+    let slack = queued / 8 + 2 * 64 * 1024;
+    assert!(
+        all <= reserved + queued + slack,
+        "{all} > {reserved} + {queued}"
+    );
+    drop(receiver);
+    assert!(sending.await.expect("no panic").is_err());
+    here.stop().await;
+    there.stop().await;
 }

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, StreamReceiver};
+use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, StreamReceiver};
 use fault_proxy::{Cut, End, Faults, Flow, Proxy, Way};
 use futures::StreamExt;
 use protos::error::Retry;
-use rpc_bus::{Beats, ConnectionOptions};
+use rpc_bus::Beats;
+use tokio::task::JoinHandle;
 
 use crate::support::{Node, batch, expected, receive_all, send_all, stream};
 
@@ -47,28 +48,36 @@ impl Apart {
 
     /// Streams once, and says what came; a clean end must have brought everything.
     async fn stream(&self, count: i64, payload: usize) -> Result<(), Option<ReceiveError>> {
+        let (outcome, both_have_all) = self.stream_to_its_end(count, payload).await;
+        // A sender whose last frame is on its way cannot know.
+        assert!(
+            outcome.is_ok() || !both_have_all,
+            "all came, and yet an error"
+        );
+        outcome
+    }
+
+    /// The same; also says whether all came and the sender has sent its end, although that may have been damaged.
+    async fn stream_to_its_end(
+        &self,
+        count: i64,
+        payload: usize,
+    ) -> (Result<(), Option<ReceiveError>>, bool) {
         let sending = tokio::spawn(send_all(self.there.sender(stream(1)), 1, count, payload));
         let Some(receiver) = self.open(1).await else {
             sending.abort();
             // The sender is unregistered when its task is dropped.
             let _ = sending.await;
-            return Err(None);
+            return (Err(None), false);
         };
         let (seen, end) = receive_all(receiver).await;
         let all = expected(1, count);
         assert_eq!(seen, all[..seen.len()], "lost, doubled or reordered");
         let sent = sending.await.expect("no panic");
-        match end {
-            Ok(()) => {
-                assert_eq!(seen, all, "an end before the last batch");
-                Ok(())
-            }
-            Err(error) => {
-                // A sender whose last frame is on its way cannot know.
-                assert!(sent.is_err() || seen.len() < all.len());
-                Err(Some(error))
-            }
+        if end.is_ok() {
+            assert_eq!(seen, all, "an end before the last batch");
         }
+        (end.map_err(Some), sent.is_ok() && seen == all)
     }
 
     async fn stop(self) {
@@ -89,6 +98,30 @@ async fn a_slow_and_ragged_link_changes_nothing() {
     apart.proxy.set_both(|to| *to = faults);
     assert!(apart.stream(50, 20_000).await.is_ok());
     apart.stop().await;
+}
+
+/// The widest window of a stream whose bytes take so long each way, and the first.
+async fn windows(latency: Duration) -> (u64, u64) {
+    let apart = Apart::new(NodeOptions::default()).await;
+    apart.proxy.set_both(|to| to.latency = latency);
+    let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, 200, 20_000));
+    let mut receiver = apart.open(1).await.expect("a sender");
+    let first = receiver.stats().window_bytes;
+    let mut widest = first;
+    while let Some(batch) = receiver.next().await {
+        batch.expect("nothing goes wrong");
+        widest = widest.max(receiver.stats().window_bytes);
+    }
+    assert!(sending.await.expect("no panic").is_ok());
+    drop(receiver);
+    apart.stop().await;
+    (widest, first)
+}
+
+#[tokio::test]
+async fn a_long_link_gets_a_wider_window() {
+    let (widest, first) = windows(Duration::from_millis(20)).await;
+    assert!(widest >= 2 * first, "{widest}, {first} at first");
 }
 
 #[tokio::test]
@@ -147,20 +180,61 @@ async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
     apart.stop().await;
 }
 
-#[tokio::test]
-async fn a_half_open_connection_ends_its_receiver() {
+/// Sends `count` batches with a bit of what goes that way flipped, once for each of the last bits of all that goes there;
+/// how many of them were caught.
+async fn flip_the_last(way: Way, bytes: u64, count: i64, payload: usize) -> u64 {
+    // A frame that has become longer waits for more: for what the next beat sends.
     let beats = Beats {
-        interval: Duration::from_millis(50),
-        missed_max: 3,
+        missed_max: 100,
+        ..BEATS
     };
-    let apart = Apart::new(NodeOptions {
-        connection: ConnectionOptions {
-            beats: Some(beats),
-            ..ConnectionOptions::bit()
-        },
-        ..NodeOptions::default()
-    })
-    .await;
+    let mut options = NodeOptions::default();
+    options.connection.beats = Some(beats);
+    options.server.beats = Some(beats);
+    let apart = Apart::new(options).await;
+    assert!(apart.stream(count, payload).await.is_ok());
+    let (all, mut caught) = (apart.proxy.passed(way), 0);
+    for bit in 8 * (all - bytes)..8 * all {
+        apart.proxy.end_all(End::Reset);
+        let flip_bit = Some(bit);
+        let faults = Faults {
+            flip_bit,
+            ..Faults::default()
+        };
+        apart.proxy.set(way, |to| *to = faults);
+        let streaming = apart.stream_to_its_end(count, payload);
+        let ended = tokio::time::timeout(Duration::from_secs(10), streaming).await;
+        let (outcome, _) =
+            ended.unwrap_or_else(|_| panic!("bit {bit} of {all} bytes: waits for ever"));
+        caught += u64::from(outcome.is_err());
+    }
+    apart.proxy.end_all(End::Reset);
+    apart.stop().await;
+    caught
+}
+
+#[tokio::test]
+async fn no_flipped_bit_of_the_end_of_a_stream_lets_its_receiver_wait() {
+    // The frame that ends the stream, and a part of the batch before it. A beat among them may be unharmed.
+    let caught = flip_the_last(Way::ToClient, 60, 1, 100).await;
+    assert!(caught > 8 * 60 * 3 / 4, "{caught}");
+}
+
+#[tokio::test]
+async fn no_flipped_bit_of_a_credit_lets_its_sender_wait() {
+    // The window is half as large as what is sent: the only credit decides. A beat is as long as a half of it.
+    let caught = flip_the_last(Way::ToServer, 24, 24, 10_000).await;
+    assert!(caught > 8 * 24 / 2, "{caught}");
+}
+
+const BEATS: Beats = Beats {
+    interval: Duration::from_millis(50),
+    missed_max: 3,
+};
+
+/// Streams over a connection of which nothing arrives any more; how sender and receiver end, if they do.
+async fn half_open(options: NodeOptions) -> (Apart, JoinHandle<Result<(), SendError>>, Ending) {
+    let apart = Apart::new(options).await;
     let sending = tokio::spawn(send_all(apart.there.sender(stream(1)), 1, i64::MAX, 10_000));
     let mut receiver = apart.open(1).await.expect("a sender");
     assert!(receiver.next().await.expect("a batch").is_ok());
@@ -169,10 +243,33 @@ async fn a_half_open_connection_ends_its_receiver() {
         ..Faults::default()
     };
     apart.proxy.set_both(|to| *to = lost);
-    let (_, end) = receive_all(receiver).await;
-    let error = end.expect_err("the connection is dead");
+    let receiving = tokio::spawn(async move { receive_all(receiver).await.1 });
+    (apart, sending, receiving)
+}
+
+type Ending = JoinHandle<Result<(), ReceiveError>>;
+
+#[tokio::test]
+async fn a_half_open_connection_ends_its_receiver() {
+    let mut options = NodeOptions::default();
+    options.connection.beats = Some(BEATS);
+    options.server.beats = None;
+    let (apart, sending, receiving) = half_open(options).await;
+    let error = receiving.await.expect("no panic").expect_err("it is dead");
     assert!(matches!(error, ReceiveError::Lost(_)), "{error}");
     sending.abort();
+    apart.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_ends_its_sender() {
+    let mut options = NodeOptions::default();
+    options.connection.beats = None;
+    options.server.beats = Some(BEATS);
+    let (apart, sending, receiving) = half_open(options).await;
+    let error = sending.await.expect("no panic").expect_err("it is dead");
+    assert!(matches!(error, SendError::Lost(_)), "{error}");
+    receiving.abort();
     apart.stop().await;
 }
 

@@ -10,3 +10,4 @@ mod faults;
 mod merging;
 mod spilling;
 mod support;
+mod tls;

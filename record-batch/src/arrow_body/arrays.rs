@@ -10,10 +10,13 @@ use arrow::{
     },
     buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer},
     datatypes::{ArrowPrimitiveType, DataType, Field},
-    ipc::{self, FieldNode, RecordBatch},
+    ipc::RecordBatch,
 };
 
-use super::error::{ArrowBodyError, ColumnProblem};
+use super::{
+    error::{ArrowBodyError, ColumnProblem},
+    header::{Lists, numbers},
+};
 use crate::checked::{self, Region};
 
 /// Most values of a column or of its elements: Java's int, as in Drill's vectors. Arrow's arithmetic stays in range.
@@ -21,8 +24,7 @@ const LEN_MAX: usize = i32::MAX as usize;
 
 /// What is left of a header's lists.
 pub(super) struct Columns<'a> {
-    nodes: Vec<FieldNode>,
-    buffers: Vec<ipc::Buffer>,
+    lists: Lists<'a>,
     variadic: Vec<i64>,
     next: Next,
     ids: std::slice::Iter<'a, i64>,
@@ -42,30 +44,35 @@ struct Next {
 
 type Decoded<T> = Result<T, ColumnProblem>;
 
+/// How many data buffers the columns of views have, depth first; checks that buffers are not compressed one by one.
+pub(super) fn variadic_counts(header: RecordBatch<'_>) -> Result<Vec<i64>, ArrowBodyError> {
+    if header.compression().is_some() {
+        return Err(ArrowBodyError::Malformed("buffers compressed one by one"));
+    }
+    Ok(header
+        .variadicBufferCounts()
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
 impl<'a> Columns<'a> {
+    /// `ids` are those of the dictionaries, depth first.
     pub(super) fn new(
-        header: RecordBatch<'_>,
+        lists: Lists<'a>,
+        variadic: Vec<i64>,
         body: Region<'a>,
-        ids: &'a [i64],
-        dictionaries: &'a HashMap<i64, ArrayRef>,
-    ) -> Result<Self, ArrowBodyError> {
-        if header.compression().is_some() {
-            return Err(ArrowBodyError::Malformed("buffers compressed one by one"));
-        }
-        Ok(Self {
-            nodes: header.nodes().into_iter().flatten().copied().collect(),
-            buffers: header.buffers().into_iter().flatten().copied().collect(),
-            variadic: header
-                .variadicBufferCounts()
-                .into_iter()
-                .flatten()
-                .collect(),
+        (ids, dictionaries): (&'a [i64], &'a HashMap<i64, ArrayRef>),
+    ) -> Self {
+        Self {
+            lists,
+            variadic,
             next: Next::default(),
             ids: ids.iter(),
             dictionaries,
             body,
             path: Vec::new(),
-        })
+        }
     }
 
     /// The next top-level column, which has a value for each of `rows`.
@@ -89,8 +96,8 @@ impl<'a> Columns<'a> {
 
     /// Every node and buffer must belong to a column.
     pub(super) fn expect_end(&self) -> Result<(), ArrowBodyError> {
-        let nodes = self.nodes.len() - self.next.node;
-        let buffers = self.buffers.len() - self.next.buffer;
+        let nodes = self.lists.nodes.len() - self.next.node;
+        let buffers = self.lists.buffers.len() - self.next.buffer;
         if nodes + buffers > 0 {
             return Err(ArrowBodyError::LeftOver { nodes, buffers });
         }
@@ -238,10 +245,10 @@ impl<'a> Columns<'a> {
 
     /// Length of the next column, and whether it has nulls.
     fn node(&mut self) -> Decoded<(usize, bool)> {
-        let node = self.nodes.get(self.next.node);
+        let node = self.lists.nodes.get(self.next.node);
         let node = node.ok_or(ColumnProblem::Missing("node"))?;
         self.next.node += 1;
-        let (values, nulls) = (node.length(), node.null_count());
+        let (values, nulls) = numbers(node);
         match usize::try_from(values) {
             Ok(len) if len <= LEN_MAX && (0..=values).contains(&nulls) => Ok((len, nulls > 0)),
             _ => Err(ColumnProblem::Node { values, nulls }),
@@ -251,7 +258,7 @@ impl<'a> Columns<'a> {
     fn variadic_count(&mut self) -> Decoded<usize> {
         let count = self.variadic.get(self.next.variadic).copied();
         self.next.variadic += 1;
-        let left = self.buffers.len() - self.next.buffer;
+        let left = self.lists.buffers.len() - self.next.buffer;
         count
             .and_then(|count| usize::try_from(count).ok())
             .filter(|&count| count <= left)
@@ -260,10 +267,10 @@ impl<'a> Columns<'a> {
 
     /// The next buffer, wrapped on its own.
     fn buffer(&mut self) -> Decoded<Buffer> {
-        let buffer = self.buffers.get(self.next.buffer);
+        let buffer = self.lists.buffers.get(self.next.buffer);
         let buffer = buffer.ok_or(ColumnProblem::Missing("buffer"))?;
         self.next.buffer += 1;
-        let (offset, length) = (buffer.offset(), buffer.length());
+        let (offset, length) = numbers(buffer);
         let available = self.body.len();
         let range = || {
             let start = usize::try_from(offset).ok()?;

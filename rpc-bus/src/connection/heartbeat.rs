@@ -79,6 +79,11 @@ impl Heartbeat {
         self.idle_timeout = None;
     }
 
+    /// The peer is known to be one that regular PINGs are for.
+    pub(crate) fn begin(&mut self, beats: Beats) {
+        self.beats = Some(beats);
+    }
+
     pub(crate) fn on_received(&mut self, now: Instant) {
         self.last_received = now;
     }

@@ -252,6 +252,23 @@ fn beats_go_both_ways_and_measure_round_trips() {
 }
 
 #[test]
+fn a_server_may_begin_to_beat_once_it_knows_the_peer() {
+    let mut pair = Pair::with(ConnectionOptions::bit(), ConnectionOptions::bit_server());
+    pair.drive();
+    let beats = IdleTimeout::Beats(Beats::default());
+    pair.server.connection.open(bytes::Bytes::new(), beats);
+    pair.advance(10 * SECOND);
+    let pings = pair.client.connection.stats().pings_received;
+    assert!((10..=11).contains(&pings), "{pings}");
+    pair.cut();
+    pair.advance(4 * SECOND);
+    assert_eq!(
+        pair.server.reason(),
+        Some(&CloseReason::PongTimeout(3 * SECOND))
+    );
+}
+
+#[test]
 fn a_half_open_peer_is_found_within_three_beats_and_every_call_fails_at_once() {
     let mut pair = beating();
     pair.advance(10 * SECOND);

@@ -92,6 +92,24 @@ fn without_agreement_id_0_is_a_request_like_any_other() {
     assert_eq!(pair.server.requests.len(), 1);
 }
 
+/// A flipped bit of its header makes any of them of a message that nobody would miss.
+#[test]
+fn a_message_that_has_become_a_heartbeat_or_a_failure_ends_the_connection() {
+    for mode in [RpcMode::Ping, RpcMode::Pong, RpcMode::ResponseFailure] {
+        let mut damaged = agreed();
+        damaged.server.receive_frame(mode, 0, REQUEST, damaged.now);
+        let reason = damaged.server.reason();
+        assert!(
+            matches!(reason, Some(CloseReason::Protocol(_))),
+            "{mode:?}: {reason:?}"
+        );
+        // Towards Drill, which may send what it wants there.
+        let mut other = Pair::default();
+        other.server.receive_frame(mode, 0, REQUEST, other.now);
+        assert_eq!(other.server.reason(), None, "{mode:?}");
+    }
+}
+
 #[test]
 fn messages_to_a_peer_that_does_not_read_end_the_connection() {
     let mut pair = agreed();

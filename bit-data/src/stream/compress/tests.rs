@@ -45,7 +45,7 @@ fn send(chooser: &mut CodecChooser, link_bytes_per_s: f64, samples: &[Sample], n
         let compress = cpu * MIB as f64;
         let waited = Duration::from_secs_f64((link - compress).max(0.0));
         *now += Duration::from_secs_f64(link.max(compress));
-        if chooser.on_sent(wire, waited, *now).is_some() {
+        if chooser.on_sent((MIB, wire), waited, *now).is_some() {
             chooser.on_samples(samples.to_vec());
         }
     }
@@ -65,7 +65,7 @@ fn a_fast_link_gets_no_codec_and_is_never_sampled() {
     for _ in 0..1_000 {
         now += Duration::from_micros(250);
         let waited = Duration::from_micros(200);
-        assert_eq!(chooser.on_sent(MIB, waited, now), None);
+        assert_eq!(chooser.on_sent((MIB, MIB), waited, now), None);
     }
     assert_eq!(chooser.codec(), Codec::None);
     assert!(matches!(chooser.reason(), CodecReason::FastLink { .. }));
@@ -117,6 +117,31 @@ fn a_link_that_becomes_fast_loses_its_codec() {
     assert_ne!(chooser.codec(), Codec::None);
     send(&mut chooser, 4e9, &SAMPLES, &mut now);
     assert_eq!(chooser.codec(), Codec::None);
+}
+
+/// What looks like a slow link is a machine without time, on which a codec takes three times as long as its sample.
+#[test]
+fn a_codec_that_does_not_keep_its_promise_is_tried_ever_less() {
+    let promised = [Sample {
+        codec: Codec::Snappy,
+        s_per_byte: 0.8e-9,
+        share: 0.5,
+    }];
+    let (mut now, mut compressed) = (Instant::now(), 0);
+    let mut chooser = adaptive(now);
+    for _ in 0..20_000 {
+        let is_compressed = chooser.codec() != Codec::None;
+        compressed += u32::from(is_compressed);
+        let nanos = if is_compressed { 2_500_000 } else { 1_300_000 };
+        let wire = if is_compressed { MIB / 2 } else { MIB };
+        now += Duration::from_nanos(nanos);
+        let waited = Duration::from_nanos(nanos / 2);
+        if chooser.on_sent((MIB, wire), waited, now).is_some() {
+            chooser.on_samples(promised.to_vec());
+        }
+    }
+    assert!((8..20_000 / 100).contains(&compressed), "{compressed}");
+    assert!(matches!(chooser.reason(), CodecReason::DoesNotPay { .. }));
 }
 
 #[test]

@@ -133,6 +133,7 @@ fn no_reachable_state_deadlocks_or_holds_more_than_is_reserved() {
         bytes,
         bytes_max,
         overrun_bytes: 4,
+        starved_min: STARVED_MIN,
     };
     let all = [(1, 1, 1), (2, 2, 2), (2, 4, 4), (2, 4, 8), (4, 4, 8)];
     let states = all.map(|(min, first, max)| explore(sizes(min, first, max)));
@@ -149,6 +150,7 @@ fn a_merge_over_the_smallest_windows_never_waits_for_ever() {
         bytes: 2,
         bytes_max: 2,
         overrun_bytes: 4,
+        starved_min: STARVED_MIN,
     };
     // Which stream has the next row, in every order there is.
     for order in 0..STREAMS.pow(8) {

@@ -7,6 +7,7 @@ const SIZES: WindowSizes = WindowSizes {
     bytes: 4_000,
     bytes_max: 16_000,
     overrun_bytes: 4_000,
+    starved_min: STARVED_MIN,
 };
 
 fn window() -> (ReceiveWindow, Instant) {
@@ -70,13 +71,14 @@ fn a_stream_with_nothing_queued_has_its_least_credit() {
     }
 }
 
-/// Takes batches of 500 bytes as a sender with a round trip of `rtt` would send them.
+/// Takes batches, of which the last of each round overruns the limit, as a sender with a round trip of `rtt` would send
+/// them.
 fn drive(window: &mut ReceiveWindow, mut now: Instant, rtt: Duration, rounds: usize) -> Instant {
     for _ in 0..rounds {
         let granted = window.granted_bytes();
         while window.received_bytes < granted {
-            window.on_received(500, now).expect("within the credit");
-            window.on_taken(500, now, |_| true);
+            window.on_received(700, now).expect("within the credit");
+            window.on_taken(700, now, |growth| growth.helps(rtt));
         }
         window.on_starved(now);
         now += rtt;
@@ -127,4 +129,24 @@ fn a_larger_window_that_nobody_needs_shrinks_again() {
     let now = drive(&mut window, now, Duration::from_millis(20), 100);
     drive(&mut window, now, Duration::ZERO, 1_000);
     assert_eq!(window.window_bytes(), 4_000);
+}
+
+#[test]
+fn only_a_window_that_comes_in_a_few_round_trips_is_too_small() {
+    let growth = |received_bytes, millis| Growth {
+        more_bytes: 4_000,
+        window_bytes: 4_000,
+        received_bytes,
+        span: Duration::from_millis(millis),
+    };
+    let round_trip = Duration::from_millis(20);
+    // Half a window in one round trip, in four, and in five.
+    assert!(growth(2_000, 20).helps(round_trip));
+    assert!(growth(2_000, 80).helps(round_trip));
+    assert!(!growth(2_000, 100).helps(round_trip));
+    assert!(!growth(2_000, 20).helps(Duration::from_micros(100)));
+    assert!(
+        growth(u64::MAX, u64::MAX).helps(Duration::MAX),
+        "no overflow"
+    );
 }

@@ -1,13 +1,17 @@
 //! Frames, stepped by hand.
 
 use super::*;
-use crate::stream::{credit::WindowSizes, frame::seal};
+use crate::stream::{
+    checksum::seal,
+    credit::{STARVED_MIN, WindowSizes},
+};
 
 const SIZES: WindowSizes = WindowSizes {
     bytes_min: 1_000,
     bytes: 4_000,
     bytes_max: 4_000,
     overrun_bytes: 4_000,
+    starved_min: STARVED_MIN,
 };
 
 fn intake(has_checksums: bool) -> Intake {

@@ -1,0 +1,103 @@
+//! Streams between nodes that prove to each other who they are.
+
+use std::{fs, path::Path};
+
+use bit_data::{NodeOptions, OpenError, ReceiveOptions};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use rpc_bus::tls::{
+    IdentityFiles, Roots, TlsClient, TlsClientOptions, TlsServer, TlsServerFiles, TlsVersions,
+};
+
+use crate::support::{Node, expected, receive_all, send_all, stream};
+
+/// An authority in `dir`, and a certificate of it for the nodes of this machine.
+fn issue(dir: &Path) -> IdentityFiles {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = || KeyPair::generate().expect("a key");
+    let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let key = key();
+    let certificate = params.signed_by(&key, &authority).expect("a signature");
+    let files = IdentityFiles {
+        certificates: dir.join("node.pem"),
+        key: dir.join("node-key.pem"),
+    };
+    let contents = [
+        (dir.join("roots.pem"), authority.pem()),
+        (files.certificates.clone(), certificate.pem()),
+        (files.key.clone(), key.serialize_pem()),
+    ];
+    for (path, pem) in contents {
+        fs::write(path, pem).expect("room");
+    }
+    files
+}
+
+/// A node that shows `identity`, and asks others for theirs.
+fn mutual(dir: &Path, identity: &IdentityFiles) -> NodeOptions {
+    let roots = dir.join("roots.pem");
+    let server = TlsServerFiles {
+        certificates: identity.certificates.clone(),
+        key: identity.key.clone(),
+        client_authorities: Some(roots.clone()),
+    };
+    let mut client = TlsClientOptions::new(Roots::PemFile(roots));
+    client.identity = Some(identity.clone());
+    let mut options = NodeOptions {
+        tls: Some(TlsClient::new(client).expect("valid files")),
+        ..NodeOptions::default()
+    };
+    let server = TlsServer::from_files(server, TlsVersions::Both);
+    options.server.connections.tls = Some(server.expect("valid files"));
+    options
+}
+
+#[tokio::test]
+async fn streams_go_over_mutual_tls() {
+    let dir = tempfile::tempdir().expect("room");
+    let identity = issue(dir.path());
+    let there = Node::start(mutual(dir.path(), &identity)).await;
+    let here = Node::start(mutual(dir.path(), &identity)).await;
+    let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 200, 50_000));
+    let receiver = here.receiver(there.origin(), stream(1)).await;
+    let (seen, end) = receive_all(receiver).await;
+    assert!(end.is_ok() && seen == expected(1, 200));
+    assert!(sending.await.expect("no panic").is_ok());
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_without_a_certificate_or_without_tls_gets_no_stream() {
+    let dir = tempfile::tempdir().expect("room");
+    let identity = issue(dir.path());
+    let there = Node::start(mutual(dir.path(), &identity)).await;
+    let nameless = TlsClientOptions::new(Roots::PemFile(dir.path().join("roots.pem")));
+    let nameless = TlsClient::new(nameless).expect("valid files");
+    for tls in [None, Some(nameless)] {
+        let here = Node::start(NodeOptions {
+            tls,
+            ..NodeOptions::default()
+        })
+        .await;
+        let options = ReceiveOptions::default();
+        let receiver = here
+            .node
+            .receiver(there.origin(), stream(1), &options)
+            .await;
+        let refused = receiver.expect_err("nobody may come in like that");
+        assert!(
+            matches!(refused, OpenError::Connect(_) | OpenError::Call(_)),
+            "{refused}"
+        );
+        here.stop().await;
+    }
+    there.stop().await;
+}
