@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::Result;
 use rpc_bus::BusRuntime;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 /// How sockets are served.
@@ -15,6 +15,15 @@ pub(crate) enum IoKind {
     Single,
     /// All I/O threads are one runtime that moves tasks between them.
     Multi,
+}
+
+/// Where those who call over the bus run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Callers {
+    /// On one single-threaded runtime, together with the connections that they call over.
+    WithSockets,
+    /// On the threads for handlers, as in a node.
+    Apart,
 }
 
 /// Threads of one end.
@@ -29,19 +38,27 @@ pub(crate) struct ThreadOptions {
     /// Whether each I/O thread of the bus is a runtime of its own
     #[arg(long, value_enum, default_value_t = IoKind::Single)]
     pub(crate) io: IoKind,
+    /// Where callers of the bus run
+    #[arg(long, value_enum, default_value_t = Callers::WithSockets)]
+    pub(crate) callers: Callers,
 }
 
 impl ThreadOptions {
     /// The same as arguments of a program.
-    pub(super) fn arguments(self) -> [String; 3] {
+    pub(super) fn arguments(self) -> [String; 4] {
         let io = match self.io {
             IoKind::Single => "single",
             IoKind::Multi => "multi",
+        };
+        let callers = match self.callers {
+            Callers::WithSockets => "with-sockets",
+            Callers::Apart => "apart",
         };
         [
             format!("--io-threads={}", self.io_threads),
             format!("--app-threads={}", self.app_threads),
             format!("--io={io}"),
+            format!("--callers={callers}"),
         ]
     }
 
@@ -62,7 +79,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Running threads of one end of the bus; they end when this is dropped.
 pub(crate) struct Threads {
     bus: BusRuntime,
-    app: Runtime,
+    _app: Option<Runtime>,
     _io: Io,
 }
 
@@ -80,19 +97,42 @@ impl Threads {
             Io::Multi(runtime) => vec![runtime.handle().clone()],
         };
         let app = runtime("app", options.app_threads)?;
-        // No call of this benchmark computes anything.
-        let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let bus = BusRuntime::new(handles, app.handle().clone(), Arc::new(cpu));
-        Ok(Self { bus, app, _io: io })
+        let bus = BusRuntime::new(handles, app.handle().clone(), cpu()?);
+        Ok(Self {
+            bus,
+            _app: Some(app),
+            _io: io,
+        })
+    }
+
+    /// Those of an end that calls.
+    pub(crate) fn start_callers(options: ThreadOptions) -> Result<Self> {
+        if options.callers == Callers::Apart {
+            return Self::start(options);
+        }
+        let io = IoThread::start()?;
+        let here = io.handle.clone();
+        Ok(Self {
+            bus: BusRuntime::new(vec![here.clone()], here, cpu()?),
+            _app: None,
+            _io: Io::Single(vec![io]),
+        })
     }
 
     pub(crate) fn bus(&self) -> &BusRuntime {
         &self.bus
     }
 
-    pub(crate) fn app(&self) -> &Runtime {
-        &self.app
+    pub(crate) fn app(&self) -> &Handle {
+        self.bus.app()
     }
+}
+
+fn cpu() -> Result<Arc<rayon::ThreadPool>> {
+    // No call of this benchmark computes anything.
+    Ok(Arc::new(
+        rayon::ThreadPoolBuilder::new().num_threads(1).build()?,
+    ))
 }
 
 /// A runtime that moves tasks between its threads.
@@ -120,7 +160,7 @@ impl Io {
 
 /// A single-threaded runtime on a thread of its own.
 struct IoThread {
-    handle: tokio::runtime::Handle,
+    handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
