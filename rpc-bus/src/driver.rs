@@ -34,6 +34,10 @@ const STAGING_BYTES_MIN: usize = 4 * 1024;
 /// Reads that bring more frames than this become smaller, down to [`STAGING_BYTES_MIN`]: what was read is handled before
 /// others on the thread get their turn.
 const READ_FRAMES_MAX: usize = 256;
+/// What was read at once is handed on in two halves, so that the peer has something to do while this side works on the
+/// second; but in no smaller and no larger shares than these.
+const SHARE_FRAMES_MIN: usize = 32;
+const SHARE_FRAMES_MAX: usize = 256;
 /// How often a write is put off while the queue still grows.
 const SETTLE_ROUNDS_MAX: u32 = 8;
 /// A queue of this many frames is written at once.
@@ -56,6 +60,7 @@ pub(crate) struct Driver<S> {
     decoder: FrameDecoder,
     /// How much to read at once when no large body is coming in.
     staging_bytes: usize,
+    inbox: Inbox,
     transmit: Transmit,
     write: WriteState,
     timer: Timer,
@@ -63,6 +68,18 @@ pub(crate) struct Driver<S> {
     /// Whether whoever queues something will wake the driver, or it has woken itself.
     wakes: bool,
     closing: Closing,
+}
+
+/// What was read and is not handed on yet.
+#[derive(Default)]
+struct Inbox {
+    frames: Vec<Frame>,
+    /// How many of them at a time.
+    share: usize,
+    /// Bytes of the last read, until the connection knows of them.
+    bytes: usize,
+    /// What is wrong with what came behind them.
+    broken: Option<CloseReason>,
 }
 
 /// The connection as it was when its lock was last held.
@@ -93,6 +110,12 @@ struct WriteState {
     settle_rounds: u32,
     /// Frames that waited in the last round.
     settle_frames: usize,
+    /// Callers that were told an outcome since something was taken: they are likely to call again.
+    told: usize,
+    /// Some were just now.
+    told_now: bool,
+    /// More is expected in a moment, so that nothing was taken.
+    settles: bool,
 }
 
 #[derive(Default)]
@@ -126,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             mailbox,
             decoder,
             staging_bytes: STAGING_BYTES_MIN,
+            inbox: Inbox::default(),
             transmit: Transmit::default(),
             write: WriteState::default(),
             timer: Timer::default(),
@@ -140,61 +164,86 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     // ---- reading ----
 
-    /// Reads once; an error is the end of the connection.
+    /// Hands on a share of what was read, after reading if nothing is left; an error is the end of the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let mut frames = Vec::new();
+        if self.inbox.frames.is_empty() {
+            if let Some(reason) = self.inbox.broken.take() {
+                return Poll::Ready(Err(reason));
+            }
+            ready!(self.poll_fill_inbox(cx))?;
+        }
+        self.deliver();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once.
+    fn poll_fill_inbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         self.decoder
             .set_frame_bytes_max(self.link.frame_bytes_max());
-        let (bytes, decoded) = match self.decoder.body_target()? {
+        self.inbox.bytes = match self.decoder.body_target()? {
             Some(target) => {
                 let mut target = ReadBuf::new(target);
                 ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target))?;
                 let bytes = target.filled().len();
-                self.decoder.body_filled(bytes, &mut frames);
+                self.decoder.body_filled(bytes, &mut self.inbox.frames);
                 self.staging_bytes = STAGING_BYTES_MIN;
-                (bytes, Ok(()))
+                bytes
             }
-            None => ready!(self.poll_read_staged(cx, &mut frames))?,
+            None => ready!(self.poll_read_staged(cx))?,
         };
-        if bytes == 0 {
+        if self.inbox.bytes == 0 {
             let mid_frame = !self.decoder.is_between_frames();
             return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
         }
-        self.deliver(bytes, frames);
-        Poll::Ready(decoded)
+        self.inbox.share = share_of(self.inbox.frames.len());
+        Poll::Ready(Ok(()))
     }
 
-    /// Reads small frames. An error of decoding comes behind the frames before it.
-    fn poll_read_staged(
-        &mut self,
-        cx: &mut Context<'_>,
-        frames: &mut Vec<Frame>,
-    ) -> Poll<io::Result<(usize, Result<(), CloseReason>)>> {
+    /// Reads small frames.
+    fn poll_read_staged(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self {
             socket,
             decoder,
             staging_bytes,
+            inbox,
             ..
         } = self;
         STAGING.with_borrow_mut(|staging| {
             let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
             ready!(Pin::new(socket).poll_read(cx, &mut target))?;
-            let bytes = target.filled();
-            let decoded = decoder.feed(bytes, frames).map_err(CloseReason::from);
+            let (bytes, frames) = (target.filled(), &mut inbox.frames);
+            inbox.broken = decoder.feed(bytes, frames).err().map(CloseReason::from);
             *staging_bytes = next_staging(*staging_bytes, bytes.len(), frames.len());
-            Poll::Ready(Ok((bytes.len(), decoded)))
+            Poll::Ready(Ok(bytes.len()))
         })
     }
 
-    /// Hands a read batch to the connection, and what it means to callers and handlers.
-    fn deliver(&mut self, bytes: usize, frames: Vec<Frame>) {
+    /// Hands the next frames to the connection, and what they mean to callers and handlers.
+    fn deliver(&mut self) {
         let now = link::now();
-        let events = self.step(|connection| {
-            connection.handle_received(bytes, now);
+        let Inbox {
+            frames,
+            share,
+            bytes,
+            ..
+        } = &mut self.inbox;
+        let (bytes, share) = (mem::take(bytes), frames.len().min(*share));
+        let frames = frames.drain(..share);
+        self.wakes = false;
+        let (seen, events, _) = self.link.step(|connection| {
+            if bytes > 0 {
+                connection.handle_received(bytes, now);
+            }
             for frame in frames {
                 connection.handle_frame(frame, now);
             }
+            Seen::of(connection)
         });
+        if self.inbox.frames.is_empty() {
+            // An idle connection keeps no memory.
+            self.inbox.frames = Vec::new();
+        }
+        self.see(seen);
         self.pass_on(events);
     }
 
@@ -241,7 +290,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     let taken = self.mailbox.take_one_way(message);
                     broken = broken.or_else(|| taken.err());
                 }
-                Event::Outcome(..) | Event::Pinged(..) => link::finish(event),
+                Event::Outcome(..) | Event::Pinged(..) => {
+                    self.write.told += 1;
+                    self.write.told_now = true;
+                    link::finish(event);
+                }
             }
         }
         if !requests.is_empty() {
@@ -307,11 +360,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } = self;
         let connection = link.drain(cx.waker(), |connection| {
             write.report(connection);
-            if write.should_settle(connection) {
-                cx.waker().wake_by_ref();
+            write.settles = write.should_settle(connection);
+            if write.settles {
                 return true;
             }
             connection.transmit(transmit);
+            write.told = 0;
             !transmit.is_empty()
         });
         let seen = Seen::of(&connection);
@@ -396,18 +450,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         driver.wakes = false;
         let mut turn = Turn::default();
         while driver.seen.stage == Stage::Running {
+            // What was read is answered, and what is queued is written, before more is read.
+            let write = driver.poll_write(cx);
+            if mem::take(&mut driver.write.settles) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let paused = driver.seen.reading_is_paused;
             let read = if paused || driver.mailbox.poll_room(cx).is_pending() {
                 Poll::Pending
             } else {
                 driver.poll_read(cx)
             };
-            // What was read is answered, and what is queued is written, before the end.
-            let write = driver.poll_write(cx);
-            for end in [&read, &write] {
+            for end in [&write, &read] {
                 if let Poll::Ready(Err(reason)) = end {
                     driver.close(reason.clone());
                 }
+            }
+            if mem::take(&mut driver.write.told_now) {
+                // Those who were told run first, so that what they have to say is written at once.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if read.is_ready() || write.is_ready() {
                 if turn.is_over() {
@@ -428,6 +491,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         }
         driver.poll_close(cx)
     }
+}
+
+/// How many of so many frames are handed on at a time.
+fn share_of(frames: usize) -> usize {
+    let half = frames.div_ceil(2);
+    half.clamp(SHARE_FRAMES_MIN, SHARE_FRAMES_MAX)
 }
 
 /// How much to read at once, after a read of `bytes` that brought `frames`.
@@ -475,8 +544,10 @@ impl WriteState {
     fn should_settle(&mut self, connection: &Connection) -> bool {
         let frames = connection.queued_frames();
         let grows = frames > self.settle_frames;
+        let all_spoke = self.told > 0 && frames >= self.told;
         let settle = frames > 0
             && grows
+            && !all_spoke
             && frames < SETTLE_FRAMES_MAX
             && self.settle_rounds < SETTLE_ROUNDS_MAX
             && connection.expects_more();
