@@ -33,6 +33,7 @@ use crate::{
     frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
     lanes::{Lanes, Pbody, StreamKey, Transmit},
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
+    link::Room,
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
     options::ConnectionOptions,
     pace::Pace,
@@ -149,10 +150,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) pbody: Pbody<'a>,
     pub(crate) dbody: Vec<Bytes>,
     pub(crate) stream: StreamKey,
-    /// Write room that it holds until it is handed to the socket.
-    pub(crate) room: usize,
-    /// How long its caller had to wait for that room.
-    pub(crate) room_wait: Option<Duration>,
+    pub(crate) room: Room,
     /// When its caller began.
     pub(crate) began: Instant,
 }
@@ -679,14 +677,14 @@ impl Connection {
             started,
         };
         self.calls.insert(coordination_id, call);
-        let lane = (request.stream, request.room);
+        let lane = (request.stream, request.room.bytes);
         self.lanes
             .push_bulk(lane, &header, request.pbody, request.dbody);
         Ok(coordination_id)
     }
 
     fn note_room_wait(&mut self, request: &Outgoing<'_>, started: &Started) {
-        if let Some(waited) = request.room_wait {
+        if let Some(waited) = request.room.waited {
             self.stats.on_room_wait(waited);
             self.rpcs.on_room_wait(started, waited);
         }
@@ -699,13 +697,13 @@ impl Connection {
             message.dbody.iter().map(Bytes::len).sum(),
         );
         let header = self.one_way_header(message.rpc_type, pbody_len, dbody_len)?;
-        let (bytes, waited) = (pbody_len + dbody_len, message.room_wait);
+        let (bytes, waited) = (pbody_len + dbody_len, message.room.waited);
         self.rpcs
             .on_post(self.plane, message.rpc_type, bytes, waited);
         if let Some(waited) = waited {
             self.stats.on_room_wait(waited);
         }
-        let lane = (message.stream, message.room);
+        let lane = (message.stream, message.room.bytes);
         self.lanes
             .push_bulk(lane, &header, message.pbody, message.dbody);
         Ok(())
@@ -952,8 +950,15 @@ impl Connection {
 
     // ---- questions ----
 
-    pub(crate) fn take_events(&mut self, out: &mut Vec<Event>) {
-        out.append(&mut self.events);
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        mem::take(&mut self.events)
+    }
+
+    /// What [`Self::take_events`] will return, instead of memory of its own: `events` is empty.
+    pub(crate) fn lend_events(&mut self, mut events: Vec<Event>) {
+        debug_assert!(events.is_empty(), "invariant: what is lent holds nothing");
+        events.append(&mut self.events);
+        self.events = events;
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -991,6 +996,11 @@ impl Connection {
     /// Whether more frames are likely to be queued in a moment, because more exchanges are going on than frames wait.
     pub(crate) fn expects_more(&self) -> bool {
         self.requests_in_flight + self.calls.len() > self.lanes.frames()
+    }
+
+    /// Given up ones included.
+    pub(crate) fn calls_in_flight(&self) -> usize {
+        self.calls.len()
     }
 
     pub(crate) fn queued_frames(&self) -> usize {

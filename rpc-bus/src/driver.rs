@@ -4,12 +4,13 @@
 //! two peers that both did would wait for each other.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    thread::LocalKey,
     time::{Duration, Instant},
 };
 
@@ -34,8 +35,8 @@ const STAGING_BYTES_MIN: usize = 4 * 1024;
 /// Reads that bring more frames than this become smaller, down to [`STAGING_BYTES_MIN`]: what was read is handled before
 /// others on the thread get their turn.
 const READ_FRAMES_MAX: usize = 256;
-/// What was read at once is handed on in two halves, so that the peer has something to do while this side works on the
-/// second; but in no smaller and no larger shares than these.
+/// Answers to more than half of the calls under way are handed on in two halves, so that the peer has something to do
+/// while this side works on the second; but in no smaller and no larger shares than these.
 const SHARE_FRAMES_MIN: usize = 32;
 const SHARE_FRAMES_MAX: usize = 256;
 /// How often a write is put off while the queue still grows.
@@ -50,6 +51,19 @@ const _: () = assert!(STAGING_BYTES_MIN <= STAGING_BYTES);
 
 thread_local! {
     static STAGING: RefCell<Vec<u8>> = RefCell::new(vec![0; STAGING_BYTES]);
+    /// Empty vectors for the next read, so that no read has to grow its own and no idle connection holds any.
+    static SPARE_FRAMES: Cell<Vec<Frame>> = const { Cell::new(Vec::new()) };
+    static SPARE_EVENTS: Cell<Vec<Event>> = const { Cell::new(Vec::new()) };
+}
+
+/// Longer vectors are not kept.
+const SPARE_MAX: usize = 1024;
+
+fn keep<T>(spare: &'static LocalKey<Cell<Vec<T>>>, vec: Vec<T>) {
+    debug_assert!(vec.is_empty(), "invariant: what is kept holds nothing");
+    if vec.capacity() <= SPARE_MAX {
+        spare.set(vec);
+    }
 }
 
 /// Moves the bytes of one connection; ends when the socket may be closed.
@@ -87,6 +101,7 @@ struct Inbox {
 struct Seen {
     stage: Stage,
     reading_is_paused: bool,
+    calls_in_flight: usize,
 }
 
 impl Seen {
@@ -95,6 +110,7 @@ impl Seen {
         let seen = Self {
             stage: connection.stage(),
             reading_is_paused: connection.reading_is_paused(),
+            calls_in_flight: connection.calls_in_flight(),
         };
         (seen, connection.poll_timeout())
     }
@@ -156,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             seen: Seen {
                 stage: Stage::Running,
                 reading_is_paused: false,
+                calls_in_flight: 0,
             },
             wakes: false,
             closing: Closing::Writing,
@@ -170,7 +187,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if let Some(reason) = self.inbox.broken.take() {
                 return Poll::Ready(Err(reason));
             }
-            ready!(self.poll_fill_inbox(cx))?;
+            self.inbox.frames = SPARE_FRAMES.take();
+            let filled = self.poll_fill_inbox(cx);
+            self.give_back_inbox();
+            ready!(filled)?;
         }
         self.deliver();
         Poll::Ready(Ok(()))
@@ -195,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let mid_frame = !self.decoder.is_between_frames();
             return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
         }
-        self.inbox.share = share_of(self.inbox.frames.len());
+        self.inbox.share = share_of(self.seen.calls_in_flight);
         Poll::Ready(Ok(()))
     }
 
@@ -228,9 +248,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ..
         } = &mut self.inbox;
         let (bytes, share) = (mem::take(bytes), frames.len().min(*share));
-        let frames = frames.drain(..share);
+        let (frames, lent) = (frames.drain(..share), SPARE_EVENTS.take());
         self.wakes = false;
         let (seen, events, _) = self.link.step(|connection| {
+            connection.lend_events(lent);
             if bytes > 0 {
                 connection.handle_received(bytes, now);
             }
@@ -239,12 +260,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             Seen::of(connection)
         });
-        if self.inbox.frames.is_empty() {
-            // An idle connection keeps no memory.
-            self.inbox.frames = Vec::new();
-        }
+        self.give_back_inbox();
         self.see(seen);
         self.pass_on(events);
+    }
+
+    fn give_back_inbox(&mut self) {
+        if self.inbox.frames.is_empty() {
+            keep(&SPARE_FRAMES, mem::take(&mut self.inbox.frames));
+        }
     }
 
     /// Changes the connection. The driver is awake, so that nobody needs to wake it before it sleeps again.
@@ -265,9 +289,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Callers first, then handlers on this thread, then the mailbox.
-    fn pass_on(&mut self, events: Vec<Event>) {
+    fn pass_on(&mut self, mut events: Vec<Event>) {
         let (mut requests, mut broken) = (Vec::new(), None);
-        for event in events {
+        for event in events.drain(..) {
             match event {
                 Event::Hello { pbody } => requests.push(Item::Hello { pbody }),
                 Event::Request {
@@ -297,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
         }
+        keep(&SPARE_EVENTS, events);
         if !requests.is_empty() {
             self.mailbox.deliver(requests.into_iter());
         }
@@ -493,10 +518,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     }
 }
 
-/// How many of so many frames are handed on at a time.
-fn share_of(frames: usize) -> usize {
-    let half = frames.div_ceil(2);
-    half.clamp(SHARE_FRAMES_MIN, SHARE_FRAMES_MAX)
+/// How many frames are handed on at a time, with so many calls under way.
+fn share_of(calls_in_flight: usize) -> usize {
+    match calls_in_flight.div_ceil(2) {
+        0 => SHARE_FRAMES_MAX,
+        half => half.clamp(SHARE_FRAMES_MIN, SHARE_FRAMES_MAX),
+    }
 }
 
 /// How much to read at once, after a read of `bytes` that brought `frames`.

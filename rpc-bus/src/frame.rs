@@ -256,20 +256,34 @@ impl Head {
     fn new(header: &Header, pbody_len: usize, dbody_len: usize) -> Self {
         let header_len = header_len(header);
         let frame_len = frame_len(header_len, pbody_len, dbody_len);
-        let mut bytes = [0; HEAD_BYTES_MAX];
-        let mut rest = &mut bytes[..];
-        put_varint(frame_len as u64, &mut rest);
-        rest.put_u8(HEADER_KEY);
-        put_varint(header_len as u64, &mut rest);
-        put_header(header, &mut rest);
-        rest.put_u8(PBODY_KEY);
-        put_varint(pbody_len as u64, &mut rest);
-        let len = HEAD_BYTES_MAX - rest.len();
-        Self {
-            bytes,
-            len,
+        let mut head = Self {
+            bytes: [0; HEAD_BYTES_MAX],
+            len: 0,
             wire_len: varint_len(frame_len as u64) + frame_len,
-        }
+        };
+        head.put(frame_len as u64);
+        head.put_field(HEADER_KEY, header_len as u64);
+        // All three fields, also when they are 0: Drill does the same.
+        head.put_field(MODE_KEY, wire_i32(header.mode as i32));
+        head.put_field(COORDINATION_ID_KEY, wire_i32(header.coordination_id.0));
+        head.put_field(RPC_TYPE_KEY, wire_i32(header.rpc_type));
+        head.put_field(PBODY_KEY, pbody_len as u64);
+        head
+    }
+
+    fn put_field(&mut self, key: u8, value: u64) {
+        self.put_byte(key);
+        self.put(value);
+    }
+
+    fn put(&mut self, value: u64) {
+        put_varint(value, |byte| self.put_byte(byte));
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
     }
 }
 
@@ -277,7 +291,7 @@ impl Head {
 pub fn encode_dbody_head(dbody_len: usize, out: &mut impl BufMut) {
     if dbody_len > 0 {
         out.put_u8(DBODY_KEY);
-        put_varint(dbody_len as u64, out);
+        put_varint(dbody_len as u64, |byte| out.put_u8(byte));
     }
 }
 
@@ -323,18 +337,6 @@ fn header_len(header: &Header) -> usize {
         .into_iter()
         .map(|field| 1 + varint_len(wire_i32(field)))
         .sum()
-}
-
-// All three fields, also when they are 0: Drill does the same.
-fn put_header(header: &Header, out: &mut impl BufMut) {
-    for (key, value) in [
-        (MODE_KEY, header.mode as i32),
-        (COORDINATION_ID_KEY, header.coordination_id.0),
-        (RPC_TYPE_KEY, header.rpc_type),
-    ] {
-        out.put_u8(key);
-        put_varint(wire_i32(value), out);
-    }
 }
 
 #[cfg(test)]

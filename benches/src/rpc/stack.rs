@@ -188,14 +188,14 @@ async fn call_until(
     message: Bytes,
     window: Window,
 ) -> Result<Latencies> {
-    let mut latencies = Latencies::default();
+    let (mut latencies, mut begun) = (Latencies::default(), Instant::now());
     loop {
-        let begun = Instant::now();
         let answer = connection.echo(message.clone()).await?;
         verify(&answer, &message)?;
-        if !latencies.record(begun, 1, window) {
+        let Some(ended) = latencies.record(begun, 1, window) else {
             return Ok(latencies);
-        }
+        };
+        begun = ended;
     }
 }
 

@@ -190,8 +190,7 @@ fn a_spent_budget_of_calls_refuses_both_ways() {
         pbody: bytes::Bytes::new().into(),
         dbody: Vec::new(),
         stream: crate::lanes::StreamKey(0),
-        room: 0,
-        room_wait: None,
+        room: crate::link::Room::default(),
         began: std::time::Instant::now(),
     };
     assert!(matches!(
