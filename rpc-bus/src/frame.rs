@@ -16,7 +16,7 @@ mod walk;
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use protos::rpc::RpcMode;
 use thiserror::Error;
 
@@ -236,62 +236,38 @@ pub fn encode_head(
     header: &Header,
     pbody_len: usize,
     dbody_len: usize,
-    out: &mut impl BufMut,
+    out: &mut Vec<u8>,
 ) -> usize {
-    let head = Head::new(header, pbody_len, dbody_len);
-    out.put_slice(&head.bytes[..head.len]);
-    head.wire_len
+    let header_len = header_len(header);
+    let frame_len = frame_len(header_len, pbody_len, dbody_len);
+    // Once, and not for each of many small pieces.
+    out.reserve(HEAD_BYTES_MAX);
+    put_len(frame_len, out);
+    out.push(HEADER_KEY);
+    put_len(header_len, out);
+    // All three fields, also when they are 0: Drill does the same.
+    put_field(MODE_KEY, header.mode as i32, out);
+    put_field(COORDINATION_ID_KEY, header.coordination_id.0, out);
+    put_field(RPC_TYPE_KEY, header.rpc_type, out);
+    out.push(PBODY_KEY);
+    put_len(pbody_len, out);
+    varint_len(frame_len as u64) + frame_len
 }
 
-/// What stands in front of a protobuf body. Gathered before it is written: each of many small pieces would make sure
-/// that there is room.
-struct Head {
-    bytes: [u8; HEAD_BYTES_MAX],
-    len: usize,
-    /// Of the whole frame, length prefix included.
-    wire_len: usize,
+fn put_field(key: u8, value: i32, out: &mut Vec<u8>) {
+    out.push(key);
+    put_varint(wire_i32(value), out);
 }
 
-impl Head {
-    fn new(header: &Header, pbody_len: usize, dbody_len: usize) -> Self {
-        let header_len = header_len(header);
-        let frame_len = frame_len(header_len, pbody_len, dbody_len);
-        let mut head = Self {
-            bytes: [0; HEAD_BYTES_MAX],
-            len: 0,
-            wire_len: varint_len(frame_len as u64) + frame_len,
-        };
-        head.put(frame_len as u64);
-        head.put_field(HEADER_KEY, header_len as u64);
-        // All three fields, also when they are 0: Drill does the same.
-        head.put_field(MODE_KEY, wire_i32(header.mode as i32));
-        head.put_field(COORDINATION_ID_KEY, wire_i32(header.coordination_id.0));
-        head.put_field(RPC_TYPE_KEY, wire_i32(header.rpc_type));
-        head.put_field(PBODY_KEY, pbody_len as u64);
-        head
-    }
-
-    fn put_field(&mut self, key: u8, value: u64) {
-        self.put_byte(key);
-        self.put(value);
-    }
-
-    fn put(&mut self, value: u64) {
-        put_varint(value, |byte| self.put_byte(byte));
-    }
-
-    #[inline]
-    fn put_byte(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
-    }
+fn put_len(len: usize, out: &mut Vec<u8>) {
+    put_varint(len as u64, out);
 }
 
 /// Writes key and length of the raw body, whose bytes must follow; nothing if it is empty.
-pub fn encode_dbody_head(dbody_len: usize, out: &mut impl BufMut) {
+pub fn encode_dbody_head(dbody_len: usize, out: &mut Vec<u8>) {
     if dbody_len > 0 {
-        out.put_u8(DBODY_KEY);
-        put_varint(dbody_len as u64, |byte| out.put_u8(byte));
+        out.push(DBODY_KEY);
+        put_len(dbody_len, out);
     }
 }
 
@@ -302,11 +278,11 @@ pub fn encoded_len(header: &Header, pbody_len: usize, dbody_len: usize) -> usize
 }
 
 /// Writes a whole frame. For tests and tools: the driver chains large bodies instead of copying them.
-pub fn encode(header: &Header, pbody: &[u8], dbody: &[u8], out: &mut impl BufMut) {
+pub fn encode(header: &Header, pbody: &[u8], dbody: &[u8], out: &mut Vec<u8>) {
     encode_head(header, pbody.len(), dbody.len(), out);
-    out.put_slice(pbody);
+    out.extend_from_slice(pbody);
     encode_dbody_head(dbody.len(), out);
-    out.put_slice(dbody);
+    out.extend_from_slice(dbody);
 }
 
 fn frame_len(header_len: usize, pbody_len: usize, dbody_len: usize) -> usize {

@@ -48,12 +48,12 @@ fn peek_long_varint(input: &[u8], len_max: usize) -> Varint {
 }
 
 #[inline]
-pub(super) fn put_varint(mut value: u64, mut put: impl FnMut(u8)) {
+pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
-        put((value & 0x7f) as u8 | 0x80);
+        out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    put((value & 0x7f) as u8);
+    out.push((value & 0x7f) as u8);
 }
 
 pub(super) fn varint_len(value: u64) -> usize {
@@ -70,7 +70,7 @@ mod tests {
         for shift in 0..64 {
             for value in [1_u64 << shift, (1_u64 << shift) - 1, u64::MAX >> shift] {
                 let mut wire = Vec::new();
-                put_varint(value, |byte| wire.push(byte));
+                put_varint(value, &mut wire);
                 assert_eq!(wire.len(), varint_len(value));
                 assert_eq!(
                     peek_varint(&wire, VARINT64_BYTES_MAX),
