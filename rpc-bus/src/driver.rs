@@ -32,9 +32,6 @@ use crate::{
 const STAGING_BYTES: usize = 64 * 1024;
 /// What is read at once after a large body: if another one follows, most of what is read here is copied in vain.
 const STAGING_BYTES_MIN: usize = 4 * 1024;
-/// Reads that bring more frames than this become smaller, down to [`STAGING_BYTES_MIN`]: what was read is handled before
-/// others on the thread get their turn.
-const READ_FRAMES_MAX: usize = 256;
 /// Answers to more than half of the calls under way are handed on in two halves, so that the peer has something to do
 /// while this side works on the second; but in no smaller and no larger shares than these.
 const SHARE_FRAMES_MIN: usize = 32;
@@ -54,6 +51,8 @@ thread_local! {
     /// Empty vectors for the next read, so that no read has to grow its own and no idle connection holds any.
     static SPARE_FRAMES: Cell<Vec<Frame>> = const { Cell::new(Vec::new()) };
     static SPARE_EVENTS: Cell<Vec<Event>> = const { Cell::new(Vec::new()) };
+    /// The connection that this thread has last read from.
+    static LAST_READ: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Longer vectors are not kept.
@@ -215,7 +214,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let mid_frame = !self.decoder.is_between_frames();
             return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
         }
-        self.inbox.share = share_of(self.seen.calls_in_flight);
+        // A peer of several busy connections has something to do anyway.
+        let only_one = LAST_READ.replace(self.link.ends.id) == self.link.ends.id;
+        let calls = self.seen.calls_in_flight;
+        self.inbox.share = if only_one {
+            share_of(calls)
+        } else {
+            SHARE_FRAMES_MAX
+        };
         Poll::Ready(Ok(()))
     }
 
@@ -233,7 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ready!(Pin::new(socket).poll_read(cx, &mut target))?;
             let (bytes, frames) = (target.filled(), &mut inbox.frames);
             inbox.broken = decoder.feed(bytes, frames).err().map(CloseReason::from);
-            *staging_bytes = next_staging(*staging_bytes, bytes.len(), frames.len());
+            if bytes.len() == *staging_bytes {
+                // More is there, and it is not a large body.
+                *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
+            }
             Poll::Ready(Ok(bytes.len()))
         })
     }
@@ -523,17 +532,6 @@ fn share_of(calls_in_flight: usize) -> usize {
     match calls_in_flight.div_ceil(2) {
         0 => SHARE_FRAMES_MAX,
         half => half.clamp(SHARE_FRAMES_MIN, SHARE_FRAMES_MAX),
-    }
-}
-
-/// How much to read at once, after a read of `bytes` that brought `frames`.
-fn next_staging(staging_bytes: usize, bytes: usize, frames: usize) -> usize {
-    if frames > READ_FRAMES_MAX {
-        (staging_bytes / 2).max(STAGING_BYTES_MIN)
-    } else if bytes == staging_bytes && frames <= READ_FRAMES_MAX / 2 {
-        (2 * staging_bytes).min(STAGING_BYTES)
-    } else {
-        staging_bytes
     }
 }
 
