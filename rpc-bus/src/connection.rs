@@ -55,6 +55,10 @@ const UNPROVEN_REQUESTS_MAX: usize = 16;
 /// so few that answering them costs a hundredth of a core.
 const PINGS_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(100_000).expect("invariant: not zero");
 
+/// Requests without order that are read a second, once a second's worth has come at once: none of them is more than a
+/// cancel, and nobody has so many queries to cancel.
+const UNORDERED_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("invariant: not zero");
+
 /// Replies are charged in steps of this, so that few of them cost nothing.
 const OWED_STEP_BYTES: usize = 16 * 1024;
 
@@ -164,7 +168,9 @@ pub(crate) struct Connection {
     calls: Calls,
     heartbeat: Heartbeat,
     pings: Pace,
-    /// Nothing is read before: the peer has sent too many PINGs.
+    /// Requests without order.
+    unordered: Pace,
+    /// Nothing is read before: the peer has sent too many PINGs, or requests without order.
     slowed_until: Option<Instant>,
     lanes: Lanes,
     events: Vec<Event>,
@@ -240,6 +246,7 @@ impl Connection {
             plane,
             heartbeat: Heartbeat::new(&options, now),
             pings: Pace::new(now),
+            unordered: Pace::new(now),
             slowed_until: None,
             options,
             phase,
@@ -349,6 +356,10 @@ impl Connection {
             return self.events.push(Event::OneWay(message));
         }
         let ticket = self.rpcs.on_request(self.plane, (rpc_type, id), bytes, now);
+        if self.rpcs.is_unordered(&ticket) {
+            let wait = self.unordered.arrive(now, UNORDERED_PER_SECOND_MAX);
+            self.slow_down(wait, now);
+        }
         if !self.may_owe_more(now) {
             return;
         }
@@ -443,12 +454,16 @@ impl Connection {
     fn handle_ping(&mut self, now: Instant) {
         self.stats.pings_received += 1;
         let wait = self.pings.arrive(now, PINGS_PER_SECOND_MAX);
-        if !wait.is_zero() {
-            self.slowed_until = Some(now + wait);
-        }
+        self.slow_down(wait, now);
         if self.may_owe_more(now) {
             self.lanes
                 .push_control(&Header::bare(RpcMode::Pong), Pbody::of(&ACK), Vec::new());
+        }
+    }
+
+    fn slow_down(&mut self, wait: Duration, now: Instant) {
+        if !wait.is_zero() {
+            self.slowed_until = self.slowed_until.max(Some(now + wait));
         }
     }
 
