@@ -40,7 +40,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let runtime = BusRuntime::current(Arc::new(rayon::ThreadPoolBuilder::new().build()?));
+//! let runtime = BusRuntime::here();
 //! let ledger = Ledger::root("process", Limits::default());
 //! let options = ServerOptions::new(ConnectionOptions::user_server());
 //! let (here, user) = ("127.0.0.1:0".parse()?, Plane::User);

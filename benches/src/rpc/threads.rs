@@ -1,4 +1,4 @@
-//! The threads of one end of the bus: some for sockets, some for handlers and callers.
+//! The threads of one end of the bus: some for sockets, some for handlers; or one for everything, where callers are.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -20,9 +20,9 @@ pub(crate) enum IoKind {
 /// Where those who call over the bus run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Callers {
-    /// On one single-threaded runtime, together with the connections that they call over.
+    /// On one single-threaded runtime, together with the connections that they call over
     WithSockets,
-    /// On the threads for handlers, as in a node.
+    /// On threads of their own, as those of a node's handlers
     Apart,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct ThreadOptions {
     /// I/O threads of an end of the bus
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     pub(crate) io_threads: usize,
-    /// Threads for handlers and callers of an end of the bus; any other variant has as many as both together
+    /// Threads for handlers of an end of the bus; any end of another variant has as many as both together
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     pub(crate) app_threads: usize,
     /// Whether each I/O thread of the bus is a runtime of its own
@@ -97,7 +97,9 @@ impl Threads {
             Io::Multi(runtime) => vec![runtime.handle().clone()],
         };
         let app = runtime("app", options.app_threads)?;
-        let bus = BusRuntime::new(handles, app.handle().clone(), cpu()?);
+        // No call of this benchmark computes anything.
+        let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        let bus = BusRuntime::new(handles, app.handle().clone(), Arc::new(cpu));
         Ok(Self {
             bus,
             _app: Some(app),
@@ -111,9 +113,12 @@ impl Threads {
             return Self::start(options);
         }
         let io = IoThread::start()?;
-        let here = io.handle.clone();
+        let bus = {
+            let _there = io.handle.enter();
+            BusRuntime::here()
+        };
         Ok(Self {
-            bus: BusRuntime::new(vec![here.clone()], here, cpu()?),
+            bus,
             _app: None,
             _io: Io::Single(vec![io]),
         })
@@ -126,13 +131,6 @@ impl Threads {
     pub(crate) fn app(&self) -> &Handle {
         self.bus.app()
     }
-}
-
-fn cpu() -> Result<Arc<rayon::ThreadPool>> {
-    // No call of this benchmark computes anything.
-    Ok(Arc::new(
-        rayon::ThreadPoolBuilder::new().num_threads(1).build()?,
-    ))
 }
 
 /// A runtime that moves tasks between its threads.
