@@ -26,6 +26,7 @@ use crate::{
     frame::{Frame, FrameDecoder},
     lanes::{SLICES_MAX, Transmit},
     link::{self, Link},
+    lookout::Lookout,
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
@@ -74,6 +75,7 @@ pub(crate) struct Driver<S> {
     /// How much to read at once when no large body is coming in.
     staging_bytes: usize,
     inbox: Inbox,
+    lookout: Lookout,
     transmit: Transmit,
     write: WriteState,
     timer: Timer,
@@ -165,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             decoder,
             staging_bytes: STAGING_BYTES_MIN,
             inbox: Inbox::default(),
+            lookout: Lookout::default(),
             transmit: Transmit::default(),
             write: WriteState::default(),
             timer: Timer::default(),
@@ -257,6 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ..
         } = &mut self.inbox;
         let (bytes, share) = (mem::take(bytes), frames.len().min(*share));
+        self.lookout.on_batch(share);
         let (frames, lent) = (frames.drain(..share), SPARE_EVENTS.take());
         self.wakes = false;
         let (seen, events, _) = self.link.step(|connection| {
@@ -332,6 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         keep(&SPARE_EVENTS, events);
         if !requests.is_empty() {
+            // Now it is others' turn, perhaps on this processor.
+            self.lookout.rest();
             self.mailbox.deliver(requests.into_iter());
         }
         if let Some(error) = broken {
@@ -520,6 +526,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             let seen = driver.seen;
             let unchanged = seen.stage == Stage::Running && seen.reading_is_paused == paused;
             if driver.poll_time(cx).is_pending() && unchanged {
+                if driver.lookout.goes_on() {
+                    give_way(cx);
+                }
                 return Poll::Pending;
             }
         }

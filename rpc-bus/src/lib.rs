@@ -75,6 +75,7 @@ mod error;
 mod id_hash;
 mod lanes;
 mod link;
+mod lookout;
 mod metrics;
 mod options;
 mod pace;
