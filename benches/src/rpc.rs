@@ -27,9 +27,10 @@
 //! | `tarpc` | bincode over TCP without delay, 4,096 calls under way |
 //! | `raw` | a blocking thread at each end of each connection; all calls of a connection in one write: a limit, not a peer |
 //!
-//! Each end of each variant but `raw` has the same number of threads, 2 unless told otherwise: of the bus one for
-//! sockets and one for handlers and callers, of the others two that share everything. Both ends are in one process, and
-//! every variant stays connected while the others are measured.
+//! Each end of each variant but `raw` has the same number of threads, 2 unless told otherwise, that share everything; but
+//! the server of the bus has one for sockets and one for handlers, and its callers share one thread with their
+//! connections, which is what `BusRuntime::here` is for (`--callers apart` gives them two). Both ends are in one process,
+//! and every variant stays connected while the others are measured.
 
 mod bus;
 mod certificate;

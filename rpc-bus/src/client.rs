@@ -56,6 +56,7 @@ impl Endpoint {
 /// peer's answer, which the caller must judge. `handler` gets the peer's requests.
 ///
 /// The connection lives until it is closed or its last handle is dropped; a handler that holds a handle keeps it open.
+/// Calls are fastest from the thread that serves the connection: with [`BusRuntime::here`] on a single-threaded runtime.
 ///
 /// # Errors
 ///

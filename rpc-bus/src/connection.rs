@@ -33,6 +33,7 @@ use crate::{
     frame::{CoordinationId, FRAME_BYTES_LIMIT, Frame, Header, encoded_len},
     lanes::{Lanes, Pbody, StreamKey, Transmit},
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
+    link::Room,
     metrics::{Counters, Ending, Rpcs, Started, Ticket},
     options::{Beats, ConnectionOptions},
     pace::Pace,
@@ -53,6 +54,10 @@ const UNPROVEN_REQUESTS_MAX: usize = 16;
 /// PINGs that are read a second, once a second's worth has come at once: far more than anybody needs to measure with, and
 /// so few that answering them costs a hundredth of a core.
 const PINGS_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(100_000).expect("invariant: not zero");
+
+/// Requests without order that are read a second, once a second's worth has come at once: none of them is more than a
+/// cancel, and nobody has so many queries to cancel.
+const UNORDERED_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("invariant: not zero");
 
 /// Replies are charged in steps of this, so that few of them cost nothing.
 const OWED_STEP_BYTES: usize = 16 * 1024;
@@ -151,10 +156,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) pbody: Pbody<'a>,
     pub(crate) dbody: Vec<Bytes>,
     pub(crate) stream: StreamKey,
-    /// Write room that it holds until it is handed to the socket.
-    pub(crate) room: usize,
-    /// How long its caller had to wait for that room.
-    pub(crate) room_wait: Option<Duration>,
+    pub(crate) room: Room,
     /// When its caller began.
     pub(crate) began: Instant,
 }
@@ -168,7 +170,9 @@ pub(crate) struct Connection {
     calls: Calls,
     heartbeat: Heartbeat,
     pings: Pace,
-    /// Nothing is read before: the peer has sent too many PINGs.
+    /// Requests without order.
+    unordered: Pace,
+    /// Nothing is read before: the peer has sent too many PINGs, or requests without order.
     slowed_until: Option<Instant>,
     lanes: Lanes,
     events: Vec<Event>,
@@ -244,6 +248,7 @@ impl Connection {
             plane,
             heartbeat: Heartbeat::new(&options, now),
             pings: Pace::new(now),
+            unordered: Pace::new(now),
             slowed_until: None,
             options,
             phase,
@@ -357,6 +362,10 @@ impl Connection {
             return self.events.push(Event::OneWay(message));
         }
         let ticket = self.rpcs.on_request(self.plane, (rpc_type, id), bytes, now);
+        if self.rpcs.is_unordered(&ticket) {
+            let wait = self.unordered.arrive(now, UNORDERED_PER_SECOND_MAX);
+            self.slow_down(wait, now);
+        }
         if !self.may_owe_more(now) {
             return;
         }
@@ -455,12 +464,16 @@ impl Connection {
     fn handle_ping(&mut self, now: Instant) {
         self.stats.pings_received += 1;
         let wait = self.pings.arrive(now, PINGS_PER_SECOND_MAX);
-        if !wait.is_zero() {
-            self.slowed_until = Some(now + wait);
-        }
+        self.slow_down(wait, now);
         if self.may_owe_more(now) {
             self.lanes
                 .push_control(&Header::bare(RpcMode::Pong), Pbody::of(&ACK), Vec::new());
+        }
+    }
+
+    fn slow_down(&mut self, wait: Duration, now: Instant) {
+        if !wait.is_zero() {
+            self.slowed_until = self.slowed_until.max(Some(now + wait));
         }
     }
 
@@ -691,14 +704,14 @@ impl Connection {
             started,
         };
         self.calls.insert(coordination_id, call);
-        let lane = (request.stream, request.room);
+        let lane = (request.stream, request.room.bytes);
         self.lanes
             .push_bulk(lane, &header, request.pbody, request.dbody);
         Ok(coordination_id)
     }
 
     fn note_room_wait(&mut self, request: &Outgoing<'_>, started: &Started) {
-        if let Some(waited) = request.room_wait {
+        if let Some(waited) = request.room.waited {
             self.stats.on_room_wait(waited);
             self.rpcs.on_room_wait(started, waited);
         }
@@ -711,13 +724,13 @@ impl Connection {
             message.dbody.iter().map(Bytes::len).sum(),
         );
         let header = self.one_way_header(message.rpc_type, pbody_len, dbody_len)?;
-        let (bytes, waited) = (pbody_len + dbody_len, message.room_wait);
+        let (bytes, waited) = (pbody_len + dbody_len, message.room.waited);
         self.rpcs
             .on_post(self.plane, message.rpc_type, bytes, waited);
         if let Some(waited) = waited {
             self.stats.on_room_wait(waited);
         }
-        let lane = (message.stream, message.room);
+        let lane = (message.stream, message.room.bytes);
         self.lanes
             .push_bulk(lane, &header, message.pbody, message.dbody);
         Ok(())
@@ -964,8 +977,15 @@ impl Connection {
 
     // ---- questions ----
 
-    pub(crate) fn take_events(&mut self, out: &mut Vec<Event>) {
-        out.append(&mut self.events);
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        mem::take(&mut self.events)
+    }
+
+    /// What [`Self::take_events`] will return, instead of memory of its own: `events` is empty.
+    pub(crate) fn lend_events(&mut self, mut events: Vec<Event>) {
+        debug_assert!(events.is_empty(), "invariant: what is lent holds nothing");
+        events.append(&mut self.events);
+        self.events = events;
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -1003,6 +1023,11 @@ impl Connection {
     /// Whether more frames are likely to be queued in a moment, because more exchanges are going on than frames wait.
     pub(crate) fn expects_more(&self) -> bool {
         self.requests_in_flight + self.calls.len() > self.lanes.frames()
+    }
+
+    /// Given up ones included.
+    pub(crate) fn calls_in_flight(&self) -> usize {
+        self.calls.len()
     }
 
     pub(crate) fn queued_frames(&self) -> usize {

@@ -4,12 +4,13 @@
 //! two peers that both did would wait for each other.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    thread::LocalKey,
     time::{Duration, Instant},
 };
 
@@ -25,15 +26,17 @@ use crate::{
     frame::{Frame, FrameDecoder},
     lanes::{SLICES_MAX, Transmit},
     link::{self, Link},
+    lookout::Lookout,
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
 const STAGING_BYTES: usize = 64 * 1024;
 /// What is read at once after a large body: if another one follows, most of what is read here is copied in vain.
 const STAGING_BYTES_MIN: usize = 4 * 1024;
-/// Reads that bring more frames than this become smaller, down to [`STAGING_BYTES_MIN`]: what was read is handled before
-/// others on the thread get their turn.
-const READ_FRAMES_MAX: usize = 256;
+/// Answers to more than half of the calls under way are handed on in two halves, so that the peer has something to do
+/// while this side works on the second; but in no smaller and no larger shares than these.
+const SHARE_FRAMES_MIN: usize = 32;
+const SHARE_FRAMES_MAX: usize = 256;
 /// How often a write is put off while the queue still grows.
 const SETTLE_ROUNDS_MAX: u32 = 8;
 /// A queue of this many frames is written at once.
@@ -46,6 +49,21 @@ const _: () = assert!(STAGING_BYTES_MIN <= STAGING_BYTES);
 
 thread_local! {
     static STAGING: RefCell<Vec<u8>> = RefCell::new(vec![0; STAGING_BYTES]);
+    /// Empty vectors for the next read, so that no read has to grow its own and no idle connection holds any.
+    static SPARE_FRAMES: Cell<Vec<Frame>> = const { Cell::new(Vec::new()) };
+    static SPARE_EVENTS: Cell<Vec<Event>> = const { Cell::new(Vec::new()) };
+    /// The connection that this thread has last read from.
+    static LAST_READ: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Longer vectors are not kept.
+const SPARE_MAX: usize = 1024;
+
+fn keep<T>(spare: &'static LocalKey<Cell<Vec<T>>>, vec: Vec<T>) {
+    debug_assert!(vec.is_empty(), "invariant: what is kept holds nothing");
+    if vec.capacity() <= SPARE_MAX {
+        spare.set(vec);
+    }
 }
 
 /// Moves the bytes of one connection; ends when the socket may be closed.
@@ -56,6 +74,8 @@ pub(crate) struct Driver<S> {
     decoder: FrameDecoder,
     /// How much to read at once when no large body is coming in.
     staging_bytes: usize,
+    inbox: Inbox,
+    lookout: Lookout,
     transmit: Transmit,
     write: WriteState,
     timer: Timer,
@@ -67,11 +87,24 @@ pub(crate) struct Driver<S> {
     closing: Closing,
 }
 
+/// What was read and is not handed on yet.
+#[derive(Default)]
+struct Inbox {
+    frames: Vec<Frame>,
+    /// How many of them at a time.
+    share: usize,
+    /// Bytes of the last read, until the connection knows of them.
+    bytes: usize,
+    /// What is wrong with what came behind them.
+    broken: Option<CloseReason>,
+}
+
 /// The connection as it was when its lock was last held.
 #[derive(Clone, Copy)]
 struct Seen {
     stage: Stage,
     reading_is_paused: bool,
+    calls_in_flight: usize,
 }
 
 impl Seen {
@@ -80,6 +113,7 @@ impl Seen {
         let seen = Self {
             stage: connection.stage(),
             reading_is_paused: connection.reading_is_paused(),
+            calls_in_flight: connection.calls_in_flight(),
         };
         (seen, connection.poll_timeout())
     }
@@ -95,6 +129,12 @@ struct WriteState {
     settle_rounds: u32,
     /// Frames that waited in the last round.
     settle_frames: usize,
+    /// Callers that were told an outcome since something was taken: they are likely to call again.
+    told: usize,
+    /// Some were just now.
+    told_now: bool,
+    /// More is expected in a moment, so that nothing was taken.
+    settles: bool,
 }
 
 #[derive(Default)]
@@ -128,12 +168,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             mailbox,
             decoder,
             staging_bytes: STAGING_BYTES_MIN,
+            inbox: Inbox::default(),
+            lookout: Lookout::default(),
             transmit: Transmit::default(),
             write: WriteState::default(),
             timer: Timer::default(),
             seen: Seen {
                 stage: Stage::Running,
                 reading_is_paused: false,
+                calls_in_flight: 0,
             },
             wakes: false,
             gave_one_ways: false,
@@ -143,62 +186,111 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     // ---- reading ----
 
-    /// Reads once; an error is the end of the connection.
+    /// Hands on a share of what was read, after reading if nothing is left; an error is the end of the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let mut frames = Vec::new();
+        if self.inbox.frames.is_empty() {
+            if let Some(reason) = self.inbox.broken.take() {
+                return Poll::Ready(Err(reason));
+            }
+            self.inbox.frames = SPARE_FRAMES.take();
+            let filled = self.poll_fill_inbox(cx);
+            self.give_back_inbox();
+            ready!(filled)?;
+        }
+        self.deliver();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once.
+    fn poll_fill_inbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         self.decoder
             .set_frame_bytes_max(self.link.frame_bytes_max());
-        let (bytes, decoded) = match self.decoder.body_target()? {
+        self.inbox.bytes = match self.decoder.body_target()? {
             Some(target) => {
                 let mut target = ReadBuf::new(target);
                 ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target))?;
                 let bytes = target.filled().len();
-                self.decoder.body_filled(bytes, &mut frames);
+                self.decoder.body_filled(bytes, &mut self.inbox.frames);
                 self.staging_bytes = STAGING_BYTES_MIN;
-                (bytes, Ok(()))
+                bytes
             }
-            None => ready!(self.poll_read_staged(cx, &mut frames))?,
+            None => ready!(self.poll_read_staged(cx))?,
         };
-        if bytes == 0 {
+        if self.inbox.bytes == 0 {
             let mid_frame = !self.decoder.is_between_frames();
             return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
         }
-        self.deliver(bytes, frames);
-        Poll::Ready(decoded)
+        // A peer of several busy connections has something to do anyway.
+        let only_one = LAST_READ.replace(self.link.ends.id) == self.link.ends.id;
+        let calls = self.seen.calls_in_flight;
+        self.inbox.share = if only_one {
+            share_of(calls)
+        } else {
+            SHARE_FRAMES_MAX
+        };
+        Poll::Ready(Ok(()))
     }
 
-    /// Reads small frames. An error of decoding comes behind the frames before it.
-    fn poll_read_staged(
-        &mut self,
-        cx: &mut Context<'_>,
-        frames: &mut Vec<Frame>,
-    ) -> Poll<io::Result<(usize, Result<(), CloseReason>)>> {
+    /// Reads small frames.
+    fn poll_read_staged(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self {
             socket,
             decoder,
             staging_bytes,
+            inbox,
             ..
         } = self;
         STAGING.with_borrow_mut(|staging| {
             let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
             ready!(Pin::new(socket).poll_read(cx, &mut target))?;
-            let bytes = target.filled();
-            let decoded = decoder.feed(bytes, frames).map_err(CloseReason::from);
-            *staging_bytes = next_staging(*staging_bytes, bytes.len(), frames.len());
-            Poll::Ready(Ok((bytes.len(), decoded)))
+            let (bytes, frames) = (target.filled(), &mut inbox.frames);
+            inbox.broken = decoder.feed(bytes, frames).err().map(CloseReason::from);
+            if bytes.len() == *staging_bytes {
+                // More is there, and it is not a large body.
+                *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
+            }
+            Poll::Ready(Ok(bytes.len()))
         })
     }
 
-    /// Hands a read batch to the connection, and what it means to callers and handlers.
-    fn deliver(&mut self, bytes: usize, frames: Vec<Frame>) {
+    /// Hands the next frames to the connection, and what they mean to callers and handlers.
+    fn deliver(&mut self) {
         let now = link::now();
-        let events = self.step(|connection| {
-            connection.handle_received(bytes, now);
+        let Inbox {
+            frames,
+            share,
+            bytes,
+            ..
+        } = &mut self.inbox;
+        let (bytes, share) = (mem::take(bytes), frames.len().min(*share));
+        self.lookout.on_batch(share);
+        let (frames, lent) = (frames.drain(..share), SPARE_EVENTS.take());
+        self.wakes = false;
+        let (seen, events, _) = self.link.step(|connection| {
+            connection.lend_events(lent);
+            if bytes > 0 {
+                connection.handle_received(bytes, now);
+            }
             for frame in frames {
                 connection.handle_frame(frame, now);
             }
+            Seen::of(connection)
         });
+        self.give_back_inbox();
+        self.see(seen);
         self.pass_on(events);
+    }
+
+    fn deliver_all(&mut self) {
+        while !self.inbox.frames.is_empty() {
+            self.deliver();
+        }
+    }
+
+    fn give_back_inbox(&mut self) {
+        if self.inbox.frames.is_empty() {
+            keep(&SPARE_FRAMES, mem::take(&mut self.inbox.frames));
+        }
     }
 
     /// Changes the connection. The driver is awake, so that nobody needs to wake it before it sleeps again.
@@ -219,9 +311,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Callers first, then handlers on this thread, then the mailbox.
-    fn pass_on(&mut self, events: Vec<Event>) {
+    fn pass_on(&mut self, mut events: Vec<Event>) {
         let (mut requests, mut broken) = (Vec::new(), None);
-        for event in events {
+        for event in events.drain(..) {
             match event {
                 Event::Hello { pbody } => requests.push(Item::Hello { pbody }),
                 Event::Request {
@@ -245,10 +337,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     let taken = self.mailbox.take_one_way(message);
                     broken = broken.or_else(|| taken.err());
                 }
-                Event::Outcome(..) | Event::Pinged(..) => link::finish(event),
+                Event::Outcome(..) | Event::Pinged(..) => {
+                    self.write.told += 1;
+                    self.write.told_now = true;
+                    link::finish(event);
+                }
             }
         }
+        keep(&SPARE_EVENTS, events);
         if !requests.is_empty() {
+            // Now it is others' turn, perhaps on this processor.
+            self.lookout.rest();
             self.mailbox.deliver(requests.into_iter());
         }
         if let Some(error) = broken {
@@ -311,11 +410,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } = self;
         let connection = link.drain(cx.waker(), |connection| {
             write.report(connection);
-            if write.should_settle(connection) {
-                cx.waker().wake_by_ref();
+            write.settles = write.should_settle(connection);
+            if write.settles {
                 return true;
             }
             connection.transmit(transmit);
+            write.told = 0;
             !transmit.is_empty()
         });
         let seen = Seen::of(&connection);
@@ -348,18 +448,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut turn = Turn::default();
         while self.seen.stage == Stage::Running {
+            // What was read is answered, and what is queued is written, before more is read.
+            let write = self.poll_write(cx);
+            if mem::take(&mut self.write.settles) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let paused = self.seen.reading_is_paused;
             let read = if paused || self.mailbox.poll_room(cx).is_pending() {
                 Poll::Pending
             } else {
                 self.poll_read(cx)
             };
-            // What was read is answered, and what is queued is written, before the end.
-            let write = self.poll_write(cx);
-            for end in [&read, &write] {
+            for end in [&write, &read] {
                 if let Poll::Ready(Err(reason)) = end {
+                    // Answers that are here already count.
+                    self.deliver_all();
                     self.close(reason.clone());
                 }
+            }
+            if mem::take(&mut self.write.told_now) {
+                // Those who were told run first, so that what they have to say is written at once.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if read.is_ready() || write.is_ready() {
                 if turn.is_over() {
@@ -375,6 +486,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let seen = self.seen;
             let unchanged = seen.stage == Stage::Running && seen.reading_is_paused == paused;
             if self.poll_time(cx).is_pending() && unchanged {
+                if self.lookout.goes_on() {
+                    give_way(cx);
+                }
                 return Poll::Pending;
             }
         }
@@ -444,14 +558,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     }
 }
 
-/// How much to read at once, after a read of `bytes` that brought `frames`.
-fn next_staging(staging_bytes: usize, bytes: usize, frames: usize) -> usize {
-    if frames > READ_FRAMES_MAX {
-        (staging_bytes / 2).max(STAGING_BYTES_MIN)
-    } else if bytes == staging_bytes && frames <= READ_FRAMES_MAX / 2 {
-        (2 * staging_bytes).min(STAGING_BYTES)
-    } else {
-        staging_bytes
+/// How many frames are handed on at a time, with so many calls under way.
+fn share_of(calls_in_flight: usize) -> usize {
+    match calls_in_flight.div_ceil(2) {
+        0 => SHARE_FRAMES_MAX,
+        half => half.clamp(SHARE_FRAMES_MIN, SHARE_FRAMES_MAX),
     }
 }
 
@@ -489,8 +600,10 @@ impl WriteState {
     fn should_settle(&mut self, connection: &Connection) -> bool {
         let frames = connection.queued_frames();
         let grows = frames > self.settle_frames;
+        let all_spoke = self.told > 0 && frames >= self.told;
         let settle = frames > 0
             && grows
+            && !all_spoke
             && frames < SETTLE_FRAMES_MAX
             && self.settle_rounds < SETTLE_ROUNDS_MAX
             && connection.expects_more();

@@ -16,7 +16,7 @@ mod walk;
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use protos::rpc::RpcMode;
 use thiserror::Error;
 
@@ -236,48 +236,38 @@ pub fn encode_head(
     header: &Header,
     pbody_len: usize,
     dbody_len: usize,
-    out: &mut impl BufMut,
+    out: &mut Vec<u8>,
 ) -> usize {
-    let head = Head::new(header, pbody_len, dbody_len);
-    out.put_slice(&head.bytes[..head.len]);
-    head.wire_len
+    let header_len = header_len(header);
+    let frame_len = frame_len(header_len, pbody_len, dbody_len);
+    // Once, and not for each of many small pieces.
+    out.reserve(HEAD_BYTES_MAX);
+    put_len(frame_len, out);
+    out.push(HEADER_KEY);
+    put_len(header_len, out);
+    // All three fields, also when they are 0: Drill does the same.
+    put_field(MODE_KEY, header.mode as i32, out);
+    put_field(COORDINATION_ID_KEY, header.coordination_id.0, out);
+    put_field(RPC_TYPE_KEY, header.rpc_type, out);
+    out.push(PBODY_KEY);
+    put_len(pbody_len, out);
+    varint_len(frame_len as u64) + frame_len
 }
 
-/// What stands in front of a protobuf body. Gathered before it is written: each of many small pieces would make sure
-/// that there is room.
-struct Head {
-    bytes: [u8; HEAD_BYTES_MAX],
-    len: usize,
-    /// Of the whole frame, length prefix included.
-    wire_len: usize,
+fn put_field(key: u8, value: i32, out: &mut Vec<u8>) {
+    out.push(key);
+    put_varint(wire_i32(value), out);
 }
 
-impl Head {
-    fn new(header: &Header, pbody_len: usize, dbody_len: usize) -> Self {
-        let header_len = header_len(header);
-        let frame_len = frame_len(header_len, pbody_len, dbody_len);
-        let mut bytes = [0; HEAD_BYTES_MAX];
-        let mut rest = &mut bytes[..];
-        put_varint(frame_len as u64, &mut rest);
-        rest.put_u8(HEADER_KEY);
-        put_varint(header_len as u64, &mut rest);
-        put_header(header, &mut rest);
-        rest.put_u8(PBODY_KEY);
-        put_varint(pbody_len as u64, &mut rest);
-        let len = HEAD_BYTES_MAX - rest.len();
-        Self {
-            bytes,
-            len,
-            wire_len: varint_len(frame_len as u64) + frame_len,
-        }
-    }
+fn put_len(len: usize, out: &mut Vec<u8>) {
+    put_varint(len as u64, out);
 }
 
 /// Writes key and length of the raw body, whose bytes must follow; nothing if it is empty.
-pub fn encode_dbody_head(dbody_len: usize, out: &mut impl BufMut) {
+pub fn encode_dbody_head(dbody_len: usize, out: &mut Vec<u8>) {
     if dbody_len > 0 {
-        out.put_u8(DBODY_KEY);
-        put_varint(dbody_len as u64, out);
+        out.push(DBODY_KEY);
+        put_len(dbody_len, out);
     }
 }
 
@@ -288,11 +278,11 @@ pub fn encoded_len(header: &Header, pbody_len: usize, dbody_len: usize) -> usize
 }
 
 /// Writes a whole frame. For tests and tools: the driver chains large bodies instead of copying them.
-pub fn encode(header: &Header, pbody: &[u8], dbody: &[u8], out: &mut impl BufMut) {
+pub fn encode(header: &Header, pbody: &[u8], dbody: &[u8], out: &mut Vec<u8>) {
     encode_head(header, pbody.len(), dbody.len(), out);
-    out.put_slice(pbody);
+    out.extend_from_slice(pbody);
     encode_dbody_head(dbody.len(), out);
-    out.put_slice(dbody);
+    out.extend_from_slice(dbody);
 }
 
 fn frame_len(header_len: usize, pbody_len: usize, dbody_len: usize) -> usize {
@@ -323,18 +313,6 @@ fn header_len(header: &Header) -> usize {
         .into_iter()
         .map(|field| 1 + varint_len(wire_i32(field)))
         .sum()
-}
-
-// All three fields, also when they are 0: Drill does the same.
-fn put_header(header: &Header, out: &mut impl BufMut) {
-    for (key, value) in [
-        (MODE_KEY, header.mode as i32),
-        (COORDINATION_ID_KEY, header.coordination_id.0),
-        (RPC_TYPE_KEY, header.rpc_type),
-    ] {
-        out.put_u8(key);
-        put_varint(wire_i32(value), out);
-    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ pub(crate) trait Encode {
 
 impl<M: Message> Encode for M {
     fn encode_to(&self, out: &mut Vec<u8>) {
-        self.encode(out).expect("invariant: a Vec has room");
+        // A Vec has room: what else `encode` does is to ask for the length again.
+        self.encode_raw(out);
     }
 }
 
@@ -142,10 +143,11 @@ impl Queue {
         room: usize,
     ) -> usize {
         let (pbody_len, dbody_len) = (pbody.bytes_len(), dbody.iter().map(Bytes::len).sum());
-        let bytes = encode_head(header, pbody_len, dbody_len, self.joined());
+        let joined = self.joined();
+        let bytes = encode_head(header, pbody_len, dbody_len, joined);
         match pbody {
             Pbody::Encoded(pbody) => self.put_piece(pbody),
-            Pbody::Message { message, .. } => message.encode_to(self.joined()),
+            Pbody::Message { message, .. } => message.encode_to(joined),
         }
         if dbody_len > 0 {
             encode_dbody_head(dbody_len, self.joined());

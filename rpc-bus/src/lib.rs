@@ -40,7 +40,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let runtime = BusRuntime::current(Arc::new(rayon::ThreadPoolBuilder::new().build()?));
+//! let runtime = BusRuntime::here();
 //! let ledger = Ledger::root("process", Limits::default());
 //! let options = ServerOptions::new(ConnectionOptions::user_server());
 //! let (here, user) = ("127.0.0.1:0".parse()?, Plane::User);
@@ -75,6 +75,7 @@ mod error;
 mod id_hash;
 mod lanes;
 mod link;
+mod lookout;
 mod metrics;
 mod options;
 mod pace;

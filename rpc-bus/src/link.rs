@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
@@ -45,6 +45,9 @@ pub(crate) struct Link {
     state: Mutex<Connection>,
     /// Locked after `state`, or alone.
     outbox: Mutex<Outbox>,
+    /// Whether the outbox holds the driver's waker. Set with both locked, so that whoever holds `state` knows from this
+    /// whether there is anybody to wake.
+    driver_sleeps: AtomicBool,
     /// One permit per byte that may be queued for writing.
     room: Semaphore,
     room_bytes: u32,
@@ -63,6 +66,15 @@ struct Outbox {
     driver: Option<Waker>,
     /// Nobody takes replies any more.
     closed: bool,
+}
+
+/// Write room that a message takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Room {
+    /// Until it is handed to the socket.
+    pub(crate) bytes: usize,
+    /// How long it had to wait for others to give it back, if it did.
+    pub(crate) waited: Option<Duration>,
 }
 
 thread_local! {
@@ -84,6 +96,7 @@ impl Link {
             frame_bytes_max: AtomicUsize::new(connection.frame_bytes_max()),
             state: Mutex::new(connection),
             outbox: Mutex::default(),
+            driver_sleeps: AtomicBool::new(false),
             room: Semaphore::new(room_bytes as usize),
             room_bytes,
             ended: watch::Sender::new(None),
@@ -111,15 +124,14 @@ impl Link {
         &self,
         step: impl FnOnce(&mut Connection) -> R,
     ) -> (R, Vec<Event>, Option<Waker>) {
-        let mut events = Vec::new();
         let mut connection = self.lock();
         let driver = {
             let mut outbox = self.outbox();
             connection.take_replies(&mut outbox.replies);
-            outbox.driver.take()
+            self.take_driver(&mut outbox)
         };
         let result = step(&mut connection);
-        connection.take_events(&mut events);
+        let events = connection.take_events();
         self.frame_bytes_max
             .store(connection.frame_bytes_max(), Ordering::Relaxed);
         if connection.is_closed() {
@@ -143,7 +155,7 @@ impl Link {
         }
         outbox.replies.push(ticket, rpc_type, answer, now);
         if TURN.get() != Some(self.ends.id) {
-            wake(outbox);
+            self.wake(outbox);
         }
     }
 
@@ -163,7 +175,9 @@ impl Link {
         let mut connection = self.lock();
         let mut outbox = self.outbox();
         connection.take_replies(&mut outbox.replies);
-        outbox.driver = (!take(&mut connection)).then(|| driver.clone());
+        let sleeps = !take(&mut connection);
+        outbox.driver = sleeps.then(|| driver.clone());
+        self.driver_sleeps.store(sleeps, Ordering::Relaxed);
         drop(outbox);
         connection
     }
@@ -172,48 +186,80 @@ impl Link {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a request as soon as there is room for it.
-    pub(crate) async fn start(
+    /// The driver's waker, if it sleeps.
+    fn take_driver(&self, outbox: &mut Outbox) -> Option<Waker> {
+        self.driver_sleeps.store(false, Ordering::Relaxed);
+        outbox.driver.take()
+    }
+
+    fn wake(&self, mut outbox: MutexGuard<'_, Outbox>) {
+        let driver = self.take_driver(&mut outbox);
+        drop(outbox);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Queues a request, for which there is room.
+    pub(crate) fn call(
         &self,
-        mut request: Outgoing<'_>,
+        request: Outgoing<'_>,
         deadline: Option<Deadline>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
-        let (room, waited) = self.acquire_room(&request).await?;
-        (request.room, request.room_wait) = (room as usize, waited);
-        self.with(|connection| connection.call(request, deadline, completion))
-            .inspect_err(|_| self.room.add_permits(room as usize))
+        let room = request.room.bytes;
+        self.queue(|connection| connection.call(request, deadline, completion))
+            .inspect_err(|_| self.room.add_permits(room))
     }
 
-    /// Queues a message that is never answered as soon as there is room for it.
-    pub(crate) async fn post(&self, mut message: Outgoing<'_>) -> Result<(), CallError> {
-        let (room, waited) = self.acquire_room(&message).await?;
-        (message.room, message.room_wait) = (room as usize, waited);
-        self.with(|connection| connection.post(message))
-            .inspect_err(|_| self.room.add_permits(room as usize))
+    /// Queues a message that is never answered, for which there is room.
+    pub(crate) fn post(&self, message: Outgoing<'_>) -> Result<(), CallError> {
+        let room = message.room.bytes;
+        self.queue(|connection| connection.post(message))
+            .inspect_err(|_| self.room.add_permits(room))
     }
 
-    /// The room taken, and how long that had to wait for others to give it back, if it did.
-    async fn acquire_room(
-        &self,
-        request: &Outgoing<'_>,
-    ) -> Result<(u32, Option<Duration>), CallError> {
-        let bytes = request.pbody.bytes_len() + request.dbody.iter().map(Bytes::len).sum::<usize>();
-        // A frame that is larger than the whole room takes all of it.
-        let room = u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.room_bytes);
-        let (permit, waited) = match self.room.try_acquire_many(room) {
-            Err(TryAcquireError::NoPermits) => {
-                let since = now();
-                let permit = self.room.acquire_many(room).await.ok();
-                (permit, Some(now().saturating_duration_since(since)))
-            }
-            other => (other.ok(), None),
-        };
-        let permit = permit.ok_or_else(|| CallError::Lost(self.reason()))?;
-        permit.forget();
-        Ok((room, waited))
+    /// Does something to the connection that concerns nobody but the driver.
+    fn queue<R>(&self, step: impl FnOnce(&mut Connection) -> R) -> R {
+        let mut connection = self.lock();
+        let result = step(&mut connection);
+        let driver_sleeps = self.driver_sleeps.load(Ordering::Relaxed);
+        drop(connection);
+        if driver_sleeps {
+            self.wake(self.outbox());
+        }
+        result
+    }
+
+    /// Room for a message of so many bytes, if there is any just now.
+    pub(crate) fn try_room(&self, bytes: usize) -> Result<Option<Room>, CallError> {
+        let bytes = self.room_of(bytes);
+        match self.room.try_acquire_many(bytes) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::NoPermits) => return Ok(None),
+            Err(TryAcquireError::Closed) => return Err(CallError::Lost(self.reason())),
+        }
+        Ok(Some(Room {
+            bytes: bytes as usize,
+            waited: None,
+        }))
+    }
+
+    /// Room for a message of so many bytes, as soon as others have given it back.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) -> Result<Room, CallError> {
+        let (bytes, since) = (self.room_of(bytes), now());
+        let permit = self.room.acquire_many(bytes).await;
+        permit.map_err(|_| CallError::Lost(self.reason()))?.forget();
+        Ok(Room {
+            bytes: bytes as usize,
+            waited: Some(now().saturating_duration_since(since)),
+        })
+    }
+
+    /// A frame that is larger than the whole room takes all of it.
+    fn room_of(&self, bytes: usize) -> u32 {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        bytes.clamp(1, self.room_bytes)
     }
 
     /// Gives write room back.
@@ -273,16 +319,8 @@ impl Drop for Turn<'_> {
         TURN.set(None);
         let outbox = self.0.outbox();
         if !outbox.replies.is_empty() {
-            wake(outbox);
+            self.0.wake(outbox);
         }
-    }
-}
-
-fn wake(mut outbox: MutexGuard<'_, Outbox>) {
-    let driver = outbox.driver.take();
-    drop(outbox);
-    if let Some(driver) = driver {
-        driver.wake();
     }
 }
 

@@ -1,4 +1,4 @@
-//! How fast connections of one address, or PINGs of one connection, may come: what comes faster waits, so that a flood is
+//! How fast connections of one address, or PINGs and cancels of one connection, may come: what comes faster waits, so that a flood is
 //! served at a known cost.
 
 use std::{

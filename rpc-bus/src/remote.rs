@@ -21,7 +21,7 @@ use crate::{
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::{Pbody, StreamKey},
-    link::{self, Link},
+    link::{self, Link, Room},
     metrics::{InboundRpc, OutboundRpc},
     stats::ConnectionStats,
     tls::TlsInfo,
@@ -132,8 +132,8 @@ impl RemoteConnection {
         options: CallOptions,
     ) -> Result<PendingAnswer<C::Reply>, CallError> {
         let link = &self.0.link;
-        let (completion, outcome) = oneshot::channel();
         let began = link::now();
+        let room = self.room(request, &dbody).await?;
         let deadline = options.deadline.map(|timeout| Deadline {
             at: began + timeout,
             timeout,
@@ -143,11 +143,11 @@ impl RemoteConnection {
             pbody: Pbody::of(request),
             dbody,
             stream: options.stream,
-            room: 0,
-            room_wait: None,
+            room,
             began,
         };
-        let id = link.start(request, deadline, completion).await?;
+        let (completion, outcome) = oneshot::channel();
+        let id = link.call(request, deadline, completion)?;
         Ok(PendingAnswer {
             link: Arc::clone(link),
             id,
@@ -174,16 +174,25 @@ impl RemoteConnection {
         dbody: Vec<Bytes>,
         stream: StreamKey,
     ) -> Result<(), CallError> {
-        let message = Outgoing {
+        let began = link::now();
+        let room = self.room(message, &dbody).await?;
+        self.0.link.post(Outgoing {
             rpc_type: M::RPC_TYPE,
             pbody: Pbody::of(message),
             dbody,
             stream,
-            room: 0,
-            room_wait: None,
-            began: link::now(),
-        };
-        self.0.link.post(message).await
+            room,
+            began,
+        })
+    }
+
+    /// Room to write a message, which must be queued at once.
+    async fn room(&self, message: &impl Message, dbody: &[Bytes]) -> Result<Room, CallError> {
+        let bytes = message.encoded_len() + dbody.iter().map(Bytes::len).sum::<usize>();
+        match self.0.link.try_room(bytes)? {
+            Some(room) => Ok(room),
+            None => self.0.link.wait_for_room(bytes).await,
+        }
     }
 
     /// Sends a short message that is never answered, ahead of all requests and batches. Never waits; a peer that does

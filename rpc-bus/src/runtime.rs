@@ -1,6 +1,8 @@
 //! Where work runs: sockets on `io`, handlers on `app`, computation on `cpu`.
 //!
-//! The program builds the runtimes and passes them in; nothing here starts one.
+//! The program builds the runtimes and passes them in; nothing here starts one. Who only calls is best served by
+//! [`BusRuntime::here`]: a caller that shares its thread with its connection needs no other thread to be woken, and what
+//! all callers of the thread have to say leaves in one write. Who serves keeps sockets apart from what takes time.
 
 use std::{
     any::Any,
@@ -30,7 +32,8 @@ struct Shared {
     io: Vec<Handle>,
     next_io: AtomicUsize,
     app: Handle,
-    cpu: Arc<rayon::ThreadPool>,
+    /// `None`: blocking threads of `app`.
+    cpu: Option<Arc<rayon::ThreadPool>>,
     bodies: Arc<BodyPool>,
     metrics: Arc<Metrics>,
     /// Tasks of client connections; a server owns those of its own.
@@ -54,6 +57,10 @@ impl BusRuntime {
     /// If `io` is empty.
     #[must_use]
     pub fn new(io: Vec<Handle>, app: Handle, cpu: Arc<rayon::ThreadPool>) -> Self {
+        Self::with(io, app, Some(cpu))
+    }
+
+    fn with(io: Vec<Handle>, app: Handle, cpu: Option<Arc<rayon::ThreadPool>>) -> Self {
         assert!(!io.is_empty(), "at least one io runtime is needed");
         let bodies = BodyPool::new(BodyPoolOptions::default());
         Self(Arc::new(Shared {
@@ -67,7 +74,19 @@ impl BusRuntime {
         }))
     }
 
-    /// Every role on the caller's runtime: for tests and small programs.
+    /// Every role on the caller's runtime, computation on its blocking threads: for clients, best of all on a
+    /// single-threaded runtime, and for small programs.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn here() -> Self {
+        let here = Handle::current();
+        Self::with(vec![here.clone()], here, None)
+    }
+
+    /// The same with a pool of threads for computation.
     ///
     /// # Panics
     ///
@@ -117,13 +136,17 @@ impl BusRuntime {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputePanicked> {
         let (done, result) = oneshot::channel();
-        self.0.cpu.spawn(move || {
+        let work = move || {
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| ComputePanicked {
                 message: panic_message(&*panic),
             });
             // Nobody may be waiting any more.
             let _ = done.send(outcome);
-        });
+        };
+        match &self.0.cpu {
+            Some(cpu) => cpu.spawn(work),
+            None => drop(self.0.app.spawn_blocking(work)),
+        }
         result.await.unwrap_or_else(|_| {
             Err(ComputePanicked {
                 message: "the pool dropped the work".to_owned(),
@@ -134,9 +157,10 @@ impl BusRuntime {
 
 impl fmt::Debug for BusRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu = self.0.cpu.as_ref().map(|cpu| cpu.current_num_threads());
         f.debug_struct("BusRuntime")
             .field("io", &self.0.io.len())
-            .field("cpu", &self.0.cpu.current_num_threads())
+            .field("cpu", &cpu)
             .finish_non_exhaustive()
     }
 }
@@ -153,25 +177,24 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    fn runtime() -> BusRuntime {
-        BusRuntime::current(Arc::new(
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(1)
-                .build()
-                .unwrap(),
-        ))
+    fn pool() -> Arc<rayon::ThreadPool> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+        Arc::new(pool.build().unwrap())
     }
 
     #[tokio::test]
-    async fn computation_runs_on_the_pool_and_survives_a_panic() {
-        let runtime = runtime();
-        let panicked = runtime.compute(|| panic!("no {}", "way")).await;
-        assert_eq!(
-            panicked,
-            Err::<(), _>(ComputePanicked {
-                message: "no way".into()
-            })
-        );
-        assert_eq!(runtime.compute(|| 6 * 7).await, Ok(42));
+    async fn computation_runs_elsewhere_and_survives_a_panic() {
+        for runtime in [BusRuntime::current(pool()), BusRuntime::here()] {
+            let panicked = runtime.compute(|| panic!("no {}", "way")).await;
+            assert_eq!(
+                panicked,
+                Err::<(), _>(ComputePanicked {
+                    message: "no way".into()
+                })
+            );
+            let here = std::thread::current().id();
+            let there = runtime.compute(|| std::thread::current().id()).await;
+            assert!(there.is_ok_and(|there| there != here));
+        }
     }
 }

@@ -15,7 +15,7 @@ use rpc_bus::{
     Acceptor, CallOptions, ConnectionOptions, Endpoint, Handler, Hello, IdleTimeout,
     InboundRequest, Ledger, RemoteConnection, RpcFailure, Server, ServerOptions, Verdict, connect,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 
 use super::certificate;
 use super::stack::{Client, Connection, Serving, Stack};
@@ -85,7 +85,7 @@ impl Stack for Bus {
 
     fn client(&self, threads: ThreadOptions) -> Result<Caller> {
         Ok(Caller {
-            threads: Threads::start(threads)?,
+            threads: Threads::start_callers(threads)?,
             tls: self.tls.as_deref().map(certificate::client).transpose()?,
         })
     }
@@ -113,7 +113,7 @@ impl Bus {
 impl Client for Caller {
     type Connection = RemoteConnection;
 
-    fn runtime(&self) -> &Runtime {
+    fn runtime(&self) -> &Handle {
         self.threads.app()
     }
 

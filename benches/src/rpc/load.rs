@@ -91,14 +91,20 @@ impl Window {
 }
 
 impl Latencies {
-    /// Adds `calls` that began at `begun` and end now, if that is within `window`; false when the window is over.
-    pub(super) fn record(&mut self, begun: Instant, calls: usize, window: Window) -> bool {
+    /// Adds `calls` that began at `begun` and end now, if that is within `window`. Returns when they ended, which is when
+    /// the next ones begin; `None` if the window is over.
+    pub(super) fn record(
+        &mut self,
+        begun: Instant,
+        calls: usize,
+        window: Window,
+    ) -> Option<Instant> {
         let ended = Instant::now();
         if window.holds(ended) {
             let nanos = u32::try_from((ended - begun).as_nanos()).unwrap_or(u32::MAX);
             self.0.extend(std::iter::repeat_n(nanos, calls));
         }
-        ended < window.until
+        (ended < window.until).then_some(ended)
     }
 
     pub(super) fn append(&mut self, other: Self) {
@@ -140,9 +146,9 @@ mod tests {
         let mut latencies = Latencies::default();
         let mut record =
             |calls, (from, until)| latencies.record(now, calls, Window { from, until });
-        assert!(record(1, later));
-        assert!(record(3, now_on));
-        assert!(!record(1, (now, now)));
+        assert!(record(1, later).is_some());
+        assert!(record(3, now_on).is_some());
+        assert!(record(1, (now, now)).is_none());
         assert_eq!(latencies.0.len(), 3);
     }
 

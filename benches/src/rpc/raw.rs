@@ -114,14 +114,15 @@ fn cpu_at(moment: Instant) -> Result<CpuSnapshot> {
 fn call_until(mut stream: TcpStream, in_flight: usize, window: Window) -> Result<Latencies> {
     let messages: Vec<u8> = (0..in_flight).flat_map(message).collect();
     let (mut latencies, mut answers) = (Latencies::default(), vec![0; messages.len()]);
+    let mut begun = Instant::now();
     loop {
-        let begun = Instant::now();
         stream.write_all(&messages)?;
         stream.read_exact(&mut answers)?;
         verify(&answers, &messages)?;
-        if !latencies.record(begun, in_flight, window) {
+        let Some(ended) = latencies.record(begun, in_flight, window) else {
             return Ok(latencies);
-        }
+        };
+        begun = ended;
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
@@ -39,7 +39,7 @@ pub(super) trait Client: 'static {
     type Connection: Connection;
 
     /// Where callers run.
-    fn runtime(&self) -> &Runtime;
+    fn runtime(&self) -> &Handle;
 
     /// Opens one connection more.
     fn connect(&self, server: SocketAddr) -> impl Future<Output = Result<Self::Connection>>;
@@ -136,7 +136,7 @@ impl<C: Client> Ends<C> {
             let connection = self.client.connect(self.server.addr).await?;
             self.connections.push(connection);
         }
-        let (window, app) = (load.window(), self.client.runtime().handle());
+        let (window, app) = (load.window(), self.client.runtime());
         let mut callers = JoinSet::new();
         for caller in 0..load.connections * load.in_flight {
             let connection = self.connections[caller % load.connections].clone();
@@ -169,7 +169,7 @@ impl<C: Client> Ends<C> {
 impl<C: Client> Pair for Ends<C> {
     fn run(&mut self, load: &Load) -> Result<Measured> {
         // The runtime is the client's, which `drive` borrows together with the connections.
-        let runtime = self.client.runtime().handle().clone();
+        let runtime = self.client.runtime().clone();
         runtime.block_on(self.drive(load))
     }
 }
@@ -188,14 +188,14 @@ async fn call_until(
     message: Bytes,
     window: Window,
 ) -> Result<Latencies> {
-    let mut latencies = Latencies::default();
+    let (mut latencies, mut begun) = (Latencies::default(), Instant::now());
     loop {
-        let begun = Instant::now();
         let answer = connection.echo(message.clone()).await?;
         verify(&answer, &message)?;
-        if !latencies.record(begun, 1, window) {
+        let Some(ended) = latencies.record(begun, 1, window) else {
             return Ok(latencies);
-        }
+        };
+        begun = ended;
     }
 }
 

@@ -1,11 +1,11 @@
-//! The threads of one end of the bus: some for sockets, some for handlers and callers.
+//! The threads of one end of the bus: some for sockets, some for handlers; or one for everything, where callers are.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::Result;
 use rpc_bus::BusRuntime;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 /// How sockets are served.
@@ -17,31 +17,48 @@ pub(crate) enum IoKind {
     Multi,
 }
 
+/// Where those who call over the bus run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Callers {
+    /// On one single-threaded runtime, together with the connections that they call over
+    WithSockets,
+    /// On threads of their own, as those of a node's handlers
+    Apart,
+}
+
 /// Threads of one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct ThreadOptions {
     /// I/O threads of an end of the bus
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     pub(crate) io_threads: usize,
-    /// Threads for handlers and callers of an end of the bus; any other variant has as many as both together
+    /// Threads for handlers of an end of the bus; any end of another variant has as many as both together
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     pub(crate) app_threads: usize,
     /// Whether each I/O thread of the bus is a runtime of its own
     #[arg(long, value_enum, default_value_t = IoKind::Single)]
     pub(crate) io: IoKind,
+    /// Where callers of the bus run
+    #[arg(long, value_enum, default_value_t = Callers::WithSockets)]
+    pub(crate) callers: Callers,
 }
 
 impl ThreadOptions {
     /// The same as arguments of a program.
-    pub(super) fn arguments(self) -> [String; 3] {
+    pub(super) fn arguments(self) -> [String; 4] {
         let io = match self.io {
             IoKind::Single => "single",
             IoKind::Multi => "multi",
+        };
+        let callers = match self.callers {
+            Callers::WithSockets => "with-sockets",
+            Callers::Apart => "apart",
         };
         [
             format!("--io-threads={}", self.io_threads),
             format!("--app-threads={}", self.app_threads),
             format!("--io={io}"),
+            format!("--callers={callers}"),
         ]
     }
 
@@ -62,7 +79,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Running threads of one end of the bus; they end when this is dropped.
 pub(crate) struct Threads {
     bus: BusRuntime,
-    app: Runtime,
+    _app: Option<Runtime>,
     _io: Io,
 }
 
@@ -83,15 +100,36 @@ impl Threads {
         // No call of this benchmark computes anything.
         let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         let bus = BusRuntime::new(handles, app.handle().clone(), Arc::new(cpu));
-        Ok(Self { bus, app, _io: io })
+        Ok(Self {
+            bus,
+            _app: Some(app),
+            _io: io,
+        })
+    }
+
+    /// Those of an end that calls.
+    pub(crate) fn start_callers(options: ThreadOptions) -> Result<Self> {
+        if options.callers == Callers::Apart {
+            return Self::start(options);
+        }
+        let io = IoThread::start()?;
+        let bus = {
+            let _there = io.handle.enter();
+            BusRuntime::here()
+        };
+        Ok(Self {
+            bus,
+            _app: None,
+            _io: Io::Single(vec![io]),
+        })
     }
 
     pub(crate) fn bus(&self) -> &BusRuntime {
         &self.bus
     }
 
-    pub(crate) fn app(&self) -> &Runtime {
-        &self.app
+    pub(crate) fn app(&self) -> &Handle {
+        self.bus.app()
     }
 }
 
@@ -120,7 +158,7 @@ impl Io {
 
 /// A single-threaded runtime on a thread of its own.
 struct IoThread {
-    handle: tokio::runtime::Handle,
+    handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }

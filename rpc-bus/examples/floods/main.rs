@@ -1,7 +1,7 @@
 //! A server under floods: what it costs in memory and CPU, and what a good client notices of it.
 //!
-//! `cargo run --release -p rpc-bus --example floods [-- CASE...]` runs all cases, or those named, each for two minutes at
-//! most. Server and flooding peers are processes of their own, since each needs thousands of sockets, and memory and CPU
+//! `cargo run --release -p rpc-bus --example floods [-- CASE...]` runs all cases, or those named, each for three minutes
+//! at most. Server and flooding peers are processes of their own, since each needs thousands of sockets, and memory and CPU
 //! time are the server's alone. What is going on is told on stderr, results on stdout.
 //!
 //! On a small machine the flooding peers take their CPU time from the good client as well, whatever the server does.

@@ -2,14 +2,15 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, hash_map::Entry},
+    collections::BinaryHeap,
+    mem,
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use super::Outcome;
-use crate::{frame::CoordinationId, id_hash::IdHash, metrics::Started};
+use crate::{frame::CoordinationId, metrics::Started};
 
 /// Where the outcome of a call goes.
 pub(crate) type Completion = oneshot::Sender<Outcome>;
@@ -21,6 +22,9 @@ pub(crate) struct Deadline {
     /// What was asked for, to be named in the error.
     pub(crate) timeout: Duration,
 }
+
+/// First number of places for calls; a power of two.
+const PLACES_MIN: usize = 4;
 
 #[derive(Debug)]
 enum Slot {
@@ -48,7 +52,7 @@ pub(crate) enum Answered {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     last: i32,
-    slots: HashMap<CoordinationId, Slot, IdHash>,
+    slots: Slots,
     /// Earliest first; entries of calls that have ended are dropped when they come up, or when they are the most.
     deadlines: BinaryHeap<Reverse<(Instant, CoordinationId)>>,
 }
@@ -57,10 +61,11 @@ impl Calls {
     /// The next id: from 1, never 0, past the highest number negative ones follow; never one that is taken.
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java
     pub(crate) fn next_id(&mut self) -> CoordinationId {
+        self.slots.make_room();
         loop {
             self.last = self.last.wrapping_add(1);
             let id = CoordinationId(self.last);
-            if id != CoordinationId::NONE && !self.slots.contains_key(&id) {
+            if id != CoordinationId::NONE && self.slots.is_free(id) {
                 return id;
             }
         }
@@ -77,7 +82,7 @@ impl Calls {
 
     /// Ends the call with `id`, because its answer is here.
     pub(crate) fn answered(&mut self, id: CoordinationId) -> Answered {
-        match self.slots.remove(&id) {
+        match self.slots.take(id) {
             Some(Slot::Waiting(call)) => Answered::Waiting(call),
             Some(Slot::GivenUp) => Answered::GivenUp,
             None => Answered::Unknown,
@@ -86,10 +91,7 @@ impl Calls {
 
     /// Nobody waits for `id` any more; the call that was given up, unless it was already.
     pub(crate) fn give_up(&mut self, id: CoordinationId) -> Option<Waiting> {
-        let Entry::Occupied(mut slot) = self.slots.entry(id) else {
-            return None;
-        };
-        match slot.insert(Slot::GivenUp) {
+        match mem::replace(self.slots.get_mut(id)?, Slot::GivenUp) {
             Slot::Waiting(call) => Some(call),
             Slot::GivenUp => None,
         }
@@ -120,9 +122,9 @@ impl Calls {
     /// Takes out every call that somebody waits for, for ever.
     pub(crate) fn drain(&mut self) -> Vec<Completion> {
         self.deadlines = BinaryHeap::new();
-        let slots = std::mem::take(&mut self.slots).into_values();
-        slots
-            .filter_map(|slot| match slot {
+        let taken = mem::take(&mut self.slots).places.into_iter().flatten();
+        taken
+            .filter_map(|(_, slot)| match slot {
                 Slot::Waiting(call) => Some(call.completion),
                 Slot::GivenUp => None,
             })
@@ -131,23 +133,85 @@ impl Calls {
 
     /// Calls in flight, those given up included.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.taken
     }
 
     fn has_deadline(&self, at: Instant, id: CoordinationId) -> bool {
         matches!(
-            self.slots.get(&id),
+            self.slots.get(id),
             Some(Slot::Waiting(Waiting { deadline: Some(deadline), .. })) if deadline.at == at
         )
     }
 
     // Deadlines are long and answers quick: without this the heap would hold a minute of calls.
     fn drop_stale_deadlines(&mut self) {
-        if self.deadlines.len() > 64 + 2 * self.slots.len() {
-            let mut deadlines = std::mem::take(&mut self.deadlines).into_vec();
+        if self.deadlines.len() > 64 + 2 * self.slots.taken {
+            let mut deadlines = mem::take(&mut self.deadlines).into_vec();
             deadlines.retain(|Reverse((at, id))| self.has_deadline(*at, *id));
             self.deadlines = deadlines.into();
         }
+    }
+}
+
+/// What each id that is taken stands for. Ids come one after the other, and so do their places: the one of `id` is its
+/// number modulo how many there are, a power of two of which at most half are taken.
+#[derive(Debug, Default)]
+struct Slots {
+    places: Vec<Option<(CoordinationId, Slot)>>,
+    taken: usize,
+}
+
+impl Slots {
+    /// Makes sure that there is a free place for one more.
+    fn make_room(&mut self) {
+        if 2 * (self.taken + 1) > self.places.len() {
+            let len = (2 * self.places.len()).max(PLACES_MIN);
+            let mut grown = Self::default();
+            grown.places.resize_with(len, || None);
+            for (id, slot) in mem::take(self).places.into_iter().flatten() {
+                // Two that shared none of the old places share none of the new ones.
+                grown.insert(id, slot);
+            }
+            *self = grown;
+        }
+    }
+
+    /// Whether `id` could be inserted now.
+    fn is_free(&self, id: CoordinationId) -> bool {
+        let place = self.places.get(self.index(id));
+        place.is_some_and(Option::is_none)
+    }
+
+    /// `id` is one of a free place.
+    fn insert(&mut self, id: CoordinationId, slot: Slot) {
+        let index = self.index(id);
+        debug_assert!(self.is_free(id), "invariant: a place is taken once");
+        if let Some(place) = self.places.get_mut(index) {
+            *place = Some((id, slot));
+            self.taken += 1;
+        }
+    }
+
+    fn get(&self, id: CoordinationId) -> Option<&Slot> {
+        let place = self.places.get(self.index(id))?.as_ref();
+        place.filter(|(of, _)| *of == id).map(|(_, slot)| slot)
+    }
+
+    fn get_mut(&mut self, id: CoordinationId) -> Option<&mut Slot> {
+        let index = self.index(id);
+        let place = self.places.get_mut(index)?.as_mut();
+        place.filter(|(of, _)| *of == id).map(|(_, slot)| slot)
+    }
+
+    fn take(&mut self, id: CoordinationId) -> Option<Slot> {
+        let index = self.index(id);
+        let (_, slot) = self.places.get_mut(index)?.take_if(|(of, _)| *of == id)?;
+        self.taken -= 1;
+        Some(slot)
+    }
+
+    fn index(&self, id: CoordinationId) -> usize {
+        id.0.cast_unsigned() as usize & self.places.len().wrapping_sub(1)
     }
 }
 
@@ -199,6 +263,28 @@ mod tests {
         assert!(matches!(calls.answered(first), Answered::Waiting(_)));
         assert!(matches!(calls.answered(second), Answered::GivenUp));
         assert!(matches!(calls.answered(second), Answered::Unknown));
+    }
+
+    #[test]
+    fn calls_that_end_in_any_order_are_found_by_their_id() {
+        let (mut calls, mut open) = (Calls::default(), Vec::new());
+        for round in 0..1000_usize {
+            open.extend((0..round % 7).map(|_| waiting(&mut calls, None)));
+            // Some are answered soon, some given up, and some stay for long.
+            for _ in 0..(round % 6).min(open.len()) {
+                let id = open.swap_remove(round * 31 % open.len());
+                if round % 5 == 0 {
+                    assert!(calls.give_up(id).is_some() && calls.give_up(id).is_none());
+                    assert!(matches!(calls.answered(id), Answered::GivenUp));
+                } else {
+                    assert!(matches!(calls.answered(id), Answered::Waiting(_)));
+                }
+                assert!(matches!(calls.answered(id), Answered::Unknown));
+            }
+            assert_eq!(calls.len(), open.len());
+        }
+        assert!(open.len() > 100);
+        assert_eq!(calls.drain().len(), open.len());
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Protobuf's variable-length integers.
 
-use bytes::BufMut;
-
 /// Longest varint of 32 bits.
 pub(super) const VARINT32_BYTES_MAX: usize = 5;
 /// Longest varint of 64 bits.
@@ -49,12 +47,13 @@ fn peek_long_varint(input: &[u8], len_max: usize) -> Varint {
     }
 }
 
-pub(super) fn put_varint(mut value: u64, out: &mut impl BufMut) {
+#[inline]
+pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
-        out.put_u8((value & 0x7f) as u8 | 0x80);
+        out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.put_u8((value & 0x7f) as u8);
+    out.push((value & 0x7f) as u8);
 }
 
 pub(super) fn varint_len(value: u64) -> usize {

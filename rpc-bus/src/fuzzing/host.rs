@@ -21,7 +21,7 @@ use crate::{
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header},
     lanes::{StreamKey, Transmit},
     ledger::{Kind, Ledger, Limits},
-    link,
+    link::{self, Room},
     metrics::Ticket,
     options::{Beats, ConnectionOptions},
 };
@@ -241,10 +241,8 @@ impl Host {
 
     /// `started` are the requests of the frames behind the events: those that are not refused start in their order.
     fn take_events(&mut self, started: Vec<Frame>) {
-        let mut events = Vec::new();
-        self.connection.take_events(&mut events);
         let mut started = started.into_iter();
-        for event in events {
+        for event in self.connection.take_events() {
             match event {
                 Event::Hello { .. } => {
                     self.hello_is_pending = true;
@@ -346,8 +344,7 @@ impl Host {
             pbody: Bytes::from(call_body(stream, self.calls_made)).into(),
             dbody: zeros(bytes),
             stream: StreamKey(u64::from(stream)),
-            room: 0,
-            room_wait: None,
+            room: Room::default(),
             began: self.now,
         };
         let timeout = Duration::from_millis(100) * u32::from(deadline);

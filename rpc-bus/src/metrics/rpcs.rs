@@ -133,6 +133,8 @@ pub(crate) struct Rpcs {
 struct PerType {
     /// `None`: all that are not in the plane's table.
     rpc_type: Option<i32>,
+    /// As the plane's table says.
+    unordered: bool,
     requests: u64,
     request_bytes: u64,
     answer_bytes: u64,
@@ -162,6 +164,12 @@ impl Rpcs {
             received: now,
             started: now,
         }
+    }
+
+    /// Whether its type has no order.
+    pub(crate) fn is_unordered(&self, ticket: &Ticket) -> bool {
+        let rpc = self.inbound.get(usize::from(ticket.slot.0));
+        rpc.is_some_and(|rpc| rpc.unordered)
     }
 
     /// It was answered, in so many `bytes`, or refused by its handler.
@@ -287,9 +295,10 @@ impl Rpcs {
 }
 
 impl PerType {
-    fn new(rpc_type: Option<i32>) -> Self {
+    fn new(rpc_type: Option<i32>, unordered: bool) -> Self {
         Self {
             rpc_type,
+            unordered,
             requests: 0,
             request_bytes: 0,
             answer_bytes: 0,
@@ -339,7 +348,8 @@ fn slot(rpcs: &mut Vec<PerType>, plane: Plane, rpc_type: i32, bytes: usize) -> S
         let is_called = |row: &CallRow| row.plane == plane && row.request == rpc_type;
         let is_known =
             TABLE.into_iter().flatten().any(is_called) || calls::one_way(plane, rpc_type).is_some();
-        position_or_new(rpcs, is_known.then_some(rpc_type))
+        let unordered = calls::unordered(plane, rpc_type);
+        position_or_new(rpcs, is_known.then_some(rpc_type), unordered)
     });
     rpcs[index].requests += 1;
     rpcs[index].request_bytes += bytes as u64;
@@ -347,12 +357,12 @@ fn slot(rpcs: &mut Vec<PerType>, plane: Plane, rpc_type: i32, bytes: usize) -> S
     Slot(u8::try_from(index).unwrap_or(u8::MAX))
 }
 
-fn position_or_new(rpcs: &mut Vec<PerType>, rpc_type: Option<i32>) -> usize {
+fn position_or_new(rpcs: &mut Vec<PerType>, rpc_type: Option<i32>, unordered: bool) -> usize {
     let found = rpcs.iter().position(|rpc| rpc.rpc_type == rpc_type);
     found.unwrap_or_else(|| {
         // Most connections carry one or two types; a vector's own growth would hold room for four.
         rpcs.reserve_exact(1);
-        rpcs.push(PerType::new(rpc_type));
+        rpcs.push(PerType::new(rpc_type, unordered));
         rpcs.len() - 1
     })
 }
@@ -365,7 +375,7 @@ fn end(rpcs: &mut [PerType], slot: Slot, ending: Ending) {
 
 fn add(rpcs: &mut Vec<PerType>, others: &[PerType]) {
     for other in others {
-        let index = position_or_new(rpcs, other.rpc_type);
+        let index = position_or_new(rpcs, other.rpc_type, other.unordered);
         rpcs[index].add(other);
     }
 }

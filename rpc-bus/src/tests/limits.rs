@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use protos::{error::ErrorType, rpc::RpcMode};
+use protos::{Call, calls::user::CancelQuery, error::ErrorType, rpc::RpcMode};
 
 use super::pair::{Pair, REQUEST, outcome};
 use crate::{
     error::{CallError, CloseReason},
-    frame::{DecodeError, FrameErrorKind, Header, encode},
+    frame::{CoordinationId, DecodeError, FrameErrorKind, Header, encode},
     options::ConnectionOptions,
 };
 
@@ -78,6 +78,43 @@ fn pings_beyond_any_measure_wait_to_be_read() {
     pair.server.timeout(due);
     assert!(!pair.server.connection.reading_is_paused());
     assert_eq!(pair.server.reason(), None);
+}
+
+#[test]
+fn cancels_beyond_any_measure_wait_to_be_read() {
+    let mut pair = server(|_| {});
+    let mut cancel = Vec::new();
+    let header = Header {
+        mode: RpcMode::Request,
+        coordination_id: CoordinationId(7),
+        rpc_type: CancelQuery::REQUEST,
+    };
+    encode(&header, &[], &[], &mut cancel);
+    let cancels = cancel.repeat(1000);
+    while !pair.server.connection.reading_is_paused() {
+        pair.server.receive(&cancels, pair.now);
+        pair.server.send(pair.now);
+        let received = pair.server.connection.stats().requests_received;
+        assert!(received <= 12_000, "{received}");
+    }
+    let due = pair.server.connection.poll_timeout().unwrap();
+    assert!(due <= pair.now + Duration::from_millis(100));
+    pair.server.timeout(due);
+    assert!(!pair.server.connection.reading_is_paused());
+    assert_eq!(pair.server.reason(), None);
+}
+
+#[test]
+fn requests_with_an_order_may_come_as_fast_as_they_like() {
+    let mut pair = server(|options| options.requests_in_flight_max = 1);
+    let (now, requests) = (pair.now, 20_000);
+    for id in 1..=requests {
+        pair.server
+            .receive_frame(RpcMode::Request, id, REQUEST, now);
+        pair.server.send(now);
+    }
+    assert!(!pair.server.connection.reading_is_paused());
+    assert_eq!(pair.server.connection.stats().requests_received, 20_000);
 }
 
 #[test]
@@ -190,8 +227,7 @@ fn a_spent_budget_of_calls_refuses_both_ways() {
         pbody: bytes::Bytes::new().into(),
         dbody: Vec::new(),
         stream: crate::lanes::StreamKey(0),
-        room: 0,
-        room_wait: None,
+        room: crate::link::Room::default(),
         began: std::time::Instant::now(),
     };
     assert!(matches!(

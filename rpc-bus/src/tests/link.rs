@@ -11,7 +11,7 @@ use crate::{
     frame::{CoordinationId, Frame, Header},
     lanes::{StreamKey, Transmit},
     ledger::{Ledger, Limits},
-    link::{Ends, Link},
+    link::{Ends, Link, Room},
     metrics::Ticket,
     options::ConnectionOptions,
 };
@@ -26,12 +26,13 @@ pub(crate) fn link_with_requests(requests: i32) -> (Arc<Link>, Vec<Ticket>) {
     (1..=requests).for_each(|id| connection.handle_frame(request(id, REQUEST), now));
     // The answer to the handshake is gone.
     connection.transmit(&mut Transmit::default());
-    let mut events = Vec::new();
-    connection.take_events(&mut events);
-    let tickets = events.into_iter().filter_map(|event| match event {
-        Event::Request { ticket, .. } => Some(ticket),
-        _ => None,
-    });
+    let tickets = connection
+        .take_events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Request { ticket, .. } => Some(ticket),
+            _ => None,
+        });
     let here = SocketAddr::from(([127, 0, 0, 1], 0));
     let ends = Ends {
         id: 1,
@@ -50,8 +51,7 @@ pub(crate) fn call_on(link: &Link) {
         pbody: Bytes::new().into(),
         dbody: Vec::new(),
         stream: StreamKey::default(),
-        room: 0,
-        room_wait: None,
+        room: Room::default(),
         began: Instant::now(),
     };
     // The receiving half is of no interest here.

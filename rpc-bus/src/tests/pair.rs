@@ -16,6 +16,7 @@ use crate::{
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header, encode},
     lanes::{StreamKey, Transmit},
     ledger::{Ledger, Limits},
+    link::Room,
     metrics::Ticket,
     options::ConnectionOptions,
 };
@@ -114,9 +115,7 @@ impl End {
     }
 
     pub(super) fn take_events(&mut self) {
-        let mut events = Vec::new();
-        self.connection.take_events(&mut events);
-        for event in events {
+        for event in self.connection.take_events() {
             match event {
                 Event::Hello { pbody } => self.hellos.push(pbody),
                 Event::Request {
@@ -262,8 +261,7 @@ impl Pair {
             pbody: Bytes::from_static(body.as_bytes()).into(),
             dbody: Vec::new(),
             stream: StreamKey::default(),
-            room: 0,
-            room_wait: None,
+            room: Room::default(),
             began: self.now,
         }
     }

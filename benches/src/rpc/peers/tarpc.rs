@@ -95,8 +95,8 @@ async fn answer(socket: TcpStream, runtime: Handle) {
 impl Client for Runtime {
     type Connection = Channel;
 
-    fn runtime(&self) -> &Runtime {
-        self
+    fn runtime(&self) -> &Handle {
+        self.handle()
     }
 
     async fn connect(&self, server: SocketAddr) -> Result<Channel> {

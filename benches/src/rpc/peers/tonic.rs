@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use anyhow::Result;
 use bytes::Bytes;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -111,8 +111,8 @@ impl Tonic {
 impl Client for Caller {
     type Connection = Channel;
 
-    fn runtime(&self) -> &Runtime {
-        &self.runtime
+    fn runtime(&self) -> &Handle {
+        self.runtime.handle()
     }
 
     async fn connect(&self, server: SocketAddr) -> Result<Channel> {

@@ -18,6 +18,7 @@ use crate::{
     frame::CoordinationId,
     lanes::StreamKey,
     ledger::{Kind, Ledger, Limits},
+    link::Room,
     metrics::Ticket,
     options::{Beats, ConnectionOptions},
     tests::pair::{End, HELLO, REQUEST, RESPONSE},
@@ -243,8 +244,7 @@ impl Net {
             pbody: Bytes::from(body).into(),
             dbody: vec![dbody.into()],
             stream: StreamKey(stream),
-            room: 0,
-            room_wait: None,
+            room: Room::default(),
             began: self.now,
         };
         let peer = &mut self.wires[wire].peers[side];
