@@ -14,8 +14,8 @@ import org.apache.drill.exec.server.RemoteServiceSet;
  * One real Drillbit, alone in its cluster, for as long as stdin stays open.
  *
  * <p>Configured by system properties only: Drill's own keys, and {@code interop.home}, a directory of
- * its own for everything that it writes, deleted at the end. Prints one line {@code ready user=HOST:PORT}
- * when it accepts connections. The end of stdin ends it, so it never outlives whoever started it.
+ * its own for everything that it writes, deleted at the end. Prints two lines {@code ready control=HOST:PORT} and
+ * {@code ready user=HOST:PORT} when it accepts connections. The end of stdin ends it, so it never outlives whoever started it.
  */
 public final class DrillbitHarness {
   private DrillbitHarness() {}
@@ -24,6 +24,7 @@ public final class DrillbitHarness {
     Path home = Path.of(System.getProperty("interop.home"));
     Drillbit drillbit = new Drillbit(DrillConfig.create(), RemoteServiceSet.getLocalServiceSet());
     drillbit.run();
+    System.out.println("ready control=127.0.0.1:" + drillbit.getContext().getEndpoint().getControlPort());
     System.out.println("ready user=127.0.0.1:" + drillbit.getUserPort());
     awaitEndOfInput();
     delete(home);
