@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -91,7 +91,7 @@ pub(crate) struct Peers {
 pub(crate) struct Here {
     pub(crate) endpoint: Mutex<DrillbitEndpoint>,
     /// Set once the server listens.
-    pub(crate) address: std::sync::OnceLock<NodeAddress>,
+    pub(crate) address: OnceLock<NodeAddress>,
 }
 
 /// How much peers may take.

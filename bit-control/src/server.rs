@@ -4,8 +4,10 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use protos::{Plane, coord::DrillbitEndpoint};
 use rpc_bus::{
-    Acceptor, BusRuntime, Handler, Hello, IdleTimeout, Ledger, RemoteConnection, Server,
-    ServerOptions, Verdict, auth::Authenticator, ledger::Limits,
+    Acceptor, BusRuntime, Handler, Hello, IdleTimeout, InboundRequest, Ledger, RemoteConnection,
+    RpcFailure, Server, ServerOptions, Verdict,
+    auth::{Authenticator, Identity},
+    ledger::Limits,
 };
 
 use crate::handshake::{Introduction, judge_hello, welcome};
@@ -33,7 +35,7 @@ pub(crate) struct ControlServer {
 }
 
 impl ControlServer {
-    /// Listens on `address`; port 0 takes a free one. `make_host` is told where that is.
+    /// Listens on `address`; port 0 takes a free one. All that connections hold is charged to a part of `ledger`.
     ///
     /// # Errors
     ///
@@ -107,7 +109,7 @@ impl Acceptor for ControlAcceptor {
     }
 }
 
-type Admit = Box<dyn FnOnce(rpc_bus::auth::Identity) -> Arc<dyn Handler> + Send>;
+type Admit = Box<dyn FnOnce(Identity) -> Arc<dyn Handler> + Send>;
 
 /// A peer has proved who it is; where there is no place for it after all, its connection ends.
 fn admit(host: Arc<dyn Host>, peer: Introduction, connection: RemoteConnection) -> Admit {
@@ -131,8 +133,8 @@ fn refuse(reason: String) -> Verdict {
 struct Nobody;
 
 impl Handler for Nobody {
-    fn handle(&self, request: rpc_bus::InboundRequest) {
-        let unknown = rpc_bus::RpcFailure::unknown_type(request.rpc_type);
+    fn handle(&self, request: InboundRequest) {
+        let unknown = RpcFailure::unknown_type(request.rpc_type);
         request.refuse(unknown);
     }
 }

@@ -18,7 +18,7 @@ use protos::{
     shared::{MinorFragmentProfile, QueryProfile, query_result::QueryState},
 };
 use rpc_bus::{
-    BudgetExceeded, BusRuntime, CallError, Charge, Ledger, RpcFailure,
+    BudgetExceeded, BusRuntime, CallError, Charge, CloseReason, Ledger, RpcFailure,
     ledger::{Kind, Limits},
     task::Tasks,
 };
@@ -90,8 +90,16 @@ struct Query {
     state: Mutex<State>,
     /// Something is due earlier than it was.
     wake: Notify,
-    outcome: watch::Sender<Option<Outcome>>,
+    stage: watch::Sender<Stage>,
     start: i64,
+}
+
+/// What whoever waits for a query waits for.
+#[derive(Clone, Debug)]
+enum Stage {
+    Starting,
+    Started,
+    Ended(Outcome),
 }
 
 struct State {
@@ -109,7 +117,7 @@ struct State {
 pub struct QueryRun {
     query: Arc<Query>,
     foremen: Weak<Inner>,
-    outcome: watch::Receiver<Option<Outcome>>,
+    stage: watch::Receiver<Stage>,
 }
 
 impl Foremen {
@@ -145,7 +153,7 @@ impl Foremen {
     pub fn run(&self, plan: QueryPlan) -> Result<QueryRun, Box<RpcFailure>> {
         let query = self.0.add(plan)?;
         let run = QueryRun {
-            outcome: query.outcome.subscribe(),
+            stage: query.stage.subscribe(),
             query: Arc::clone(&query),
             foremen: Arc::downgrade(&self.0),
         };
@@ -229,9 +237,22 @@ impl QueryRun {
     ///
     /// May be waited for again.
     pub async fn outcome(&mut self) -> Outcome {
-        let outcome = self.outcome.wait_for(Option::is_some).await;
-        let outcome = outcome.ok().and_then(|outcome| outcome.clone());
-        outcome.unwrap_or(Outcome::Cancelled)
+        let is_over = |stage: &Stage| matches!(stage, Stage::Ended(_));
+        match self.stage.wait_for(is_over).await.as_deref() {
+            Ok(Stage::Ended(outcome)) => outcome.clone(),
+            _ => Outcome::Cancelled,
+        }
+    }
+
+    /// Waits until all of its fragments have started, or it has ended; says whether they have.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be waited for again.
+    pub async fn started(&mut self) -> bool {
+        let is_there = |stage: &Stage| !matches!(stage, Stage::Starting);
+        let stage = self.stage.wait_for(is_there).await;
+        stage.is_ok_and(|stage| matches!(*stage, Stage::Started))
     }
 
     /// Asks for its end.
@@ -273,7 +294,7 @@ impl Inner {
                 was_cancelled: false,
             }),
             wake: Notify::new(),
-            outcome: watch::Sender::new(None),
+            stage: watch::Sender::new(Stage::Starting),
             start: unix_millis(),
         });
         let mut queries = lock(&self.queries);
@@ -296,6 +317,9 @@ impl Inner {
         change(&mut state, now());
         let actions: Vec<_> = std::iter::from_fn(|| state.run.poll_action()).collect();
         let after = state.run.next_timeout();
+        if state.run.is_running() {
+            query.stage.send_if_modified(Stage::start);
+        }
         let works: Vec<_> = actions
             .into_iter()
             .map(|action| state.work(action))
@@ -336,7 +360,7 @@ impl Inner {
         let send = async move {
             let result = match control {
                 Some(control) => start_on(&control, &to, request).await,
-                None => Err(CallError::Lost(rpc_bus::CloseReason::ShuttingDown)),
+                None => Err(CallError::Lost(CloseReason::ShuttingDown)),
             };
             let result = result.map_err(|error| not_started(&to, error));
             let Some(foremen) = this.upgrade() else {
@@ -402,7 +426,7 @@ impl Inner {
             }
             queries.running.is_empty()
         };
-        query.outcome.send_replace(Some(outcome));
+        query.stage.send_replace(Stage::Ended(outcome));
         query.wake.notify_one();
         if is_idle {
             self.idle.notify_waiters();
@@ -474,6 +498,17 @@ impl Inner {
     fn endpoint(&self) -> DrillbitEndpoint {
         self.node()
             .map_or_else(DrillbitEndpoint::default, |node| node.endpoint())
+    }
+}
+
+impl Stage {
+    /// All have started; says whether that is news.
+    fn start(&mut self) -> bool {
+        let is_news = matches!(self, Self::Starting);
+        if is_news {
+            *self = Self::Started;
+        }
+        is_news
     }
 }
 

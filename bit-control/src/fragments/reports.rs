@@ -43,14 +43,21 @@ pub(crate) struct ReportTimes {
 pub(crate) struct Reports {
     times: ReportTimes,
     by_foreman: BTreeMap<NodeAddress, Account>,
+    next: MessageNumber,
 }
+
+/// Tells messages apart: an answer may come after its foreman was forgotten, and became known again.
+pub(crate) type MessageNumber = u64;
+
+/// What a foreman knows once it has taken a message.
+type Told = Vec<(FragmentId, MinorFragmentProfile)>;
 
 /// One foreman.
 #[derive(Debug)]
 struct Account {
     fragments: BTreeMap<FragmentId, Entry>,
-    /// What a message on its way says of each.
-    in_flight: Option<Vec<(FragmentId, MinorFragmentProfile)>>,
+    /// The message on its way, and what it says of each.
+    in_flight: Option<(MessageNumber, Told)>,
     due: Instant,
     told: Instant,
     failing_since: Option<Instant>,
@@ -116,8 +123,8 @@ impl Account {
     }
 
     /// What the foreman does not know, and what it knows once it does; queries are named even without changes.
-    fn changes(&self) -> (Changes, Vec<(FragmentId, MinorFragmentProfile)>) {
-        let (mut queries, mut told) = (Changes::new(), Vec::new());
+    fn changes(&self) -> (Changes, Told) {
+        let (mut queries, mut told) = (Changes::new(), Told::new());
         for (&id, entry) in &self.fragments {
             let stages = queries.entry(id.query).or_default();
             let current = entry.current(id);
@@ -138,6 +145,7 @@ impl Reports {
         Self {
             times,
             by_foreman: BTreeMap::new(),
+            next: 0,
         }
     }
 
@@ -193,7 +201,7 @@ impl Reports {
         foreman: &NodeAddress,
         profiles: HashMap<FragmentId, MinorFragmentProfile>,
         now: Instant,
-    ) -> Option<FragmentStatuses> {
+    ) -> Option<(MessageNumber, FragmentStatuses)> {
         let account = self.by_foreman.get_mut(foreman)?;
         account.look(profiles);
         let (queries, told) = account.changes();
@@ -206,23 +214,25 @@ impl Reports {
         if told.is_empty() && now < account.told + self.times.keepalive {
             return None;
         }
-        account.in_flight = Some(told);
+        let number = self.next;
+        self.next += 1;
+        account.in_flight = Some((number, told));
         account.told = now;
-        Some(FragmentStatuses {
+        let statuses = FragmentStatuses {
             query: queries.into_iter().map(in_message).collect(),
-        })
+        };
+        Some((number, statuses))
     }
 
     /// A foreman has taken a message.
-    pub(crate) fn on_taken(&mut self, foreman: &NodeAddress, now: Instant) {
-        let Some(account) = self.by_foreman.get_mut(foreman) else {
+    pub(crate) fn on_taken(&mut self, foreman: &NodeAddress, number: MessageNumber, now: Instant) {
+        let Some((account, told)) = self.answered(foreman, number) else {
             return;
         };
         account.failing_since = None;
         account.pause = BACKOFF;
-        for (id, current) in account.in_flight.take().unwrap_or_default() {
-            let is_over = current.state.and_then(|it| it.try_into().ok());
-            if is_over.is_some_and(is_final) {
+        for (id, current) in told {
+            if is_final(current.state()) {
                 account.fragments.remove(&id);
             } else if let Some(entry) = account.fragments.get_mut(&id) {
                 entry.known = current;
@@ -237,15 +247,31 @@ impl Reports {
 
     /// A message has not been taken, as far as is known; says whether the foreman counts as gone.
     #[must_use]
-    pub(crate) fn on_failed(&mut self, foreman: &NodeAddress, now: Instant) -> bool {
-        let Some(account) = self.by_foreman.get_mut(foreman) else {
+    pub(crate) fn on_failed(
+        &mut self,
+        foreman: &NodeAddress,
+        number: MessageNumber,
+        now: Instant,
+    ) -> bool {
+        let patience = self.times.patience;
+        let Some((account, _)) = self.answered(foreman, number) else {
             return false;
         };
-        account.in_flight = None;
         account.due = now + account.pause;
         account.pause = (account.pause * 2).min(BACKOFF_MAX);
         let since = *account.failing_since.get_or_insert(now);
-        now.saturating_duration_since(since) >= self.times.patience
+        now.saturating_duration_since(since) >= patience
+    }
+
+    /// The foreman that a message was on its way to, and what that has said.
+    fn answered(
+        &mut self,
+        foreman: &NodeAddress,
+        number: MessageNumber,
+    ) -> Option<(&mut Account, Told)> {
+        let account = self.by_foreman.get_mut(foreman)?;
+        let (_, told) = account.in_flight.take_if(|(it, _)| *it == number)?;
+        Some((account, told))
     }
 
     /// Nothing is to be told to a node that has gone.
@@ -330,7 +356,30 @@ mod tests {
 
     fn told(reports: &mut Reports, now: Instant) -> Vec<(i32, Option<FragmentState>)> {
         assert_eq!(reports.due(now), Some(foreman()));
-        said(&reports.take(&foreman(), HashMap::new(), now).unwrap())
+        said(&reports.take(&foreman(), HashMap::new(), now).unwrap().1)
+    }
+
+    /// The last message is taken.
+    fn taken(reports: &mut Reports, now: Instant) {
+        let number = reports.next - 1;
+        reports.on_taken(&foreman(), number, now);
+    }
+
+    #[test]
+    fn an_answer_to_a_message_of_before_says_nothing_about_the_next_one() {
+        let start = Instant::now();
+        let mut reports = reports();
+        reports.add(state(0, FragmentState::Finished), start);
+        told(&mut reports, start);
+        let before = reports.next - 1;
+        reports.forget(&foreman());
+        reports.add(state(1, FragmentState::Finished), start);
+        told(&mut reports, start);
+        reports.on_taken(&foreman(), before, start);
+        assert!(!reports.on_failed(&foreman(), before, start + 100 * SECOND));
+        assert_eq!(reports.ended(), 1);
+        taken(&mut reports, start);
+        assert!(reports.is_empty());
     }
 
     #[test]
@@ -351,11 +400,11 @@ mod tests {
         let ended = state(8, FragmentState::Failed);
         reports.add(ended, start + SECOND);
         assert_eq!(reports.next_timeout(), None);
-        reports.on_taken(&foreman(), start + SECOND);
+        taken(&mut reports, start + SECOND);
         let next = told(&mut reports, start + SECOND);
         assert_eq!(next, [(8, Some(FragmentState::Failed))]);
         assert_eq!(reports.ended(), 1);
-        reports.on_taken(&foreman(), start + SECOND);
+        taken(&mut reports, start + SECOND);
         assert_eq!(
             (reports.ended(), reports.fragments(&foreman()).len()),
             (0, 98)
@@ -368,22 +417,22 @@ mod tests {
         let mut reports = reports();
         reports.add(state(0, FragmentState::Running), start);
         told(&mut reports, start + SECOND);
-        reports.on_taken(&foreman(), start + SECOND);
+        taken(&mut reports, start + SECOND);
         let grown = MinorFragmentProfile {
             memory_used: Some(5),
             ..MinorFragmentProfile::default()
         };
         let profiles = HashMap::from([(id(0), grown)]);
         let message = reports.take(&foreman(), profiles, start + 2 * SECOND);
-        let message = message.unwrap();
+        let (_, message) = message.unwrap();
         assert_eq!(said(&message), [(0, None)]);
         let profile = &message.query[0].fragment_profile[0].minor_fragment_profile[0];
         assert_eq!(profile.memory_used, Some(5));
-        reports.on_taken(&foreman(), start + 2 * SECOND);
+        taken(&mut reports, start + 2 * SECOND);
         let silent = reports.take(&foreman(), HashMap::new(), start + 11 * SECOND);
         assert_eq!(silent, None);
         let message = reports.take(&foreman(), HashMap::new(), start + 12 * SECOND);
-        let message = message.unwrap();
+        let (_, message) = message.unwrap();
         assert_eq!(message.query[0].query_id, Some(QUERY.into()));
         assert!(message.query[0].fragment_profile.is_empty());
     }
@@ -398,7 +447,8 @@ mod tests {
             let again = told(&mut reports, now);
             assert_eq!(again, [(0, Some(FragmentState::Finished))]);
             tries += 1;
-            if reports.on_failed(&foreman(), now) {
+            let number = reports.next - 1;
+            if reports.on_failed(&foreman(), number, now) {
                 break;
             }
             now = reports.next_timeout().unwrap();
@@ -419,7 +469,7 @@ mod tests {
         }
         for expected in [1000, 1000, 500] {
             assert_eq!(told(&mut reports, start).len(), expected);
-            reports.on_taken(&foreman(), start);
+            taken(&mut reports, start);
         }
         assert!(reports.is_empty());
     }

@@ -45,7 +45,7 @@ impl fmt::Debug for Started {
 
 /// A fragment that runs. No method may wait.
 pub trait FragmentControl: Send + Sync + 'static {
-    /// Asks it to end soon.
+    /// Asks it to end soon. May come before [`Started::run`] is looked at for the first time.
     fn cancel(&self);
 
     /// Lets it go on if a test has paused it.

@@ -13,19 +13,19 @@ use membership::NodeAddress;
 use protos::{
     calls::control as calls,
     control::{FragmentStatuses, InitializeFragments, PlanFragment},
-    error::ErrorType,
+    error::{ErrorType, Retry},
     id::{FragmentId, QueryId},
     shared::{FragmentState, MinorFragmentProfile},
 };
 use rpc_bus::{
-    BusRuntime, CallError, Charge, Ledger, RpcFailure,
+    BudgetExceeded, BusRuntime, CallError, Charge, CloseReason, Ledger, RpcFailure,
     ledger::{Kind, Limits},
     task::Tasks,
 };
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    reports::{ReportTimes, Reports},
+    reports::{MessageNumber, ReportTimes, Reports},
     runner::{FragmentControl, FragmentRunner, FragmentTask, Started},
     table::{Action, MessageId, Table, TableLimits},
 };
@@ -125,6 +125,9 @@ struct Live {
 /// What to run, and what ends when it counts as ended.
 type Waiting = (FragmentTask, oneshot::Receiver<()>);
 
+/// Fragments that run, and how to reach them.
+type Controls = Vec<(FragmentId, Arc<dyn FragmentControl>)>;
+
 /// What is to be done once nothing is locked.
 enum Effect {
     Spawn(Waiting),
@@ -183,7 +186,7 @@ impl Fragments {
     /// # Errors
     ///
     /// The ledger has no room for the task that does it.
-    pub fn attach(&self, node: &ControlNode) -> Result<(), rpc_bus::BudgetExceeded> {
+    pub fn attach(&self, node: &ControlNode) -> Result<(), BudgetExceeded> {
         if self.0.node.set(node.downgrade()).is_err() {
             return Ok(());
         }
@@ -328,15 +331,12 @@ impl Inner {
         };
         if let Err(exceeded) = self.spawn(run) {
             let failure = RpcFailure::new(ErrorType::Resource, exceeded.to_string());
-            let failure = failure.with_retry(protos::error::Retry::OtherNode);
+            let failure = failure.with_retry(Retry::OtherNode);
             self.step(|state, now| state.on_started(id, Err(Box::new(failure)), now));
         }
     }
 
-    fn spawn(
-        &self,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), rpc_bus::BudgetExceeded> {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), BudgetExceeded> {
         self.tasks.spawn(self.runtime.app(), &self.ledger, task)
     }
 
@@ -373,18 +373,14 @@ impl Inner {
             };
             let profiles = controls.into_iter().filter_map(look).collect();
             let message = lock(&self.state).reports.take(&foreman, profiles, now);
-            if let Some(message) = message {
-                self.send(&foreman, message);
+            if let Some((number, message)) = message {
+                self.send(&foreman, number, message);
             }
         }
     }
 
     /// A foreman that is to be told something, and the fragments that run for it.
-    #[allow(clippy::type_complexity, reason = "two lists in one look")]
-    fn due(
-        &self,
-        now: Instant,
-    ) -> Option<(NodeAddress, Vec<(FragmentId, Arc<dyn FragmentControl>)>)> {
+    fn due(&self, now: Instant) -> Option<(NodeAddress, Controls)> {
         let state = lock(&self.state);
         let foreman = state.reports.due(now)?;
         let fragments = state.reports.fragments(&foreman).into_iter();
@@ -392,23 +388,23 @@ impl Inner {
         Some((foreman, fragments.filter_map(control).collect()))
     }
 
-    fn send(&self, foreman: &NodeAddress, message: FragmentStatuses) {
+    fn send(&self, foreman: &NodeAddress, number: MessageNumber, message: FragmentStatuses) {
         let (this, node) = (self.this.clone(), self.node.get().cloned());
         let to = foreman.clone();
         let send = async move {
             let node = node.and_then(|node| node.upgrade());
             let taken = match node {
                 Some(node) => node.tunnel(&to).fragment_statuses(message).await,
-                None => Err(CallError::Lost(rpc_bus::CloseReason::ShuttingDown)),
+                None => Err(CallError::Lost(CloseReason::ShuttingDown)),
             };
             if let Some(inner) = this.upgrade() {
-                inner.step(|state, now| state.on_told(&to, taken, now));
+                inner.step(|state, now| state.on_told(&to, number, taken, now));
             }
         };
         if self.spawn(send).is_err() {
             self.step(|state, now| {
-                let failed = Err(CallError::Lost(rpc_bus::CloseReason::Aborted));
-                state.on_told(foreman, failed, now);
+                let failed = Err(CallError::Lost(CloseReason::Aborted));
+                state.on_told(foreman, number, failed, now);
             });
         }
     }
@@ -418,19 +414,20 @@ impl State {
     fn on_told(
         &mut self,
         foreman: &NodeAddress,
+        number: MessageNumber,
         taken: Result<Vec<QueryId>, CallError>,
         now: Instant,
     ) {
         match taken {
             Ok(unknown) => {
-                self.reports.on_taken(foreman, now);
+                self.reports.on_taken(foreman, number, now);
                 for query in unknown {
                     self.table.cancel_orphans(foreman, query, now);
                 }
             }
             Err(error) => {
                 tracing::debug!(%foreman, %error, "a foreman was not told of its fragments");
-                if self.reports.on_failed(foreman, now) {
+                if self.reports.on_failed(foreman, number, now) {
                     tracing::warn!(%foreman, %error, "a foreman cannot be reached: its fragments end");
                     self.node_down(foreman, now);
                 }
@@ -554,9 +551,9 @@ impl FragmentService for Fragments {
         let task = |fragment| {
             let task = read(from, fragment)?;
             let plan = inner.ledger.charge(Kind::Bytes, task.plan.len());
-            let full = |exceeded: rpc_bus::BudgetExceeded| {
+            let full = |exceeded: BudgetExceeded| {
                 let failure = RpcFailure::new(ErrorType::Resource, exceeded.to_string());
-                Box::new(failure.with_retry(protos::error::Retry::OtherNode))
+                Box::new(failure.with_retry(Retry::OtherNode))
             };
             Ok((task, plan.map_err(full)?))
         };

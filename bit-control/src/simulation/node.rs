@@ -13,7 +13,7 @@ use super::engine::Engine;
 use crate::{
     foreman::run::{Action as QueryAction, Outcome, Run, RunTimes, Wave},
     fragments::{
-        reports::{ReportTimes, Reports},
+        reports::{MessageNumber, ReportTimes, Reports},
         table::{Action, MessageId, Table, TableLimits},
     },
 };
@@ -28,7 +28,7 @@ pub(super) const RUN_TIMES: RunTimes = RunTimes {
 pub(super) enum Request {
     Initialize(QueryId, Wave, Vec<FragmentId>),
     Cancel(QueryId),
-    Statuses(FragmentStatuses),
+    Statuses(MessageNumber, FragmentStatuses),
 }
 
 /// What it answers.
@@ -109,7 +109,7 @@ impl Node {
                 self.table.cancel_query(query, now);
                 Some(Reply::Done)
             }
-            Request::Statuses(statuses) => Some(Reply::Unknown(self.take(from, statuses, now))),
+            Request::Statuses(_, statuses) => Some(Reply::Unknown(self.take(from, statuses, now))),
         }
     }
 
@@ -167,7 +167,7 @@ impl Node {
         }
         while let Some(foreman) = self.reports.due(now) {
             let message = self.reports.take(&foreman, HashMap::new(), now);
-            let message = message.map(Request::Statuses);
+            let message = message.map(|(number, it)| Request::Statuses(number, it));
             effects.extend(message.map(|message| Effect::Call(foreman, message)));
         }
         let Self { runs, outcomes, .. } = self;

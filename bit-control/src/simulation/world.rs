@@ -19,7 +19,10 @@ use super::{
     engine::{Behaviour, Ending},
     node::{Effect, Node, RUN_TIMES, Reply, Request},
 };
-use crate::foreman::run::{Assignment, NotStarted, Outcome, QueryPlan, Run, Wave};
+use crate::{
+    foreman::run::{Assignment, NotStarted, Outcome, QueryPlan, Run, Wave},
+    fragments::reports::MessageNumber,
+};
 
 /// While things go wrong.
 const TROUBLE: Duration = Duration::from_secs(20);
@@ -97,7 +100,7 @@ struct Call {
 enum About {
     Start(QueryId, Wave),
     Cancel(QueryId),
-    Report,
+    Report(MessageNumber),
 }
 
 struct Submitted {
@@ -325,7 +328,7 @@ impl World {
             about: match &request {
                 Request::Initialize(query, wave, _) => About::Start(*query, *wave),
                 Request::Cancel(query) => About::Cancel(*query),
-                Request::Statuses(_) => About::Report,
+                Request::Statuses(number, _) => About::Report(*number),
             },
             request: Some(request),
         };
@@ -380,14 +383,14 @@ impl World {
         };
         let to = address(call.to.0);
         match (call.about, reply) {
-            (About::Report, Some(Reply::Unknown(unknown))) => {
-                node.reports.on_taken(&to, now);
+            (About::Report(number), Some(Reply::Unknown(unknown))) => {
+                node.reports.on_taken(&to, number, now);
                 for query in unknown {
                     node.table.cancel_orphans(&to, query, now);
                 }
             }
-            (About::Report, _) => {
-                if node.reports.on_failed(&to, now) {
+            (About::Report(number), _) => {
+                if node.reports.on_failed(&to, number, now) {
                     node.table.node_down(&to, now);
                     node.reports.forget(&to);
                 }

@@ -1,17 +1,20 @@
 //! Which connections there are: made when needed, once at a time, from both sides at once, and again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bit_control::{ControlOptions, Direction, Services};
 use futures::future::join_all;
 use membership::NodeAddress;
 use protos::{calls::control as calls, rpc::RpcMode};
-use rpc_bus::{CallError, ConnectError, ServerOptions};
+use rpc_bus::{
+    CallError, ConnectError, Features,
+    auth::{AuthOptions, Authenticator, Credentials, Login, Users},
+};
 use tokio::net::TcpListener;
 
 use crate::{
     peer::Peer,
-    support::{Node, QUERY, until},
+    support::{Node, QUERY, runtime, until},
 };
 
 fn local(port: u16) -> NodeAddress {
@@ -262,7 +265,6 @@ async fn a_call_without_an_answer_ends_at_its_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = ControlOptions {
         call_timeout: Duration::from_millis(50),
-        server: ServerOptions::new(ControlOptions::default().server.connection),
         ..ControlOptions::default()
     };
     let node = Node::with_options(options, Services::default()).await;
@@ -279,4 +281,65 @@ async fn a_call_without_an_answer_ends_at_its_deadline() {
     assert!(matches!(answer, Err(CallError::Timeout(_))), "{answer:?}");
     drop((peer, tunnel));
     node.stop().await;
+}
+
+/// `alice` with the password `wonder`, by SCRAM and PLAIN.
+const ALICE: &str = "alice:SCRAM-SHA-256$4096:AAECAwQFBgcICQoLDA0ODw==\
+    $CaLYHywcJJwGkxn3DQdeS8kbSBx2ohTghe9FMhLvNfY=:XNzVXxVNZtfGAF9/RGkkhwfZgP2xupySxCQaLqOHPe4=";
+
+fn secured(password: &str) -> ControlOptions {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, ALICE).unwrap();
+    let users = Arc::new(Users::from_file(file.path()).unwrap());
+    let authenticator = Authenticator::new(users, AuthOptions::default(), runtime()).unwrap();
+    let (user, password) = ("alice".to_owned(), password.to_owned().into());
+    ControlOptions {
+        authenticator: Some(Arc::new(authenticator)),
+        login: Some(Login::new(Credentials { user, password })),
+        ..ControlOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_users_let_in_those_who_prove_who_they_are_and_call_them_back() {
+    // Connections live no longer than their runtime.
+    let _bus = runtime();
+    let services = Services::default;
+    let (a, b) = (
+        Node::with_options(secured("wonder"), services()).await,
+        Node::with_options(secured("wonder"), services()).await,
+    );
+    let there = a.control.tunnel(b.address());
+    assert!(!there.cancel_query(QUERY).await.unwrap());
+    let back = b.control.tunnel(a.address());
+    assert!(!back.cancel_query(QUERY).await.unwrap());
+    assert_eq!(back.peer().unwrap().connections[0].0, Direction::Inbound);
+    let stranger = Node::with_options(secured("wander"), services()).await;
+    let nobody = Node::start().await;
+    for node in [&stranger, &nobody] {
+        let refused = node.control.tunnel(b.address()).cancel_query(QUERY).await;
+        assert!(matches!(refused, Err(CallError::Connect(_))), "{refused:?}");
+        assert!(b.control.tunnel(node.address()).peer().is_none());
+    }
+    // A Drillbit that has connected would drop the connection over a request: it is called on one of our own.
+    let drill = ControlOptions {
+        features: Features::default(),
+        ..secured("wonder")
+    };
+    let drill = Node::with_options(drill, services()).await;
+    drill
+        .control
+        .tunnel(b.address())
+        .cancel_query(QUERY)
+        .await
+        .unwrap();
+    let to_drill = b.control.tunnel(drill.address());
+    assert!(!to_drill.cancel_query(QUERY).await.unwrap());
+    let connections = to_drill.peer().unwrap().connections;
+    assert_eq!(connections.len(), 2);
+    assert_eq!(connections[0].0, Direction::Outbound);
+    drop((there, back, to_drill, connections));
+    for node in [a, b, stranger, nobody, drill] {
+        node.stop().await;
+    }
 }

@@ -298,6 +298,7 @@ async fn whatever_goes_wrong_fails_the_query_by_name_and_ends_it_everywhere() {
             }
             let mut run = nodes[0].foremen.run(plan).unwrap();
             let outcome = run.outcome().await;
+            assert!(!run.started().await);
             let Outcome::Failed(failure) = &outcome else {
                 panic!("{outcome:?} of {bad}");
             };
@@ -346,8 +347,9 @@ async fn a_cancel_ends_a_query_in_bounded_time_in_every_state() {
 #[tokio::test]
 async fn a_dropped_run_is_cancelled() {
     let nodes = workers::<2>().await;
-    let run = nodes[0].foremen.run(plan(&nodes, "hang", "hang")).unwrap();
-    until("it runs", || nodes.iter().all(|node| node.running() == 2)).await;
+    let mut run = nodes[0].foremen.run(plan(&nodes, "hang", "hang")).unwrap();
+    assert!(run.started().await);
+    assert!(nodes.iter().all(|node| node.running() == 2));
     let id = run.id();
     drop(run);
     all_idle(&nodes).await;

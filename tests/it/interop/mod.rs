@@ -4,6 +4,7 @@
 pub(crate) mod client_suite;
 mod client_to_drill;
 mod client_to_node;
+mod control_plane;
 mod data_plane;
 mod driver_on_both;
 mod driver_to_node;

@@ -39,6 +39,7 @@ pub struct Security {
 #[derive(Debug)]
 pub struct RealDrillbit {
     process: Process,
+    control: SocketAddr,
     user: SocketAddr,
     started_in: Duration,
     // Deleted by the harness when its stdin ends, and here when it is killed.
@@ -86,9 +87,13 @@ impl RealDrillbit {
         }
         let begun = Instant::now();
         let process = Process::spawn("the real Drillbit", command.arg("interop.DrillbitHarness"))?;
+        let control = process
+            .line_after("ready control=", START_WITHIN)?
+            .parse()?;
         let user = process.line_after("ready user=", START_WITHIN)?.parse()?;
         Ok(Self {
             process,
+            control,
             user,
             started_in: begun.elapsed(),
             _home: home,
@@ -105,6 +110,12 @@ impl RealDrillbit {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Where it accepts the control connections of other Drillbits.
+    #[must_use]
+    pub fn control(&self) -> SocketAddr {
+        self.control
     }
 
     /// Where it accepts user connections.

@@ -3,6 +3,7 @@
 //! One of each serves all tests of a process. Where Java or Maven is missing the tests that need
 //! them are skipped, and say so; with `REQUIRE_INTEROP=1` they fail instead.
 
+mod control_plane;
 mod data_plane;
 mod drill;
 mod java;
@@ -14,6 +15,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
+pub use control_plane::DrillControlPlane;
 pub use data_plane::DrillDataPlane;
 pub use drill::{Memory, RealDrillbit, Security};
 pub use java::{Java, Project, keytool};

@@ -15,8 +15,8 @@ import org.apache.drill.exec.server.RemoteServiceSet;
  * drill.exec.zk.connect} says which, else alone in its own.
  *
  * <p>Configured by system properties only: Drill's own keys, and {@code interop.home}, a directory of
- * its own for everything that it writes, deleted at the end. Prints one line {@code ready user=HOST:PORT}
- * when it accepts connections. The end of stdin ends it, so it never outlives whoever started it.
+ * its own for everything that it writes, deleted at the end. Prints two lines {@code ready control=HOST:PORT} and
+ * {@code ready user=HOST:PORT} when it accepts connections. The end of stdin ends it, so it never outlives whoever started it.
  */
 public final class DrillbitHarness {
   private DrillbitHarness() {}
@@ -27,6 +27,7 @@ public final class DrillbitHarness {
     RemoteServiceSet alone = clustered ? null : RemoteServiceSet.getLocalServiceSet();
     Drillbit drillbit = new Drillbit(DrillConfig.create(), alone);
     drillbit.run();
+    System.out.println("ready control=127.0.0.1:" + drillbit.getContext().getEndpoint().getControlPort());
     System.out.println("ready user=127.0.0.1:" + drillbit.getUserPort());
     awaitEndOfInput();
     if (clustered) {
