@@ -141,6 +141,13 @@ impl RngCore for Random {
     }
 }
 
+impl Node {
+    /// Whether its timer is in time: one that was stopped may not have been woken yet.
+    fn is_awake(&self, now: Instant) -> bool {
+        self.monitor.deadline() + self.lag + 2 * TIMER >= now
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Link {
     /// Answers come within two beats, always.
@@ -456,8 +463,12 @@ impl World {
         // That another node beats us shows that it lives.
         if this.monitor.incarnation(&from) == Some(flight.incarnation) {
             this.monitor.on_heard(&from, instant, instant);
+            let is_awake = this.is_awake(instant);
             if let Some(belief) = this.beliefs.get_mut(&flight.from) {
                 belief.on_sign(now);
+                if is_awake {
+                    belief.on_awake();
+                }
             }
         }
         let peer = this.incarnation;
@@ -490,8 +501,12 @@ impl World {
             .monitor
             .on_answer(&due(flight), &exchange, Some(peer), versions);
         if accepted {
+            let is_awake = this.is_awake(received);
             let belief = this.beliefs.get_mut(&flight.to).expect("watched");
             belief.on_answer(peer, now);
+            if is_awake {
+                belief.on_awake();
+            }
             let learned = Learned {
                 incarnation: peer,
                 endpoint: endpoint(flight.to, state).into(),
@@ -703,9 +718,7 @@ impl World {
     fn check(&self) {
         for node in &self.nodes {
             let lag = node.lag + 2 * TIMER;
-            // One that was stopped may not have been woken yet.
-            let is_awake = node.monitor.deadline() + lag >= self.instant(self.now);
-            if node.process == Process::Running && is_awake {
+            if node.process == Process::Running && node.is_awake(self.instant(self.now)) {
                 node.beliefs
                     .values()
                     .for_each(|belief| belief.check(self.now, lag));
