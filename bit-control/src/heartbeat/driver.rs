@@ -40,7 +40,7 @@ pub trait PeerLinks: Send + Sync + 'static {
     /// Closes all control connections with a node, which fails the calls on them: it is down.
     fn disconnect(&self, node: &NodeAddress);
 
-    /// What other connections with a node tell, those of the data plane above all. Asked at every beat.
+    /// What other connections with a node tell, those of the data plane above all. Asked at every beat; must not wait.
     fn signs(&self, node: &NodeAddress) -> Option<Signs> {
         let _ = node;
         None

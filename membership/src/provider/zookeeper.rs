@@ -38,6 +38,9 @@ use connection::{Connection, Event, Lifetime, Owner, Session};
 use error::Error;
 use instances::{Instance, members, registration};
 
+/// A session that has to be kept alive more often only costs.
+const SESSION_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// Registrations that are looked at; those beyond are left out.
 const INSTANCES_MAX: usize = 4096;
 
@@ -50,7 +53,7 @@ pub struct ZooKeeperOptions {
     /// fragments that it cannot run. Default: no, it only looks.
     pub register: bool,
     /// How long the session is to live without a sign of life; the server may choose otherwise. After that a node that
-    /// has died is gone for others. Default 5 s, as Drill's.
+    /// has died is gone for others. Default 5 s, as Drill's; less than 1 s counts as 1 s.
     // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.zk.timeout
     pub session_timeout: Duration,
     /// Longest wait before connecting again; the first is up to 100 ms, and it doubles. Default 5 s.
@@ -131,7 +134,8 @@ impl ZooKeeperProvider {
         let hosts = self.options.path.hosts();
         loop {
             let (host, port) = &hosts[kept.next_host % hosts.len()];
-            let (server, asked) = ((host.as_str(), *port), self.options.session_timeout);
+            let asked = self.options.session_timeout.max(SESSION_TIMEOUT_MIN);
+            let server = (host.as_str(), *port);
             match Connection::open(server, kept.session.as_ref(), asked).await {
                 Ok(connection) => {
                     self.on_connected(kept, &connection);

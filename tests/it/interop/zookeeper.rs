@@ -4,18 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bit_control::heartbeat::{BeatOptions, Health, Heartbeats};
+use bit_control::{ControlNode, ControlOptions, Services};
 use membership::{
     Event, Member, NodeState, Provider, Registry, RegistryOptions, Watch, ZooKeeperOptions,
     ZooKeeperProvider,
 };
 use protos::coord::DrillbitEndpoint;
+use rpc_bus::ledger::{Ledger, Limits};
 use tests::interop::{Memory, RealDrillbit, ZooKeeper, available};
 use tests::node::Node;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::nodes::{NODE, node, within};
+use crate::nodes::{NODE, bus, eventually_zero, node, within};
 
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,6 +93,45 @@ impl Running {
     }
 }
 
+/// A node that watches over all members of a registry.
+struct Watched {
+    beats: Heartbeats,
+    control: ControlNode,
+    task: JoinSet<()>,
+    ledger: Ledger,
+}
+
+impl Watched {
+    async fn start(registry: &Registry) -> Self {
+        let ledger = Ledger::root("test", Limits::default());
+        let any = ([127, 0, 0, 1], 0).into();
+        let endpoint = DrillbitEndpoint {
+            address: Some("127.0.0.1".to_owned()),
+            ..DrillbitEndpoint::default()
+        };
+        let (options, services) = (ControlOptions::default(), Services::default());
+        let control = ControlNode::bind(any, endpoint, bus(), options, services, ledger.clone());
+        let control = control.await.unwrap();
+        let beats = Heartbeats::new(registry.clone(), BeatOptions::default()).unwrap();
+        let (run, links) = (beats.clone(), Arc::new(control.clone()));
+        let mut task = JoinSet::new();
+        task.spawn(async move { run.run(links).await });
+        Self {
+            beats,
+            control,
+            task,
+            ledger,
+        }
+    }
+
+    async fn stop(mut self) {
+        self.task.shutdown().await;
+        self.control.shutdown(PATIENCE).await;
+        drop(self.control);
+        eventually_zero(&self.ledger).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_registers_is_found_by_drills_driver_and_by_observers_until_it_goes() {
     let Some(zookeeper) = zookeeper() else { return };
@@ -160,6 +202,12 @@ async fn a_real_drillbit_is_seen_as_it_comes_and_goes() {
     assert!(member.is_in(NodeState::Online) && member.state.is_some());
     assert_eq!(member.user_port(), Some(drillbit.user().port()));
     assert_eq!(member.software_version.as_deref(), Some("1.22.0"));
+    let watched = Watched::start(&observer.registry).await;
+    let is_up = || watched.beats.health(&member.address) == Some(Health::Up);
+    within(PATIENCE, "it answers PINGs", &mut || is_up()).await;
+    let seen = watched.beats.nodes().pop().unwrap();
+    assert!(seen.is_drill && seen.counts.answered > 0, "{seen:?}");
+    watched.stop().await;
     block_in_place(|| drillbit.leave()).unwrap();
     let mut states = Vec::new();
     loop {

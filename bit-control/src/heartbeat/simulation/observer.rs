@@ -66,6 +66,10 @@ impl Belief {
     pub(super) fn on_sign(&mut self, now: Duration) {
         self.last_sign = now;
         (self.late, self.settling) = (Duration::ZERO, Duration::ZERO);
+    }
+
+    /// The observer is awake again, and has had a sign of life since: it has no excuse any more.
+    pub(super) fn on_awake(&mut self) {
         if self.excuse == Excuse::Stopped {
             self.excuse = Excuse::None;
         }

@@ -18,6 +18,9 @@ use super::{
 /// Longest message that is taken, in bytes. A server's own limit is 1 MiB by default.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
+/// However short the session is that a server grants.
+const PING_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Events that may wait to be looked at.
 const EVENTS_MAX: usize = 16 * 1024;
 
@@ -225,7 +228,7 @@ impl Connection {
                 return Ok(event);
             }
             self.flush().await?;
-            let ping_at = self.last_sent + self.timeout / 3;
+            let ping_at = self.last_sent + (self.timeout / 3).max(PING_INTERVAL_MIN);
             tokio::select! {
                 message = receive(&mut self.stream, &mut self.input) => {
                     self.last_received = Instant::now();
