@@ -278,6 +278,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.pass_on(events);
     }
 
+    fn deliver_all(&mut self) {
+        while !self.inbox.frames.is_empty() {
+            self.deliver();
+        }
+    }
+
     fn give_back_inbox(&mut self) {
         if self.inbox.frames.is_empty() {
             keep(&SPARE_FRAMES, mem::take(&mut self.inbox.frames));
@@ -504,6 +510,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             };
             for end in [&write, &read] {
                 if let Poll::Ready(Err(reason)) = end {
+                    // Answers that are here already count.
+                    driver.deliver_all();
                     driver.close(reason.clone());
                 }
             }

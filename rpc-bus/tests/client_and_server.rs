@@ -12,7 +12,7 @@ use rpc_bus::{
     CallError, CallOptions, CloseReason, ConnectError, ConnectionOptions, Endpoint, Handler,
     InboundRequest, PendingAnswer, StreamKey, connect, ledger::Kind,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 fn deadline(seconds: u64) -> CallOptions {
     CallOptions {
@@ -66,6 +66,34 @@ async fn bodies_of_every_size_arrive_whole() {
     scene.finish().await;
 }
 
+/// Callers, both drivers and the handlers share one thread here, so that how they follow each other is known.
+#[tokio::test]
+async fn what_the_callers_of_a_thread_have_to_say_leaves_together() {
+    let scene = Scene::new().await;
+    let client = scene.connect().await;
+    let before = client.stats();
+    let mut callers = JoinSet::new();
+    for _ in 0..64 {
+        let client = client.clone();
+        callers.spawn(async move {
+            for _ in 0..50 {
+                run(&client, plan::ECHO).await.unwrap();
+            }
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    let (frames, writes) = (
+        client.stats().frames_sent - before.frames_sent,
+        client.stats().writes - before.writes,
+    );
+    assert_eq!(frames, 64 * 50);
+    assert!(writes < frames / 16, "{writes} writes of {frames} frames");
+    drop((client, callers));
+    scene.finish().await;
+}
+
 #[tokio::test]
 async fn many_calls_at_once_are_each_answered_once() {
     let scene = Scene::new().await;
@@ -93,7 +121,7 @@ async fn senders_wait_for_room_and_memory_stays_bounded() {
     };
     let client = scene.connect_with(options).await;
     let body = Bytes::from(vec![7; 100_000]);
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for stream in 0..100 {
         let (client, body) = (client.clone(), body.clone());
         tasks.spawn(async move {

@@ -266,6 +266,28 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_end_in_any_order_are_found_by_their_id() {
+        let (mut calls, mut open) = (Calls::default(), Vec::new());
+        for round in 0..1000_usize {
+            open.extend((0..round % 7).map(|_| waiting(&mut calls, None)));
+            // Some are answered soon, some given up, and some stay for long.
+            for _ in 0..(round % 6).min(open.len()) {
+                let id = open.swap_remove(round * 31 % open.len());
+                if round % 5 == 0 {
+                    assert!(calls.give_up(id).is_some() && calls.give_up(id).is_none());
+                    assert!(matches!(calls.answered(id), Answered::GivenUp));
+                } else {
+                    assert!(matches!(calls.answered(id), Answered::Waiting(_)));
+                }
+                assert!(matches!(calls.answered(id), Answered::Unknown));
+            }
+            assert_eq!(calls.len(), open.len());
+        }
+        assert!(open.len() > 100);
+        assert_eq!(calls.drain().len(), open.len());
+    }
+
+    #[test]
     fn an_expired_call_stays_as_a_tombstone() {
         let (mut calls, start) = (Calls::default(), Instant::now());
         let id = waiting(&mut calls, Some(after(start, 5)));
