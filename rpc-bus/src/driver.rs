@@ -221,14 +221,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
         }
         // A peer of several busy connections has something to do anyway.
-        let only_one = LAST_READ.replace(self.link.ends.id) == self.link.ends.id;
-        let calls = self.seen.calls_in_flight;
-        self.inbox.share = if only_one {
-            share_of(calls)
+        self.inbox.share = if self.is_last_to_read() {
+            share_of(self.seen.calls_in_flight)
         } else {
             SHARE_FRAMES_MAX
         };
+        LAST_READ.set(self.link.ends.id);
         Poll::Ready(Ok(()))
+    }
+
+    fn is_last_to_read(&self) -> bool {
+        LAST_READ.get() == self.link.ends.id
     }
 
     /// Reads small frames.
@@ -486,7 +489,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let seen = self.seen;
             let unchanged = seen.stage == Stage::Running && seen.reading_is_paused == paused;
             if self.poll_time(cx).is_pending() && unchanged {
-                if self.lookout.goes_on() {
+                // One that stays awake is enough for a thread.
+                if self.is_last_to_read() && self.lookout.goes_on() {
                     give_way(cx);
                 }
                 return Poll::Pending;
