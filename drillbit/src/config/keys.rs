@@ -215,8 +215,8 @@ sections! {
         connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
         /// The other nodes, as HOST:PORT of the control plane; this one may be among them.
         peers: Vec<Peer> = Vec::new(),
-        /// ZooKeeper that knows the other nodes, in place of `peers`: HOST:PORT,...[/ROOT/CLUSTER_ID], as in the
-        /// JDBC driver's URL.
+        /// ZooKeeper that knows the other nodes, in place of `peers`: HOST:PORT,... and perhaps /ROOT/ID of
+        /// the cluster behind them, as in the JDBC driver's URL.
         zookeeper: Option<ZooKeeper> = None,
         /// Whether this node registers there, so that drivers find it. In a cluster of real Drillbits it would be
         /// handed fragments that it cannot run.

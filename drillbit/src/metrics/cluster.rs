@@ -9,13 +9,15 @@ use super::{
     families::{self, Family},
 };
 
+/// A family, and where its value is found.
+type Column = (&'static Family, fn(&NodeHealth) -> u64);
+
 pub(super) fn nodes(out: &mut Exposition<'_>, nodes: &[NodeHealth]) -> fmt::Result {
     let mut samples = out.family(&families::NODES)?;
     for health in [Health::Up, Health::Suspect, Health::Down] {
         let count = nodes.iter().filter(|node| node.health == health).count();
         samples.number(&[health.name()], count as u64)?;
     }
-    type Column = (&'static Family, fn(&NodeHealth) -> u64);
     let columns: [Column; 3] = [
         (&families::NODE_UP, |node| {
             u64::from(node.health == Health::Up)
