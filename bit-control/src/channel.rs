@@ -5,8 +5,8 @@
 //! in bytes, and ends on its own: with an end, with an error, or with the connection, never in silence.
 //!
 //! ```text
-//! ChannelSender::send -> end.rs (credit) -> CHANNEL_MESSAGE -> side.rs (which channel) -> end.rs (queue) -> ChannelReceiver
-//!                                        <- CHANNEL_CREDIT  <-                          <- taken
+//! ChannelSender::send -> end.rs (credit) -> CHANNEL_MESSAGE -> side.rs (which one) -> end.rs (queue) -> ChannelReceiver
+//!                                        <- CHANNEL_CREDIT  <-                     <- taken
 //! ```
 
 mod credit;

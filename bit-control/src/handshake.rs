@@ -41,8 +41,8 @@ pub(crate) struct Introduction {
 }
 
 /// Judges what the side that connects has said. Its channel is not looked at.
-// wire: golden/raw/raw_control.control1 to control5: another version and no endpoint are refused, the channel of the data
-// plane is let in
+// wire: golden/raw/raw_control.control1 to control5: another version and no endpoint are refused, the channel of the
+// data plane is let in
 pub(crate) fn judge_hello(pbody: Bytes) -> Result<Introduction, HandshakeError> {
     let hello = BitControlHandshake::decode(pbody)?;
     expect_version(hello.rpc_version())?;

@@ -1,7 +1,7 @@
-//! Seeded schedules of several nodes: queries over a network that delays, loses and breaks, fragments that fail, hang and
-//! do not listen, nodes that die, come back, and are thought dead. All on a clock that is turned by hand.
+//! Seeded schedules of several nodes: queries over a network that delays, loses and breaks, fragments that fail, hang
+//! and do not listen, nodes that die, come back, and are thought dead. All on a clock that is turned by hand.
 //!
-//! `CONTROL_SCHEDULES=10000 CONTROL_FIRST_SEED=1 cargo test --release -p bit-control schedules` runs as many as one likes.
+//! As many as one likes: `CONTROL_SCHEDULES=10000 CONTROL_FIRST_SEED=1 cargo test -p bit-control schedules`.
 
 mod engine;
 mod node;

@@ -61,8 +61,8 @@ impl ControlTunnel {
         self.node.inner_peers().info(&self.to)
     }
 
-    /// The connection that calls take now, made if there is none. To this node itself it is one with two ends here, which
-    /// calls do without.
+    /// The connection that calls take now, made if there is none. To this node itself it is one with two ends here,
+    /// which calls do without.
     ///
     /// # Errors
     ///

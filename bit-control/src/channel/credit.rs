@@ -1,5 +1,5 @@
-//! Credits of one direction, from both ends, in bytes. A limit is absolute: what the sender may ever have sent. So it may
-//! come twice, late, or not at all if a later one does.
+//! Credits of one direction, from both ends, in bytes. A limit is absolute: what the sender may ever have sent. So it
+//! may come twice, late, or not at all if a later one does.
 
 /// What a message costs at least, in bytes: about what an empty one takes in memory.
 pub(crate) const COST_BYTES_MIN: u64 = 256;

@@ -1,7 +1,7 @@
 //! The channels of one connection.
 //!
-//! Ids are chosen by the side that opens: odd ones by the side that has connected, even ones by the other. They only ever
-//! grow, so that what comes late for a channel that has ended is told from what was never opened.
+//! Ids are chosen by the side that opens: odd ones by the side that has connected, even ones by the other. They only
+//! ever grow, so that what comes late for a channel that has ended is told from what was never opened.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -637,7 +637,8 @@ fn read(from: &NodeAddress, fragment: PlanFragment) -> Result<FragmentTask, Box<
         }),
         (_, Some(_)) => {
             let message = format!(
-                "the fragment {id} is a plan of Drill's operators (fragment_json), which cannot be run here; expected a                  plan of our own engine"
+                "the fragment {id} is a plan of Drill's operators (fragment_json), which cannot be run here; expected \
+                 a plan of our own engine"
             );
             refused(ErrorType::UnsupportedOperation, message)
         }
