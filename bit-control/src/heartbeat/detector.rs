@@ -191,7 +191,7 @@ impl Intervals {
 }
 
 /// -log10 of the chance that a value is so many standard deviations above the mean, of a normal distribution. By the
-/// approximation of Börjesson and Sundberg (1979), which is off by at most 0.3 % of the chance.
+/// approximation of Borjesson and Sundberg (1979), which is off by at most 0.3 % of the chance.
 fn phi_of(score: f64) -> f64 {
     let tail = score.abs();
     let width = 0.661 * tail + 0.339 * (tail * tail + 5.51).sqrt();

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::nodes::{NODE, bus, eventually_zero, node, within};
 
 /// No step takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn zookeeper() -> Option<ZooKeeper> {
     available("a ZooKeeper", block_in_place(ZooKeeper::start))
