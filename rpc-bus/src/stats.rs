@@ -125,6 +125,8 @@ impl ConnectionStats {
 pub struct RoundTripStats {
     /// The last one.
     pub last: Duration,
+    /// The shortest: of the link alone, when nobody had to wait for a core or behind other bytes.
+    pub min: Duration,
     /// Half took at most this.
     pub p50: Duration,
     /// 99 of 100 took at most this.
@@ -191,6 +193,7 @@ impl RoundTrips {
         let rank = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100) - 1];
         Some(RoundTripStats {
             last,
+            min: sorted[0],
             p50: rank(50),
             p99: rank(99),
             max: rank(100),
@@ -210,8 +213,8 @@ mod tests {
         trips.record(Duration::from_secs(9));
         (1..=120).for_each(|ms| trips.record(Duration::from_millis(ms)));
         let stats = trips.stats().expect("there are some");
-        let ms = [stats.last, stats.p50, stats.p99, stats.max].map(|trip| trip.as_millis());
-        assert_eq!(ms, [120, 60, 119, 120]);
+        let ms = [stats.last, stats.min, stats.p50, stats.p99, stats.max];
+        assert_eq!(ms.map(|trip| trip.as_millis()), [120, 1, 60, 119, 120]);
         assert_eq!(trips.recent(2), [119, 120].map(Duration::from_millis));
         assert_eq!(trips.recent(1000).len(), 120);
     }

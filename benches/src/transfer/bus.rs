@@ -30,7 +30,8 @@ const SENDING: i32 = 1;
 const RECEIVING: i32 = 0;
 /// What a receiver lets a sender have unanswered, Drill's way.
 const DRILL_CREDIT_BATCHES: u16 = 64;
-const DRILL_BUDGET_BYTES: usize = 16 << 20;
+/// Holds so many of the largest: a receiver without room refuses batches, which ends the query, Drill's way.
+const DRILL_BUDGET_BYTES: usize = DRILL_CREDIT_BATCHES as usize * (5 << 20);
 
 /// How batches travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

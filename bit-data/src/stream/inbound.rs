@@ -264,12 +264,12 @@ impl Inbound {
         taken
     }
 
-    /// How long it takes to the sender and back, if that is known.
+    /// How long it takes to the sender and back, if that is known; not how long one waits for busy ends.
     fn round_trip(&self) -> Option<Duration> {
         let Some((connection, _)) = self.sender.get() else {
             return Some(ROUND_TRIP_HERE);
         };
-        Some(connection.stats().round_trips?.p50)
+        Some(connection.stats().round_trips?.min)
     }
 
     /// The consumer has decoded a body.
