@@ -131,7 +131,7 @@ fn start(link: &dyn Link, is_over: &Arc<AtomicBool>) -> JoinSet<Result<(Seen, En
         let endless = Endless::new(batches.clone(), Arc::clone(is_over));
         let sending = link.send(number, endless.stream());
         let all = async move { Ok((sending.await?, endless)) };
-        streams.spawn_on(all, link.runtime().handle());
+        streams.spawn_on(all, link.runtime());
     }
     streams
 }

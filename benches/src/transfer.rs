@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use record_batch::Codec;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::bus::Way;
@@ -25,7 +25,7 @@ use crate::rpc::threads::ThreadOptions;
 /// Both ends of a variant, connected: the batches of stream `n` are taken by consumer `n`.
 pub(crate) trait Link {
     /// Where senders run.
-    fn runtime(&self) -> &Runtime;
+    fn runtime(&self) -> &Handle;
 
     /// Sends `batches` as stream `number`; what its consumer has seen, when it has seen all of them.
     fn send(

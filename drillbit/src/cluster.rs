@@ -169,8 +169,10 @@ impl Cluster {
             }
         })?;
         let (heartbeats, links) = (self.heartbeats.clone(), Arc::new(self.control.clone()));
+        // Where queries do not keep it waiting.
+        let io = joining.bus.next_io();
         self.beating
-            .spawn(app, ledger, async move { heartbeats.run(links).await })?;
+            .spawn(io, ledger, async move { heartbeats.run(links).await })?;
         let (registry, queries) = (self.registry.clone(), joining.queries.clone());
         let interval = options.beats.interval;
         self.beating.spawn(app, ledger, async move {

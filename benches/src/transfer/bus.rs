@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use protos::id::{FragmentId, MajorFragmentId, MinorFragmentId, QueryId};
 use record_batch::Codec;
 use rpc_bus::{BusRuntime, Ledger, RetryOptions, RetryPolicy, ledger::Limits};
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 
 use super::{Consumer, Link, Seen};
 use crate::rpc::threads::{ThreadOptions, Threads};
@@ -155,7 +155,7 @@ type Sending = BoxFuture<'static, Result<()>>;
 type Receiving = BoxFuture<'static, Result<Seen>>;
 
 impl Link for Bus {
-    fn runtime(&self) -> &Runtime {
+    fn runtime(&self) -> &Handle {
         self.sending.app()
     }
 

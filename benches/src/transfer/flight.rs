@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
@@ -78,8 +78,8 @@ impl Flight {
 }
 
 impl Link for Flight {
-    fn runtime(&self) -> &Runtime {
-        &self.client
+    fn runtime(&self) -> &Handle {
+        self.client.handle()
     }
 
     fn send(

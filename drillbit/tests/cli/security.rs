@@ -200,8 +200,8 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
     sees(&one, right, "up");
     sees(&other, left, "up");
     let third = start("third", stranger, left, "wrong");
-    let seen = sees(&third, left, "down");
-    assert!(seen["beats"]["answered"] == 0, "{seen}");
+    let refused = sees(&third, left, "down");
+    assert!(refused["beats"]["answered"] == 0, "{refused}");
 }
 
 #[test]
