@@ -27,7 +27,7 @@ use crate::{cli::first_line, engine, foreman::RunningQueries, version};
 
 /// Where other Drillbits look for a control server.
 pub const CONTROL_PORT: u16 = 31011;
-/// How long the others may take to see that this node has left.
+/// How long each step of leaving may take.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// How a node finds others.
@@ -215,9 +215,11 @@ impl Cluster {
         nodes.collect()
     }
 
-    /// Leaves: others see the last state with the next beat, or that the connections have ended.
+    /// Leaves: the others are told, the provider takes back what it has made known, the connections end.
     pub(crate) async fn leave(&self) {
         self.stop.cancel();
+        let links = Arc::new(self.control.clone());
+        self.heartbeats.announce(links, LEAVE_TIME).await;
         self.control.shutdown(LEAVE_TIME).await;
         self.provider.join(LEAVE_TIME).await;
     }

@@ -15,7 +15,11 @@ use protos::{
 };
 use rpc_bus::{InboundRequest, RpcFailure};
 
-use super::driver::{Heartbeats, Shared, unix_us};
+use super::{
+    beat::ANNOUNCEMENT,
+    driver::{Heartbeats, Shared, unix_us},
+    status::learned,
+};
 use crate::services::Extension;
 
 /// Longest beat, in bytes: an endpoint of the longest, two versions, and numbers.
@@ -47,7 +51,12 @@ impl BeatAnswerer {
                 format!("expected a beat of at most {BEAT_BYTES_MAX} bytes, found {bytes}");
             return request.refuse(RpcFailure::new(ErrorType::Validation, message));
         }
-        if let Some((beat, _, reply)) = request.decode::<calls::Beat>() {
+        if let Some((mut beat, _, reply)) = request.decode::<calls::Beat>() {
+            if beat.sequence() == ANNOUNCEMENT
+                && let Ok(learned) = learned(beat.sender.take())
+            {
+                shared.on_announcement(from, &learned);
+            }
             reply.send(&answer_to(&beat, shared, received));
             let incarnation = beat.sender.and_then(|sender| sender.incarnation);
             shared.on_beat(from, incarnation);

@@ -13,6 +13,9 @@ use super::{
     status::learned,
 };
 
+/// Sequence of a beat that is not counted: it tells what its sender has become.
+pub(super) const ANNOUNCEMENT: u64 = 0;
+
 /// What has come of a beat.
 pub(super) struct Outcome {
     pub(super) due: Due,

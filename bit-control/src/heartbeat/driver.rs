@@ -9,16 +9,20 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use membership::{Event, NodeAddress, Registry};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+};
+use membership::{Event, Learned, NodeAddress, Registry};
 use protos::bus::NodeStatus;
 use rpc_bus::{CallError, RemoteConnection, RoundTripStats};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
 use super::{
-    beat::{News, Outcome, Sender},
-    monitor::{HealthEvent, Monitor},
+    beat::{ANNOUNCEMENT, News, Outcome, Sender},
+    monitor::{Due, HealthEvent, Monitor},
     node::{Health, NodeHealth},
     options::{BeatOptions, BeatOptionsError},
     status::status_of,
@@ -159,6 +163,21 @@ impl Heartbeats {
         }
     }
 
+    /// Tells all nodes that are up what this node says of itself now, which others learn with the next beats else: for
+    /// one that leaves. Waits for their answers, at most `patience`.
+    pub async fn announce(&self, links: Arc<dyn PeerLinks>, patience: Duration) {
+        let nodes = self.nodes().into_iter();
+        let ours = nodes.filter(|node| node.health == Health::Up && !node.is_drill);
+        let telling = ours.map(|node| {
+            let sender = Sender::new(&self.0, &links, patience);
+            sender.send(Due {
+                address: node.address,
+                sequence: ANNOUNCEMENT,
+            })
+        });
+        join_all(telling).await;
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0
     }
@@ -215,6 +234,13 @@ impl Shared {
         {
             let now = now();
             monitor.on_heard(from, now, now);
+        }
+    }
+
+    /// A node says out of turn what it has become: believed of the process that answers us.
+    pub(super) fn on_announcement(&self, from: &NodeAddress, learned: &Learned) {
+        if self.monitor().incarnation(from) == Some(learned.incarnation) {
+            self.registry.learn(from, learned);
         }
     }
 

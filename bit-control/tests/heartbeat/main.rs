@@ -3,14 +3,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bit_control::heartbeat::{Health, Rule};
 use fault_proxy::{End, Flow, Proxy};
 use membership::{Load, NodeState};
 use rpc_bus::Features;
 
-use support::{Node, Start, until};
+use support::{Node, PATIENCE, Start, until};
 
 #[tokio::test]
 async fn nodes_that_beat_each_other_learn_what_they_are() {
@@ -40,6 +40,26 @@ async fn nodes_that_beat_each_other_learn_what_they_are() {
     let skew = seen.skew.unwrap();
     assert!(skew.offset_us.unsigned_abs() <= skew.error_us, "{skew:?}");
     assert!(seen.round_trips.is_some() && !seen.is_drill);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_says_so_before_its_next_beat() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    a.knows(&b);
+    b.knows(&a);
+    a.until_health(&b, Health::Up).await;
+    b.until_health(&a, Health::Up).await;
+    // Nothing comes of its own accord any more, neither way.
+    a.stop_beating().await;
+    b.stop_beating().await;
+    b.registry.set_local_state(NodeState::Offline);
+    b.beats
+        .announce(Arc::new(b.control.clone()), PATIENCE)
+        .await;
+    let member = a.registry.member(b.address()).unwrap();
+    assert_eq!(member.state, Some(NodeState::Offline));
     a.stop().await;
     b.stop().await;
 }

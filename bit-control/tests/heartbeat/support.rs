@@ -19,7 +19,7 @@ use rpc_bus::{BusRuntime, Feature, Features, Ledger, ledger::Limits, task::Tasks
 use tokio::runtime::Handle;
 
 /// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -124,10 +124,15 @@ impl Node {
         until(&what, || self.beats.health(other.address()) == Some(health)).await;
     }
 
-    /// Ends the node; nothing may be left of it.
-    pub(crate) async fn stop(self) {
+    /// It answers beats, but sends none.
+    pub(crate) async fn stop_beating(&self) {
         self.tasks.abort();
         self.tasks.join(PATIENCE).await;
+    }
+
+    /// Ends the node; nothing may be left of it.
+    pub(crate) async fn stop(self) {
+        self.stop_beating().await;
         self.control.shutdown(PATIENCE).await;
         let ledger = self.ledger.clone();
         drop(self);

@@ -13,14 +13,14 @@ use crate::{
     config::Flags,
     connector::Connector,
     signals::Signals,
-    status::{StatusView, Style, tables},
+    status::{NodeView, StatusView, Style, tables},
 };
 
 const AFTER_HELP: &str = "\
 Shows the nodes of the cluster as the node that is asked sees them (it is marked with *): state, health,
 how long ago it last heard of each, round trips; then its running queries and its peers in the data plane.
 
-Exit codes beside the usual ones: 1 if a node is down.
+Exit codes beside the usual ones: 1 if a node is down that has not left.
 
 Examples:
   drillbit status --connect db1:31010
@@ -121,11 +121,9 @@ pub(super) fn explain(error: &ClientError, connector: &Connector) -> Failure {
 }
 
 fn verdict(status: &StatusView) -> Result<(), Failure> {
-    let down = status
-        .nodes
-        .iter()
-        .filter(|node| node.health == "down")
-        .count();
+    // One that has left is not missed.
+    let is_lost = |node: &&NodeView| node.health == "down" && node.state != Some("OFFLINE");
+    let down = status.nodes.iter().filter(is_lost).count();
     if down == 0 {
         return Ok(());
     }

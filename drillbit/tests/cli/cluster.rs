@@ -145,6 +145,21 @@ fn a_node_that_is_drained_says_so_until_it_has_left() {
 }
 
 #[test]
+fn a_node_that_has_left_is_offline_and_not_missed() {
+    let mut cluster = Cluster::start(2);
+    cluster.all_see(&[0, 1], &[(0, "up"), (1, "up")]);
+    run(&["drain", "--connect", &cluster.node(1).address]).well();
+    cluster.nodes[1].take().unwrap().ended().well();
+    cluster.all_see(&[0], &[(1, "down")]);
+    assert_eq!(
+        of_port(&cluster.node(0).status(), cluster.ports[1])["state"],
+        "OFFLINE"
+    );
+    run(&["status", "--connect", &cluster.node(0).address]).well();
+    cluster.nodes[0].take().unwrap().end("TERM").well();
+}
+
+#[test]
 fn nodes_that_cannot_reach_each_other_think_each_other_down() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let [left, right] = free_ports(2)[..] else {
