@@ -355,7 +355,8 @@ mod tests {
         let mut screen = Screen::new("node1:31010");
         screen.show(status().into());
         for size in [(0, 0), (1, 1), (10, 3), (40, 5), (500, 200)] {
-            let _ = shown(&screen, size);
+            let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
+            terminal.draw(|frame| draw(frame, &screen)).unwrap();
         }
     }
 }
