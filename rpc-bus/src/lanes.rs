@@ -124,6 +124,27 @@ struct Piece {
     ends_frame: bool,
 }
 
+impl Piece {
+    /// Whether `next`, the piece behind it, is to be copied into this one.
+    fn takes(&self, next: &Self) -> bool {
+        match (&self.segment, &next.segment) {
+            (Segment::Joined(bytes), Segment::Joined(more)) => {
+                bytes.len() + more.len() <= JOINED_BYTES
+            }
+            _ => false,
+        }
+    }
+
+    fn join(&mut self, next: &Self) {
+        if let Segment::Joined(bytes) = &mut self.segment {
+            bytes.extend_from_slice(next.segment.as_slice());
+        }
+        self.frames += next.frames;
+        self.room += next.room;
+        self.ends_frame = next.ends_frame;
+    }
+}
+
 /// Whole frames, first in, first out.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -165,12 +186,18 @@ impl Queue {
         bytes
     }
 
-    /// Moves all of `rest` behind what is here.
+    /// Moves all of `rest` behind what is here. Short pieces are copied together: one for each reply would hold several
+    /// times what is charged for it.
     fn append(&mut self, rest: &mut Self) {
         if self.pieces.is_empty() {
             return mem::swap(self, rest);
         }
-        self.pieces.append(&mut rest.pieces);
+        for piece in rest.pieces.drain(..) {
+            match self.pieces.back_mut() {
+                Some(last) if last.takes(&piece) => last.join(&piece),
+                _ => self.pieces.push_back(piece),
+            }
+        }
         self.bytes += mem::take(&mut rest.bytes);
         self.frames += mem::take(&mut rest.frames);
     }
@@ -454,23 +481,38 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn small_frames_hold_hardly_more_memory_than_their_bytes() {
-        let mut queue = Queue::default();
-        for id in 0..10_000 {
-            queue.push_frame(
-                &header(id),
-                Bytes::from_static(b"0123456789").into(),
-                vec![],
-                0,
-            );
-        }
+    fn push_small(queue: &mut Queue, id: i32) {
+        let pbody = Bytes::from_static(b"0123456789");
+        queue.push_frame(&header(id), pbody.into(), vec![], 0);
+    }
+
+    fn held_bytes(queue: &Queue) -> usize {
         let capacity = queue.pieces.iter().map(|piece| match &piece.segment {
             Segment::Joined(bytes) => bytes.capacity(),
             Segment::Shared(bytes) => bytes.len(),
         });
-        let held: usize = capacity.sum();
-        assert!(held < queue.bytes * 11 / 10, "{held} for {}", queue.bytes);
+        capacity.sum::<usize>() + queue.pieces.capacity() * size_of::<Piece>()
+    }
+
+    #[test]
+    fn small_frames_hold_hardly_more_memory_than_their_bytes() {
+        let (mut together, mut one_by_one) = (Queue::default(), Queue::default());
+        for id in 0..10_000 {
+            push_small(&mut together, id);
+            let mut rest = Queue::default();
+            push_small(&mut rest, id);
+            one_by_one.append(&mut rest);
+            assert_eq!((rest.bytes, rest.frames, rest.pieces.len()), (0, 0, 0));
+        }
+        for mut queue in [together, one_by_one] {
+            let (held, bytes) = (held_bytes(&queue), queue.bytes);
+            assert!(held < bytes * 11 / 10, "{held} for {bytes}");
+            let mut out = Transmit::default();
+            while queue.frames > 0 {
+                queue.pull(TURN_BYTES, &mut out);
+            }
+            assert!(ids(&out.take_bytes()).into_iter().eq(0..10_000));
+        }
     }
 
     #[test]
