@@ -167,11 +167,29 @@ fn end_at_next(mut signals: Signals, app: Handle) -> Result<(), Failure> {
 }
 
 impl ServeArguments {
-    fn has_cluster(&self) -> bool {
-        self.control_port.is_some() || !self.peers.is_empty() || self.zookeeper.is_some()
+    fn flags(&self) -> Flags {
+        self.cluster_flags(self.node_flags())
     }
 
-    fn flags(&self) -> Flags {
+    fn cluster_flags(&self, flags: Flags) -> Flags {
+        let enabled =
+            self.control_port.is_some() || !self.peers.is_empty() || self.zookeeper.is_some();
+        let port = self.control_port.map(i64::from);
+        let peers = (!self.peers.is_empty()).then(|| self.peers.clone());
+        let (zookeeper, register) = (self.zookeeper.clone(), self.register.then_some(true));
+        flags
+            .with(
+                "--control-port",
+                ("cluster", "enabled"),
+                enabled.then_some(true),
+            )
+            .with("--control-port", ("cluster", "port"), port)
+            .with("--peers", ("cluster", "peers"), peers)
+            .with("--zookeeper", ("cluster", "zookeeper"), zookeeper)
+            .with("--register", ("cluster", "register"), register)
+    }
+
+    fn node_flags(&self) -> Flags {
         let no_auth = self.insecure_no_auth.then_some(true);
         let (certificate, key) = (text(self.tls_cert.as_ref()), text(self.tls_key.as_ref()));
         let authorities = text(self.tls_client_ca.as_ref());
@@ -203,31 +221,6 @@ impl ServeArguments {
                 "--data-port",
                 ("data", "port"),
                 self.data_port.map(i64::from),
-            )
-            .with(
-                "--control-port",
-                ("cluster", "enabled"),
-                self.has_cluster().then_some(true),
-            )
-            .with(
-                "--zookeeper",
-                ("cluster", "zookeeper"),
-                self.zookeeper.clone(),
-            )
-            .with(
-                "--register",
-                ("cluster", "register"),
-                self.register.then_some(true),
-            )
-            .with(
-                "--control-port",
-                ("cluster", "port"),
-                self.control_port.map(i64::from),
-            )
-            .with(
-                "--peers",
-                ("cluster", "peers"),
-                (!self.peers.is_empty()).then(|| self.peers.clone()),
             )
             .with(
                 "--http-port",
