@@ -8,6 +8,7 @@ mod data_plane;
 mod drill;
 mod java;
 mod jdbc;
+mod plane;
 mod zookeeper;
 
 use std::io::Write;
