@@ -10,7 +10,6 @@ use bit_control::heartbeat::NodeHealth;
 use bit_data::{DataNode, TunnelStats};
 use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
-    id::QueryId,
     status::{ClusterStatus, Node, Query, Tunnel, node::Health},
 };
 use tokio::sync::watch;
@@ -97,11 +96,6 @@ impl Admin {
             // The sender is ours.
             std::future::pending::<()>().await;
         }
-    }
-
-    /// Asks for the end of a query; false if none of that name runs here.
-    pub(crate) fn cancel(&self, id: QueryId) -> bool {
-        self.queries.cancel(id)
     }
 
     fn nodes(&self) -> Vec<Node> {
@@ -258,7 +252,7 @@ mod tests {
     #[test]
     fn long_statements_are_cut_between_characters() {
         let running = QuerySnapshot {
-            id: QueryId { part1: 1, part2: 2 },
+            id: protos::id::QueryId { part1: 1, part2: 2 },
             user: "ann".into(),
             sql: "ü".repeat(STATEMENT_CHARS_MAX + 1),
             state: protos::shared::query_result::QueryState::Running,

@@ -25,6 +25,7 @@ use super::{
     monitor::{Due, HealthEvent, Monitor},
     node::{Health, NodeHealth},
     options::{BeatOptions, BeatOptionsError},
+    skew::micros,
     status::status_of,
 };
 use crate::node::ControlNode;
@@ -410,8 +411,4 @@ pub(super) fn now() -> Instant {
 pub(super) fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     micros(since.unwrap_or_default())
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

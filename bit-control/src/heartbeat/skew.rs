@@ -111,7 +111,8 @@ impl SkewFilter {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+/// What beats count times in.
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -61,7 +61,7 @@ async fn cancel(State(watched): Node, Path(id): Path<String>) -> Response {
         let message = "expected the id of a query, as /api/v1/queries lists them\n";
         return (StatusCode::BAD_REQUEST, message).into_response();
     };
-    if watched.admin.cancel(id) {
+    if watched.admin.queries.cancel(id) {
         (StatusCode::ACCEPTED, "cancelling\n").into_response()
     } else {
         (StatusCode::NOT_FOUND, "no such query runs here\n").into_response()
