@@ -10,6 +10,7 @@
 
 mod body;
 mod decoder;
+mod head;
 mod parse;
 mod varint;
 mod walk;
@@ -25,7 +26,8 @@ pub(crate) use body::BodyPoolOptions;
 pub use decoder::{DecodeError, FrameDecoder};
 pub use walk::{Walk, WalkedFrame};
 
-use varint::{VARINT64_BYTES_MAX, put_varint, varint_len};
+use head::Head;
+use varint::varint_len;
 
 /// A frame whose body is longer than this is received piece by piece, its bodies in buffers of their own.
 /// Up to here copying them out of the caller's buffer costs less than reading each on its own.
@@ -34,9 +36,6 @@ pub const STAGED_FRAME_BYTES_MAX: usize = 16 * 1024;
 pub const HEADER_BYTES_MAX: usize = 1024;
 /// Longest frame that Drill can take: it reads lengths as a Java `int`.
 pub const FRAME_BYTES_LIMIT: usize = i32::MAX as usize;
-
-/// Most bytes in front of a protobuf body: three lengths, three numbers, and their keys.
-const HEAD_BYTES_MAX: usize = 6 * VARINT64_BYTES_MAX + 5;
 
 const HEADER_KEY: u8 = 0x0A;
 const PBODY_KEY: u8 = 0x12;
@@ -240,34 +239,28 @@ pub fn encode_head(
 ) -> usize {
     let header_len = header_len(header);
     let frame_len = frame_len(header_len, pbody_len, dbody_len);
-    // Once, and not for each of many small pieces.
-    out.reserve(HEAD_BYTES_MAX);
-    put_len(frame_len, out);
-    out.push(HEADER_KEY);
-    put_len(header_len, out);
+    // Appended at once, and not as many small pieces.
+    let mut head = Head::default();
+    head.put_len(frame_len);
+    head.put(HEADER_KEY);
+    head.put_len(header_len);
     // All three fields, also when they are 0: Drill does the same.
-    put_field(MODE_KEY, header.mode as i32, out);
-    put_field(COORDINATION_ID_KEY, header.coordination_id.0, out);
-    put_field(RPC_TYPE_KEY, header.rpc_type, out);
-    out.push(PBODY_KEY);
-    put_len(pbody_len, out);
+    head.put_field(MODE_KEY, header.mode as i32);
+    head.put_field(COORDINATION_ID_KEY, header.coordination_id.0);
+    head.put_field(RPC_TYPE_KEY, header.rpc_type);
+    head.put(PBODY_KEY);
+    head.put_len(pbody_len);
+    out.extend_from_slice(head.as_slice());
     varint_len(frame_len as u64) + frame_len
-}
-
-fn put_field(key: u8, value: i32, out: &mut Vec<u8>) {
-    out.push(key);
-    put_varint(wire_i32(value), out);
-}
-
-fn put_len(len: usize, out: &mut Vec<u8>) {
-    put_varint(len as u64, out);
 }
 
 /// Writes key and length of the raw body, whose bytes must follow; nothing if it is empty.
 pub fn encode_dbody_head(dbody_len: usize, out: &mut Vec<u8>) {
     if dbody_len > 0 {
-        out.push(DBODY_KEY);
-        put_len(dbody_len, out);
+        let mut head = Head::default();
+        head.put(DBODY_KEY);
+        head.put_len(dbody_len);
+        out.extend_from_slice(head.as_slice());
     }
 }
 

@@ -136,7 +136,11 @@ impl FrameDecoder {
             frames.push(Frame {
                 header: parts.header,
                 pbody: block.slice_ref(parts.pbody),
-                dbody: block.slice_ref(parts.dbody),
+                // Most have none, and that is known without a call.
+                dbody: match parts.dbody {
+                    [] => Bytes::new(),
+                    dbody => block.slice_ref(dbody),
+                },
             });
             self.offset += (end - used) as u64;
             used = end;

@@ -47,15 +47,6 @@ fn peek_long_varint(input: &[u8], len_max: usize) -> Varint {
     }
 }
 
-#[inline]
-pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push((value & 0x7f) as u8);
-}
-
 pub(super) fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
@@ -64,16 +55,18 @@ pub(super) fn varint_len(value: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::head::Head;
 
     #[test]
     fn written_numbers_read_back_with_their_length() {
         for shift in 0..64 {
             for value in [1_u64 << shift, (1_u64 << shift) - 1, u64::MAX >> shift] {
-                let mut wire = Vec::new();
-                put_varint(value, &mut wire);
+                let mut wire = Head::default();
+                wire.put_varint(value);
+                let wire = wire.as_slice();
                 assert_eq!(wire.len(), varint_len(value));
                 assert_eq!(
-                    peek_varint(&wire, VARINT64_BYTES_MAX),
+                    peek_varint(wire, VARINT64_BYTES_MAX),
                     Varint::Whole {
                         value,
                         len: wire.len()
