@@ -89,6 +89,7 @@ mod server;
 mod socket;
 mod spawn;
 mod stats;
+mod turn_clock;
 
 #[cfg(test)]
 mod tests;
