@@ -23,7 +23,7 @@ use protos::{
     shared::DrillPbError,
 };
 
-pub(crate) use calls::{Completion, Deadline};
+pub(crate) use calls::Completion;
 pub(crate) use heartbeat::PingCompletion;
 
 use crate::{
@@ -658,11 +658,11 @@ impl Connection {
 
     // ---- from callers ----
 
-    /// Queues a request; `completion` gets how it ended, exactly once.
+    /// Queues a request; `completion` gets how it ended, exactly once, and within `timeout` of its beginning.
     pub(crate) fn call(
         &mut self,
         request: Outgoing<'_>,
-        deadline: Option<Deadline>,
+        timeout: Option<Duration>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
         if let Phase::Closed(closed) = &self.phase {
@@ -673,14 +673,14 @@ impl Connection {
             .rpcs
             .on_call(self.plane, request.rpc_type, bytes, request.began);
         self.note_room_wait(&request, &started);
-        self.queue_call(request, deadline, completion, started)
+        self.queue_call(request, timeout, completion, started)
             .inspect_err(|error| self.rpcs.on_call_ended(&started, error.into()))
     }
 
     fn queue_call(
         &mut self,
         request: Outgoing<'_>,
-        deadline: Option<Deadline>,
+        timeout: Option<Duration>,
         completion: Completion,
         started: Started,
     ) -> Result<CoordinationId, CallError> {
@@ -700,7 +700,7 @@ impl Connection {
         self.stats.calls_started += 1;
         let call = Waiting {
             completion,
-            deadline,
+            deadline: timeout.map(|timeout| request.began + timeout),
             started,
         };
         self.calls.insert(coordination_id, call);
@@ -884,9 +884,12 @@ impl Connection {
     }
 
     fn handle_open_timeout(&mut self, now: Instant) {
-        while let Some((call, timeout)) = self.calls.expire(now) {
+        while let Some(call) = self.calls.expire(now) {
             self.stats.calls_timed_out += 1;
             self.rpcs.on_call_ended(&call.started, Ending::TimedOut);
+            let timeout = call
+                .deadline
+                .map_or(Duration::ZERO, |at| call.started.until(at));
             let timeout = Err(CallError::Timeout(timeout));
             self.events.push(Event::Outcome(call.completion, timeout));
         }

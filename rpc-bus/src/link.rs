@@ -17,9 +17,8 @@ use bytes::Bytes;
 use protos::Plane;
 use tokio::sync::{Semaphore, TryAcquireError, watch};
 
-use crate::connection::{Completion, Deadline};
 use crate::{
-    connection::{Connection, Event, Outgoing},
+    connection::{Completion, Connection, Event, Outgoing},
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::Pbody,
@@ -204,11 +203,11 @@ impl Link {
     pub(crate) fn call(
         &self,
         request: Outgoing<'_>,
-        deadline: Option<Deadline>,
+        timeout: Option<Duration>,
         completion: Completion,
     ) -> Result<CoordinationId, CallError> {
         let room = request.room.bytes;
-        self.queue(|connection| connection.call(request, deadline, completion))
+        self.queue(|connection| connection.call(request, timeout, completion))
             .inspect_err(|_| self.room.add_permits(room))
     }
 

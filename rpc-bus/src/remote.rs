@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     capabilities::{Capabilities, Feature},
-    connection::{Connection, Deadline, Outcome, Outgoing, Response},
+    connection::{Connection, Outcome, Outgoing, Response},
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::{Pbody, StreamKey},
@@ -113,7 +113,11 @@ impl RemoteConnection {
         dbody: Vec<Bytes>,
         options: CallOptions,
     ) -> Result<Answer<C::Reply>, CallError> {
-        self.start::<C>(request, dbody, options).await?.await
+        // As `start` does; a future within this one would be moved around with every call.
+        let began = link::now();
+        let room = self.room(request, &dbody).await?;
+        self.send::<C>(request, dbody, &options, (room, began))?
+            .await
     }
 
     /// Sends one request, waiting only for room to write it; the answer is a future of its own.
@@ -131,13 +135,21 @@ impl RemoteConnection {
         dbody: Vec<Bytes>,
         options: CallOptions,
     ) -> Result<PendingAnswer<C::Reply>, CallError> {
-        let link = &self.0.link;
         let began = link::now();
         let room = self.room(request, &dbody).await?;
-        let deadline = options.deadline.map(|timeout| Deadline {
-            at: began + timeout,
-            timeout,
-        });
+        self.send::<C>(request, dbody, &options, (room, began))
+    }
+
+    /// Queues one request.
+    #[inline]
+    fn send<C: Call>(
+        &self,
+        request: &C::Request,
+        dbody: Vec<Bytes>,
+        options: &CallOptions,
+        (room, began): (Room, Instant),
+    ) -> Result<PendingAnswer<C::Reply>, CallError> {
+        let link = &self.0.link;
         let request = Outgoing {
             rpc_type: C::REQUEST,
             pbody: Pbody::of(request),
@@ -147,7 +159,7 @@ impl RemoteConnection {
             began,
         };
         let (completion, outcome) = oneshot::channel();
-        let id = link.call(request, deadline, completion)?;
+        let id = link.call(request, options.deadline, completion)?;
         Ok(PendingAnswer {
             link: Arc::clone(link),
             id,
@@ -347,13 +359,13 @@ pub struct PendingAnswer<M> {
 
 impl<M: Message + Default> PendingAnswer<M> {
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java compares the classes of both messages
-    fn decode(&self, response: Response) -> Result<Answer<M>, CallError> {
+    fn decode(&self, mut response: Response) -> Result<Answer<M>, CallError> {
         if response.rpc_type != self.expected {
             let (expected, actual) = (self.expected, response.rpc_type);
             return Err(CallError::UnexpectedAnswer { expected, actual });
         }
         Ok(Answer {
-            message: M::decode(response.pbody)?,
+            message: M::decode(&mut response.pbody)?,
             dbody: response.dbody,
         })
     }
@@ -369,12 +381,14 @@ impl<M: Message + Default> Future for PendingAnswer<M> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
         self.ended = true;
-        // The sending half is only dropped unused when the whole connection is.
-        let outcome = outcome.unwrap_or(Err(CallError::Lost(CloseReason::Aborted)));
-        Poll::Ready(outcome.and_then(|response| {
-            self.decode(response)
-                .inspect_err(|error| self.note_unusable(error))
-        }))
+        Poll::Ready(match outcome {
+            Ok(Ok(response)) => self
+                .decode(response)
+                .inspect_err(|error| self.note_unusable(error)),
+            Ok(Err(error)) => Err(error),
+            // The sending half is only dropped unused when the whole connection is.
+            Err(_) => Err(CallError::Lost(CloseReason::Aborted)),
+        })
     }
 }
 

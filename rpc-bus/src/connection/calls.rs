@@ -1,11 +1,6 @@
 //! Calls that wait for their answer: ids, deadlines, and tombstones of those given up.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    mem,
-    time::{Duration, Instant},
-};
+use std::{cmp::Reverse, collections::BinaryHeap, mem, time::Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,14 +9,6 @@ use crate::{frame::CoordinationId, metrics::Started};
 
 /// Where the outcome of a call goes.
 pub(crate) type Completion = oneshot::Sender<Outcome>;
-
-/// By when a call must be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
-    /// What was asked for, to be named in the error.
-    pub(crate) timeout: Duration,
-}
 
 /// First number of places for calls; a power of two.
 const PLACES_MIN: usize = 4;
@@ -37,7 +24,8 @@ enum Slot {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) completion: Completion,
-    pub(crate) deadline: Option<Deadline>,
+    /// By when it must be answered.
+    pub(crate) deadline: Option<Instant>,
     pub(crate) started: Started,
 }
 
@@ -71,11 +59,14 @@ impl Calls {
         }
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, id: CoordinationId, call: Waiting) {
         let deadline = call.deadline;
-        self.slots.insert(id, Slot::Waiting(call));
-        if let Some(deadline) = deadline {
-            self.deadlines.push(Reverse((deadline.at, id)));
+        if let Some(place) = self.slots.take_place(id) {
+            *place = Some((id, Slot::Waiting(call)));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.push(Reverse((at, id)));
             self.drop_stale_deadlines();
         }
     }
@@ -98,7 +89,7 @@ impl Calls {
     }
 
     /// A call whose deadline has passed, given up.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Waiting, Duration)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Waiting> {
         while let Some(&Reverse((at, id))) = self.deadlines.peek() {
             if at > now {
                 return None;
@@ -107,8 +98,7 @@ impl Calls {
             if self.has_deadline(at, id)
                 && let Some(call) = self.give_up(id)
             {
-                let timeout = call.deadline.map_or(Duration::ZERO, |d| d.timeout);
-                return Some((call, timeout));
+                return Some(call);
             }
         }
         None
@@ -139,7 +129,7 @@ impl Calls {
     fn has_deadline(&self, at: Instant, id: CoordinationId) -> bool {
         matches!(
             self.slots.get(id),
-            Some(Slot::Waiting(Waiting { deadline: Some(deadline), .. })) if deadline.at == at
+            Some(Slot::Waiting(Waiting { deadline: Some(deadline), .. })) if *deadline == at
         )
     }
 
@@ -165,15 +155,22 @@ impl Slots {
     /// Makes sure that there is a free place for one more.
     fn make_room(&mut self) {
         if 2 * (self.taken + 1) > self.places.len() {
-            let len = (2 * self.places.len()).max(PLACES_MIN);
-            let mut grown = Self::default();
-            grown.places.resize_with(len, || None);
-            for (id, slot) in mem::take(self).places.into_iter().flatten() {
-                // Two that shared none of the old places share none of the new ones.
-                grown.insert(id, slot);
-            }
-            *self = grown;
+            self.grow();
         }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let len = (2 * self.places.len()).max(PLACES_MIN);
+        let mut grown = Self::default();
+        grown.places.resize_with(len, || None);
+        for (id, slot) in mem::take(self).places.into_iter().flatten() {
+            // Two that shared none of the old places share none of the new ones.
+            if let Some(place) = grown.take_place(id) {
+                *place = Some((id, slot));
+            }
+        }
+        *self = grown;
     }
 
     /// Whether `id` could be inserted now.
@@ -182,14 +179,12 @@ impl Slots {
         place.is_some_and(Option::is_none)
     }
 
-    /// `id` is one of a free place.
-    fn insert(&mut self, id: CoordinationId, slot: Slot) {
+    /// The place of `id`, which is free and must be filled: where it is, not moved there.
+    fn take_place(&mut self, id: CoordinationId) -> Option<&mut Option<(CoordinationId, Slot)>> {
         let index = self.index(id);
         debug_assert!(self.is_free(id), "invariant: a place is taken once");
-        if let Some(place) = self.places.get_mut(index) {
-            *place = Some((id, slot));
-            self.taken += 1;
-        }
+        self.taken += 1;
+        self.places.get_mut(index)
     }
 
     fn get(&self, id: CoordinationId) -> Option<&Slot> {
@@ -217,12 +212,14 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use protos::Plane;
 
     use super::*;
     use crate::metrics::Rpcs;
 
-    fn waiting(calls: &mut Calls, deadline: Option<Deadline>) -> CoordinationId {
+    fn waiting(calls: &mut Calls, deadline: Option<Instant>) -> CoordinationId {
         let id = calls.next_id();
         // The receiving half is of no interest here.
         let call = Waiting {
@@ -234,12 +231,8 @@ mod tests {
         id
     }
 
-    fn after(start: Instant, seconds: u64) -> Deadline {
-        let timeout = Duration::from_secs(seconds);
-        Deadline {
-            at: start + timeout,
-            timeout,
-        }
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
     }
 
     #[test]
@@ -292,10 +285,7 @@ mod tests {
         let (mut calls, start) = (Calls::default(), Instant::now());
         let id = waiting(&mut calls, Some(after(start, 5)));
         assert!(calls.expire(start + Duration::from_secs(4)).is_none());
-        let expired = calls
-            .expire(start + Duration::from_secs(5))
-            .map(|(_, timeout)| timeout);
-        assert_eq!(expired, Some(Duration::from_secs(5)));
+        assert!(calls.expire(after(start, 5)).is_some());
         assert!(matches!(calls.answered(id), Answered::GivenUp));
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     capabilities::{Capabilities, Features},
-    connection::{Connection, Deadline, Event, IdleTimeout, Outcome, Outgoing, Stage},
+    connection::{Connection, Event, IdleTimeout, Outcome, Outgoing, Stage},
     error::{CloseReason, RpcFailure},
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header},
     lanes::{StreamKey, Transmit},
@@ -348,13 +348,12 @@ impl Host {
             began: self.now,
         };
         let timeout = Duration::from_millis(100) * u32::from(deadline);
-        let at = self.now + timeout;
-        let deadline = (deadline > 0).then_some(Deadline { at, timeout });
+        let timeout = (deadline > 0).then_some(timeout);
         let (completion, outcome) = oneshot::channel();
-        let made = self.connection.call(request, deadline, completion);
+        let made = self.connection.call(request, timeout, completion);
         self.calls.extend(made.ok().map(|id| Call {
             id,
-            deadline: deadline.map(|deadline| deadline.at),
+            deadline: timeout.map(|timeout| self.now + timeout),
             outcome,
         }));
     }

@@ -121,6 +121,13 @@ pub(crate) struct Started {
     at: Instant,
 }
 
+impl Started {
+    /// How long it has lasted at `end`.
+    pub(crate) fn until(&self, end: Instant) -> Duration {
+        end.saturating_duration_since(self.at)
+    }
+}
+
 /// One connection's, or the sum of many.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rpcs {

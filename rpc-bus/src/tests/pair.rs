@@ -10,7 +10,7 @@ use protos::{Plane, rpc::RpcMode};
 use tokio::sync::oneshot;
 
 use crate::{
-    connection::{Connection, Deadline, Event, IdleTimeout, Outcome, Outgoing},
+    connection::{Connection, Event, IdleTimeout, Outcome, Outgoing},
     dispatch::OneWayMessage,
     error::{CallError, CloseReason},
     frame::{BodyPool, BodyPoolOptions, CoordinationId, Frame, FrameDecoder, Header, encode},
@@ -273,12 +273,8 @@ impl Pair {
     ) -> Result<(CoordinationId, oneshot::Receiver<Outcome>), CallError> {
         let (completion, outcome) = oneshot::channel();
         let request = self.outgoing(body);
-        let deadline = timeout.map(|timeout| Deadline {
-            at: self.now + timeout,
-            timeout,
-        });
         Ok((
-            self.client.connection.call(request, deadline, completion)?,
+            self.client.connection.call(request, timeout, completion)?,
             outcome,
         ))
     }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 
 use super::{Report, run_all, trace::Trace};
 use crate::{
-    connection::{Connection, Deadline, IdleTimeout, Outcome, Outgoing},
+    connection::{Connection, IdleTimeout, Outcome, Outgoing},
     error::{CallError, CloseReason, RpcFailure},
     frame::CoordinationId,
     lanes::StreamKey,
@@ -232,10 +232,7 @@ impl Net {
         let serial = self.serial;
         let stream = self.random.random_range(0..3_u64);
         let timeout = Duration::from_millis(self.random.random_range(50..3000));
-        let deadline = self.random.random_bool(0.3).then_some(Deadline {
-            at: self.now + timeout,
-            timeout,
-        });
+        let timeout = self.random.random_bool(0.3).then_some(timeout);
         let mut body = stream.to_le_bytes().to_vec();
         body.extend(serial.to_le_bytes());
         let dbody = vec![0; [0, 0, 100, 3000][self.random.random_range(0..4)]];
@@ -250,8 +247,8 @@ impl Net {
         let peer = &mut self.wires[wire].peers[side];
         let (completion, outcome) = oneshot::channel();
         // A full or closed connection refuses at once, which is an end too.
-        if let Ok(id) = peer.end.connection.call(request, deadline, completion) {
-            let deadline = deadline.map(|deadline| deadline.at);
+        if let Ok(id) = peer.end.connection.call(request, timeout, completion) {
+            let deadline = timeout.map(|timeout| self.now + timeout);
             peer.calls.push(Call {
                 id,
                 serial,
