@@ -26,6 +26,7 @@ pub(crate) use body::BodyPoolOptions;
 pub use decoder::{DecodeError, FrameDecoder};
 pub use walk::{Walk, WalkedFrame};
 
+pub(crate) use head::HEAD_BYTES_MAX;
 use head::Head;
 use varint::varint_len;
 

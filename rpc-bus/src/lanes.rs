@@ -14,7 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    frame::{Header, encode_dbody_head, encode_head},
+    frame::{HEAD_BYTES_MAX, Header, encode_dbody_head, encode_head},
     id_hash::IdHash,
 };
 
@@ -137,11 +137,22 @@ impl Piece {
 
     fn join(&mut self, next: &Self) {
         if let Segment::Joined(bytes) = &mut self.segment {
-            bytes.extend_from_slice(next.segment.as_slice());
+            let more = next.segment.as_slice();
+            make_room(bytes, more.len());
+            bytes.extend_from_slice(more);
         }
         self.frames += next.frames;
         self.room += next.room;
         self.ends_frame = next.ends_frame;
+    }
+}
+
+/// Makes room for `more` bytes as a vector does by itself, but never for more than [`JOINED_BYTES`] in all.
+fn make_room(bytes: &mut Vec<u8>, more: usize) {
+    let needed = bytes.len() + more;
+    if needed > bytes.capacity() {
+        let capacity = (2 * bytes.capacity()).min(JOINED_BYTES).max(needed);
+        bytes.reserve_exact(capacity - bytes.len());
     }
 }
 
@@ -164,14 +175,18 @@ impl Queue {
         room: usize,
     ) -> usize {
         let (pbody_len, dbody_len) = (pbody.bytes_len(), dbody.iter().map(Bytes::len).sum());
-        let joined = self.joined();
+        let encoded_here = match &pbody {
+            Pbody::Encoded(_) => 0,
+            Pbody::Message { bytes, .. } => *bytes,
+        };
+        let joined = self.joined(HEAD_BYTES_MAX + encoded_here);
         let bytes = encode_head(header, pbody_len, dbody_len, joined);
         match pbody {
             Pbody::Encoded(pbody) => self.put_piece(pbody),
             Pbody::Message { message, .. } => message.encode_to(joined),
         }
         if dbody_len > 0 {
-            encode_dbody_head(dbody_len, self.joined());
+            encode_dbody_head(dbody_len, self.joined(HEAD_BYTES_MAX));
             for piece in dbody {
                 self.put_piece(piece);
             }
@@ -204,16 +219,16 @@ impl Queue {
 
     fn put_piece(&mut self, bytes: Bytes) {
         if bytes.len() < JOIN_PIECE_BYTES_MAX {
-            self.joined().extend_from_slice(&bytes);
+            self.joined(bytes.len()).extend_from_slice(&bytes);
         } else {
             self.push(Segment::Shared(bytes));
         }
     }
 
-    /// Where the next small bytes go.
-    fn joined(&mut self) -> &mut Vec<u8> {
+    /// Where the next `more` small bytes go, for which there is room.
+    fn joined(&mut self, more: usize) -> &mut Vec<u8> {
         let open = |piece: &Piece| match &piece.segment {
-            Segment::Joined(bytes) => bytes.len() + JOIN_PIECE_BYTES_MAX <= JOINED_BYTES,
+            Segment::Joined(bytes) => bytes.len() + more <= JOINED_BYTES,
             Segment::Shared(_) => false,
         };
         if !self.pieces.back().is_some_and(open) {
@@ -227,6 +242,7 @@ impl Queue {
                 ..
             }) => {
                 *ends_frame = false;
+                make_room(bytes, more);
                 bytes
             }
             _ => unreachable!("invariant: the last piece is a joined one"),
@@ -496,15 +512,25 @@ mod tests {
 
     #[test]
     fn small_frames_hold_hardly_more_memory_than_their_bytes() {
-        let (mut together, mut one_by_one) = (Queue::default(), Queue::default());
+        let queue = || Queue {
+            // No power of two, so that twice that and so on is none either.
+            last_joined_bytes: 1500,
+            ..Queue::default()
+        };
+        let (mut together, mut one_by_one) = (queue(), queue());
+        let (mut in_turns, mut turn) = (queue(), queue());
         for id in 0..10_000 {
             push_small(&mut together, id);
             let mut rest = Queue::default();
             push_small(&mut rest, id);
             one_by_one.append(&mut rest);
             assert_eq!((rest.bytes, rest.frames, rest.pieces.len()), (0, 0, 0));
+            push_small(&mut turn, id);
+            if id % 64 == 63 || id == 9_999 {
+                in_turns.append(&mut turn);
+            }
         }
-        for mut queue in [together, one_by_one] {
+        for mut queue in [together, one_by_one, in_turns] {
             let (held, bytes) = (held_bytes(&queue), queue.bytes);
             assert!(held < bytes * 11 / 10, "{held} for {bytes}");
             let mut out = Transmit::default();

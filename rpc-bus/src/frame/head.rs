@@ -3,7 +3,7 @@
 use super::{varint::VARINT64_BYTES_MAX, wire_i32};
 
 /// Most bytes in front of a protobuf body: three lengths, three numbers, and their keys.
-const HEAD_BYTES_MAX: usize = 6 * VARINT64_BYTES_MAX + 5;
+pub(crate) const HEAD_BYTES_MAX: usize = 6 * VARINT64_BYTES_MAX + 5;
 
 /// The bytes in front of a body.
 pub(super) struct Head {
