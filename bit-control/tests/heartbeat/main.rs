@@ -168,6 +168,19 @@ async fn a_member_that_leaves_is_beaten_no_more() {
 }
 
 #[tokio::test]
+async fn what_was_forgotten_with_a_member_is_learned_again() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let version = || a.registry.member(b.address())?.software_version.clone();
+    for _ in 0..3 {
+        a.knows(&b);
+        until("its version is known", || version().is_some()).await;
+        a.registry.leave(b.address());
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn beats_that_are_none_are_refused_and_the_connection_lives_on() {
     use bytes::Bytes;
     use protos::{calls::control as calls, control::Beat};
@@ -176,10 +189,7 @@ async fn beats_that_are_none_are_refused_and_the_connection_lives_on() {
     let (a, b) = (Node::start().await, Node::start().await);
     let line = a.control.tunnel(b.address()).connection().await.unwrap();
     let long = Beat {
-        sender: Some(protos::bus::NodeStatus {
-            endpoint: Some(Bytes::from(vec![0; 9000])),
-            ..protos::bus::NodeStatus::default()
-        }),
+        sender: Some(Bytes::from(vec![0; 9000])),
         ..Beat::default()
     };
     let options = CallOptions {
