@@ -336,12 +336,13 @@ impl<'a> Driver<'a> {
             }
             open
         });
-        let addresses = monitor.addresses();
-        let signs =
-            addresses.filter_map(|of| self.links.signs(of).map(|signs| (of.clone(), signs)));
-        for (address, signs) in signs.collect::<Vec<_>>() {
-            monitor.on_heard(&address, signs.last_received, now);
-            monitor.note_data_round_trips(&address, signs.round_trips);
+        let addresses: Vec<_> = monitor.addresses().cloned().collect();
+        for address in addresses {
+            let signs = self.links.signs(&address);
+            if let Some(signs) = signs {
+                monitor.on_heard(&address, signs.last_received, now);
+            }
+            monitor.note_data_round_trips(&address, signs.and_then(|signs| signs.round_trips));
         }
     }
 
