@@ -13,12 +13,10 @@
 //! `batch`, started anew for every round.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::task::JoinSet;
 
 use crate::process::Watched;
 use crate::progress::Progress;
@@ -26,7 +24,7 @@ use crate::report::Report;
 use crate::rpc::threads::ThreadOptions;
 use crate::settings::Settings;
 use crate::target::{Bound, Target};
-use crate::transfer::{self, Batches, Consumer, Endless, Link, ROW_BYTES, Seen};
+use crate::transfer::{self, Batches, Consumer, EndlessStreams, Link};
 
 /// Its cases.
 pub(crate) const CASES: &[&str] = &[STOPPED_CONSUMER];
@@ -102,45 +100,20 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
 type Samples = [(&'static str, f64); 3];
 
 fn stopped_consumer(link: &dyn Link, consumers: &[Consumer], stop: Duration) -> Result<Samples> {
-    let is_over = Arc::new(AtomicBool::new(false));
-    let mut streams = start(link, &is_over);
+    let streams = EndlessStreams::start(link, STREAMS, &Batches::of_bytes(BATCH_BYTES));
     let (stopped, others) = consumers.split_first().context("invariant: 64 consumers")?;
     sleep(WARM_UP);
-    let before = rate(others, stop.min(BEFORE_MAX));
+    let before = transfer::rate(others, stop.min(BEFORE_MAX));
     let process = Watched(std::process::id());
     let memory = process.resident_mib()?;
     stopped.stop();
-    let meanwhile = rate(others, stop);
+    let meanwhile = transfer::rate(others, stop);
     let growth = process.resident_mib()? - memory;
     stopped.resume();
-    is_over.store(true, Ordering::Relaxed);
-    while let Some(stream) = link.runtime().block_on(streams.join_next()) {
-        let (seen, sent) = stream.context("a stream panicked")??;
-        seen.verify(sent.expected())?;
-    }
+    streams.end(link)?;
     Ok([
         ("GB_s", before / 1e9),
         ("rate_kept", meanwhile / before),
         ("rss_growth_MiB", growth),
     ])
-}
-
-fn start(link: &dyn Link, is_over: &Arc<AtomicBool>) -> JoinSet<Result<(Seen, Endless)>> {
-    let (mut streams, batches) = (JoinSet::new(), Batches::of_bytes(BATCH_BYTES));
-    for number in 0..STREAMS {
-        let endless = Endless::new(batches.clone(), Arc::clone(is_over));
-        let sending = link.send(number, endless.stream());
-        let all = async move { Ok((sending.await?, endless)) };
-        streams.spawn_on(all, link.runtime());
-    }
-    streams
-}
-
-/// Bytes a second that `consumers` take together, measured for `duration`.
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-fn rate(consumers: &[Consumer], duration: Duration) -> f64 {
-    let rows = || consumers.iter().map(Consumer::rows).sum::<u64>();
-    let (begun, before) = (Instant::now(), rows());
-    sleep(duration);
-    ((rows() - before) * ROW_BYTES as u64) as f64 / begun.elapsed().as_secs_f64()
 }

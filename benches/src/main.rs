@@ -9,8 +9,11 @@
 mod batch;
 #[cfg(feature = "node")]
 mod checksum;
+mod child;
 #[cfg(feature = "node")]
 mod client_process;
+#[cfg(feature = "data")]
+mod control;
 #[cfg(feature = "node")]
 mod data;
 #[cfg(feature = "data")]
@@ -68,6 +71,9 @@ Cases (units) and variants:
         raw (bare sockets); with feature `peers` flight, flight-tuned, framed-ipc
   exchange  stopped-consumer (GB_s, rate_kept, rss_growth_MiB)
         bus; with feature `peers` flight-tuned
+  control  under-bulk (p50_us, p99_us, req_s, bulk_GB_s): bus, ping, raw (a blocking echo under the same load)
+        beat (sender_us, answerer_us of CPU): bus, raw (as many bytes over bare sockets)
+        fragments, cancel-running, cancel-starting, cancel-deaf (p50_ms, p99_ms): bus
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
 medians. Trust ratios within one table, and CPU time; other work on the machine shows as a wide range.";
@@ -94,6 +100,12 @@ enum Command {
     Batch(BatchOptions),
     #[command(about = with("data", HAS_DATA, "Many streams of record batches, beside other stacks"))]
     Exchange(ExchangeOptions),
+    #[command(about = with("data", HAS_DATA, "Calls between nodes under load, beats, and queries that start and end"))]
+    Control(ControlOptions),
+    /// One end of beats, for the benchmarks.
+    #[cfg(feature = "data")]
+    #[command(hide = true)]
+    BeatEnd(control::End),
     /// One end of idle connections, for the benchmarks.
     #[command(hide = true)]
     Idle(rpc::End),
@@ -134,10 +146,14 @@ struct Bench {
 type BatchOptions = batch::Options;
 #[cfg(feature = "data")]
 type ExchangeOptions = exchange::Options;
+#[cfg(feature = "data")]
+type ControlOptions = control::Options;
 #[cfg(not(feature = "data"))]
 type BatchOptions = Settings;
 #[cfg(not(feature = "data"))]
 type ExchangeOptions = Settings;
+#[cfg(not(feature = "data"))]
+type ControlOptions = Settings;
 
 #[cfg(feature = "node")]
 const USER: Bench = Bench {
@@ -168,6 +184,12 @@ const EXCHANGE: Bench = Bench {
     cases: exchange::CASES,
     base: exchange::BASE,
     targets: exchange::TARGETS,
+};
+#[cfg(feature = "data")]
+const CONTROL: Bench = Bench {
+    cases: control::CASES,
+    base: control::BASE,
+    targets: control::TARGETS,
 };
 const RPC: Bench = Bench {
     cases: rpc::CASES,
@@ -205,8 +227,14 @@ fn main() -> ExitCode {
         Command::Batch(options) => BATCH.run(&options.settings, || batch::run(&options)),
         #[cfg(feature = "data")]
         Command::Exchange(options) => EXCHANGE.run(&options.settings, || exchange::run(&options)),
+        #[cfg(feature = "data")]
+        Command::Control(options) => CONTROL.run(&options.settings, || control::run(&options)),
+        #[cfg(feature = "data")]
+        Command::BeatEnd(end) => control::run_end(&end),
         #[cfg(not(feature = "data"))]
-        Command::Batch(_) | Command::Exchange(_) => Err(anyhow::anyhow!(without("data"))),
+        Command::Batch(_) | Command::Exchange(_) | Command::Control(_) => {
+            Err(anyhow::anyhow!(without("data")))
+        }
         Command::Rpc(options) => RPC.run(&options.settings, || rpc::run(&options)),
         Command::Idle(end) => rpc::run_end(&end),
         #[cfg(feature = "node")]

@@ -35,11 +35,11 @@
 mod bus;
 mod certificate;
 mod idle;
-mod load;
+pub(crate) mod load;
 #[cfg(feature = "peers")]
 mod peers;
-mod raw;
-mod stack;
+pub(crate) mod raw;
+pub(crate) mod stack;
 pub(crate) mod threads;
 
 use std::path::Path;

@@ -6,8 +6,10 @@ pub(crate) mod flight;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
@@ -18,6 +20,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use record_batch::Codec;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use self::bus::Way;
 use crate::rpc::threads::ThreadOptions;
@@ -277,16 +280,55 @@ impl Consumer {
     }
 }
 
-/// What is sent by streams that go on until they are told to end.
+/// Bytes a second that `consumers` take together, measured for `duration`.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+pub(crate) fn rate(consumers: &[Consumer], duration: Duration) -> f64 {
+    let rows = || consumers.iter().map(Consumer::rows).sum::<u64>();
+    let (begun, before) = (Instant::now(), rows());
+    sleep(duration);
+    ((rows() - before) * ROW_BYTES as u64) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Streams that go on until they are told to end.
+pub(crate) struct EndlessStreams {
+    is_over: Arc<AtomicBool>,
+    running: JoinSet<Result<(Seen, Endless)>>,
+}
+
+impl EndlessStreams {
+    /// Starts the first `count` streams of `link`, each with `batches` again and again.
+    pub(crate) fn start(link: &dyn Link, count: usize, batches: &Batches) -> Self {
+        let (is_over, mut running) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        for number in 0..count {
+            let endless = Endless::new(batches.clone(), Arc::clone(&is_over));
+            let sending = link.send(number, endless.stream());
+            let all = async move { Ok((sending.await?, endless)) };
+            running.spawn_on(all, link.runtime());
+        }
+        Self { is_over, running }
+    }
+
+    /// Ends them all. Every receiver has to have seen what its sender has sent.
+    pub(crate) fn end(mut self, link: &dyn Link) -> Result<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        while let Some(stream) = link.runtime().block_on(self.running.join_next()) {
+            let (seen, sent) = stream.context("a stream panicked")??;
+            seen.verify(sent.expected())?;
+        }
+        Ok(())
+    }
+}
+
+/// What is sent by one of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Endless {
+struct Endless {
     batches: Batches,
     is_over: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
 }
 
 impl Endless {
-    pub(crate) fn new(batches: Batches, is_over: Arc<AtomicBool>) -> Self {
+    fn new(batches: Batches, is_over: Arc<AtomicBool>) -> Self {
         Self {
             batches,
             is_over,
@@ -295,7 +337,7 @@ impl Endless {
     }
 
     /// The batches of one stream.
-    pub(crate) fn stream(&self) -> BoxStream<'static, RecordBatch> {
+    fn stream(&self) -> BoxStream<'static, RecordBatch> {
         let this = self.clone();
         let all = std::iter::from_fn(move || {
             let next = || this.batches.get(count(&this.sent)).clone();
@@ -305,7 +347,7 @@ impl Endless {
     }
 
     /// What the receiver has seen when the stream has ended.
-    pub(crate) fn expected(&self) -> Seen {
+    fn expected(&self) -> Seen {
         let sent = self.sent.load(Ordering::Relaxed);
         self.batches
             .expected(usize::try_from(sent).unwrap_or(usize::MAX), Look::Values)

@@ -1,18 +1,17 @@
-//! What beats cost, and how soon they tell: one process watches nodes in another one, over real sockets.
+//! How soon beats tell: one process watches nodes in another one, over real sockets.
 //!
 //! ```text
-//! cargo run --release -p bit-control --example beats -- cost [NODES] [SECONDS]
 //! cargo run --release -p bit-control --example beats -- stop [ROUNDS]
 //! cargo run --release -p bit-control --example beats -- busy [SECONDS]
 //! ```
 //!
-//! `cost` prints the CPU time of a beat on either side, and that of as many bytes exchanged over bare sockets; `stop` stops the other process (SIGSTOP), and prints how long it
-//! took until its node was suspect, down, and up again once it went on. `busy` has both processes compute on more threads
-//! than there are cores, on those of the tasks too, and prints what was taken for suspect or down meanwhile. Only on
-//! Linux, whose /proc it reads.
+//! `stop` stops the other process (SIGSTOP), and prints how long it took until its node was suspect, down, and up again
+//! once it went on. `busy` has both processes compute on more threads than there are cores, on those of the tasks too,
+//! and prints what was taken for suspect or down meanwhile. Only on Linux, whose signals it sends. What beats cost is for
+//! the benchmark `control` to say.
 
 use std::{
-    env, fs,
+    env,
     io::{self, BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -27,14 +26,7 @@ use bit_control::{
 use membership::{Member, NodeAddress, Registry, RegistryOptions};
 use protos::coord::DrillbitEndpoint;
 use rpc_bus::{BusRuntime, Feature, Features, Ledger, ledger::Limits, task::Tasks};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    runtime::{Builder, Handle, Runtime},
-};
-
-/// About as many as a beat has, and its answer.
-const BEAT_BYTES: usize = 120;
+use tokio::runtime::{Builder, Runtime};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -45,10 +37,9 @@ fn main() -> Result<(), Failure> {
     let app = threads.app.handle().clone();
     match args.first().map(String::as_str) {
         Some("answer") => app.block_on(answer(&threads, number(1, 1)?)),
-        Some("cost") => app.block_on(cost(&threads, number(1, 100)?, number(2, 10)?)),
         Some("stop") => app.block_on(stop(&threads, number(1, 5)?)),
         Some("busy") => app.block_on(busy(&threads, number(1, 60)?)),
-        _ => Err("expected cost [NODES] [SECONDS], stop [ROUNDS] or busy [SECONDS]".into()),
+        _ => Err("expected stop [ROUNDS] or busy [SECONDS]".into()),
     }
 }
 
@@ -137,19 +128,7 @@ async fn answer(threads: &Threads, count: u64) -> Result<(), Failure> {
         println!("{}", node.control.address());
         nodes.push(node);
     }
-    let echo = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", echo.local_addr()?);
     io::stdout().flush()?;
-    let tasks = Tasks::default();
-    let (io, ledger) = (threads.bus.next_io().clone(), threads.ledger.clone());
-    let echoing = async move {
-        let each = Tasks::default();
-        while let Ok((socket, _)) = echo.accept().await {
-            // Refused by no limit.
-            let _ = each.spawn(&Handle::current(), &ledger, echo_all(socket));
-        }
-    };
-    tasks.spawn(&io, &threads.ledger, echoing)?;
     let busy = || {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)
@@ -163,17 +142,10 @@ async fn answer(threads: &Threads, count: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn echo_all(mut socket: TcpStream) {
-    let mut bytes = [0; BEAT_BYTES];
-    while socket.read_exact(&mut bytes).await.is_ok() && socket.write_all(&bytes).await.is_ok() {}
-}
-
 /// Nodes of another process.
 struct Others {
     process: Child,
     addresses: Vec<NodeAddress>,
-    /// Sends back what it gets.
-    echo: String,
 }
 
 impl Others {
@@ -184,16 +156,11 @@ impl Others {
             .stdout(Stdio::piped())
             .spawn()?;
         let out = process.stdout.take().ok_or("no stdout")?;
-        let mut lines = BufReader::new(out).lines();
-        let addresses = lines.by_ref().take(usize::try_from(count)?);
+        let lines = BufReader::new(out).lines();
+        let addresses = lines.take(usize::try_from(count)?);
         let addresses = addresses.map(|line| Ok(line?.parse()?));
         let addresses = addresses.collect::<Result<_, Failure>>()?;
-        let echo = lines.next().ok_or("no echo")??;
-        Ok(Self {
-            process,
-            addresses,
-            echo,
-        })
+        Ok(Self { process, addresses })
     }
 
     fn signal(&self, name: &str) -> Result<(), Failure> {
@@ -209,92 +176,6 @@ impl Drop for Others {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-async fn cost(threads: &Threads, count: u64, seconds: u64) -> Result<(), Failure> {
-    let others = Others::start(count)?;
-    let node = Node::start(threads).await?;
-    let members = others.addresses.iter().cloned().map(Member::at);
-    node.registry.replace(members.collect())?;
-    let watching = node.watch(threads)?;
-    // Connected and warm.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let before = (answered(&node), Used::now(&others)?);
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let after = (answered(&node), Used::now(&others)?);
-    let beats = u32::try_from(after.0 - before.0)?;
-    println!("{beats} beats of {count} nodes in {seconds} s");
-    after.1.print("a beat", &before.1, beats);
-    if let Some(trips) = node.beats.nodes().first().and_then(|node| node.round_trips) {
-        println!("round trip p50 {:?}, p99 {:?}", trips.p50, trips.p99);
-    }
-    drop(watching);
-    bare(threads, &others, seconds).await
-}
-
-/// The same over sockets alone, from the thread that moves bytes.
-async fn bare(threads: &Threads, others: &Others, seconds: u64) -> Result<(), Failure> {
-    let (count, echo) = (others.addresses.len(), others.echo.clone());
-    let (ready, connected) = tokio::sync::oneshot::channel();
-    let exchange = async move {
-        let mut sockets = Vec::new();
-        for _ in 0..count {
-            sockets.push(TcpStream::connect(&echo).await.expect("it listens"));
-        }
-        // Nobody else waits.
-        let _ = ready.send(());
-        let mut bytes = [0; BEAT_BYTES];
-        let mut turns = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            turns.tick().await;
-            for socket in &mut sockets {
-                socket.write_all(&bytes).await.expect("it reads");
-            }
-            for socket in &mut sockets {
-                socket.read_exact(&mut bytes).await.expect("it answers");
-            }
-        }
-    };
-    let tasks = Tasks::default();
-    tasks.spawn(threads.bus.next_io(), &threads.ledger, exchange)?;
-    connected.await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = Used::now(others)?;
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let exchanges = u32::try_from(count)? * u32::try_from(seconds)?;
-    Used::now(others)?.print("as many bytes over bare sockets", &before, exchanges);
-    Ok(())
-}
-
-/// CPU time used so far, here and in the other process.
-struct Used(Duration, Duration);
-
-impl Used {
-    fn now(others: &Others) -> Result<Self, Failure> {
-        let (here, there) = (std::process::id(), others.process.id());
-        Ok(Self(cpu_of(here)?, cpu_of(there)?))
-    }
-
-    fn print(&self, what: &str, before: &Self, count: u32) {
-        let each = |before: Duration, after: Duration| after.saturating_sub(before) / count.max(1);
-        let (sent, answered) = (each(before.0, self.0), each(before.1, self.1));
-        println!("CPU of {what}: {sent:?} where it is sent, {answered:?} where it is answered");
-    }
-}
-
-fn answered(node: &Node) -> u64 {
-    let nodes = node.beats.nodes();
-    nodes.iter().map(|node| node.counts.answered).sum()
-}
-
-/// CPU time of all threads of a process.
-fn cpu_of(process: u32) -> Result<Duration, Failure> {
-    let mut nanos = 0;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        nanos += text.split(' ').next().ok_or("no time")?.parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(nanos))
 }
 
 async fn stop(threads: &Threads, rounds: u64) -> Result<(), Failure> {

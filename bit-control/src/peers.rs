@@ -182,6 +182,15 @@ impl Peers {
         }
     }
 
+    /// The connection that [`Self::line`] would give, if there is one.
+    pub(crate) fn open(&self, node: &NodeAddress) -> Option<RemoteConnection> {
+        let mut peers = lock(&self.by_address);
+        let peer = peers.get_mut(node)?;
+        peer.forget_closed();
+        let line = self.preferred(node, &peer.lines)?;
+        Some(line.connection.clone())
+    }
+
     fn find_or_dial(&self, node: &NodeAddress) -> Result<Found, CallError> {
         let mut peers = lock(&self.by_address);
         if self.is_closed.load(Ordering::SeqCst) {

@@ -58,7 +58,7 @@ pub use spill::{
     SpillDir, SpillError, SpillOpenError, SpillOptions, SpillReader, SpillRecord, SpillWriter,
 };
 pub use stream::{
-    Checksums, CodecReason, Compression, DataNode, NodeOptions, OpenError, Origin, PeerFailure,
-    ReceiveError, ReceiveOptions, ReceiveStats, Receivers, SendError, SendOptions, SendStats,
-    StreamAddress, StreamReceiver, StreamSender, TunnelStats, Unordered,
+    Checksums, CodecReason, Compression, DataNode, DataPeers, NodeOptions, OpenError, Origin,
+    PeerFailure, ReceiveError, ReceiveOptions, ReceiveStats, Receivers, SendError, SendOptions,
+    SendStats, StreamAddress, StreamReceiver, StreamSender, TunnelStats, Unordered,
 };

@@ -41,6 +41,7 @@ pub use address::StreamAddress;
 pub use error::{OpenError, PeerFailure, ReceiveError, SendError};
 pub use node::{DataNode, NodeOptions, Origin};
 pub use options::{Checksums, Compression, ReceiveOptions, SendOptions};
+pub use peers::DataPeers;
 pub use receiver::StreamReceiver;
 pub use receivers::{Receivers, Unordered};
 pub use sender::StreamSender;

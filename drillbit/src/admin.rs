@@ -3,11 +3,12 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock, Weak},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bit_control::heartbeat::NodeHealth;
 use bit_data::{DataNode, TunnelStats};
+use membership::ZooKeeperStats;
 use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
     status::{ClusterStatus, Node, Query, Tunnel, node::Health},
@@ -136,6 +137,16 @@ impl Admin {
         let cluster = self.cluster();
         cluster.map(|cluster| cluster.health()).unwrap_or_default()
     }
+
+    /// How much later than due beats were looked after; `None` of a node that is alone.
+    pub(crate) fn beats_late(&self) -> Option<Duration> {
+        Some(self.cluster()?.stalled())
+    }
+
+    /// How it goes with ZooKeeper, if members come from there.
+    pub(crate) fn zookeeper(&self) -> Option<ZooKeeperStats> {
+        self.cluster()?.zookeeper()
+    }
 }
 
 impl NodeAdmin for Admin {
@@ -210,8 +221,6 @@ fn tunnel(stats: &TunnelStats) -> Tunnel {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures::FutureExt;
 
     use super::*;

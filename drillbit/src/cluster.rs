@@ -1,21 +1,24 @@
 //! The node among others: its control server, who is in the cluster, who is alive.
 
+mod links;
+
 use std::{fmt, fs::File, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bit_control::{
     ControlNode, ControlOptions, Services,
     heartbeat::{BeatAnswerer, BeatOptions, BeatOptionsError, Health, Heartbeats, NodeHealth},
 };
+use bit_data::DataPeers;
 use membership::{
     Load, Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
-    ZooKeeperOptions, ZooKeeperProvider,
+    ZooKeeperOptions, ZooKeeperProvider, ZooKeeperStats,
 };
 use protos::{
     coord::DrillbitEndpoint,
     status::{Beats, Node, node},
 };
 use rpc_bus::{
-    BusRuntime, Feature, Ledger, ServerOptions,
+    BusRuntime, ConnectionOptions, Feature, Ledger, ServerOptions,
     auth::{Authenticator, Credentials, Login},
     ledger::BudgetExceeded,
     task::Tasks,
@@ -23,10 +26,15 @@ use rpc_bus::{
 };
 use tokio_util::sync::CancellationToken;
 
+use links::Links;
+
 use crate::{cli::first_line, engine, foreman::RunningQueries, version};
 
 /// Where other Drillbits look for a control server.
 pub const CONTROL_PORT: u16 = 31011;
+/// How long another node may take for its part of a handshake. A socket that was opened just before the network broke
+/// is given up after this, not after Drill's 10 s, so that nodes find each other again soon.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// How long each step of leaving may take.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -106,13 +114,18 @@ pub(crate) struct Joining<'a> {
     pub(crate) endpoint: DrillbitEndpoint,
     pub(crate) incarnation: u64,
     pub(crate) queries: RunningQueries,
+    /// Of its data plane, if it has one.
+    pub(crate) data: Option<DataPeers>,
 }
 
 /// The node's part in the cluster; it ends when this is dropped.
 pub(crate) struct Cluster {
     control: ControlNode,
+    links: Arc<Links>,
     registry: Registry,
     heartbeats: Heartbeats,
+    /// Where members come from, unless they come from a list.
+    zookeeper: Option<Arc<ZooKeeperProvider>>,
     stop: CancellationToken,
     /// What ends in its own time: the provider takes back what it has made known.
     provider: Tasks,
@@ -147,10 +160,13 @@ impl Cluster {
         let registry = Registry::of_node(joining.member(&control), RegistryOptions::default());
         let heartbeats = Heartbeats::new(registry.clone(), options.beats)?;
         answerer.serve(&heartbeats);
+        let zookeeper = options.zookeeper.clone().map(ZooKeeperProvider::new);
         let cluster = Self {
+            links: Arc::new(Links::new(control.clone(), joining.data.clone())),
             control,
             registry,
             heartbeats,
+            zookeeper: zookeeper.map(Arc::new),
             stop: CancellationToken::new(),
             provider: Tasks::default(),
             beating: Tasks::default(),
@@ -162,19 +178,25 @@ impl Cluster {
     fn start(&self, options: &ClusterOptions, joining: &Joining<'_>) -> Result<(), BudgetExceeded> {
         let (app, ledger) = (joining.bus.app(), joining.ledger);
         let (registry, stop) = (self.registry.clone(), self.stop.clone());
-        let provider = options.provider();
+        let provider = self.provider(options);
         self.provider.spawn(app, ledger, async move {
             if let Err(error) = provider.run(&registry, &stop).await {
                 tracing::error!(%error, "other nodes are not looked for any more");
             }
         })?;
-        let (heartbeats, links) = (self.heartbeats.clone(), Arc::new(self.control.clone()));
+        let (heartbeats, links) = (self.heartbeats.clone(), Arc::clone(&self.links));
         // Where queries do not keep it waiting.
         let io = joining.bus.next_io();
         self.beating
             .spawn(io, ledger, async move { heartbeats.run(links).await })?;
-        let (registry, queries) = (self.registry.clone(), joining.queries.clone());
         let interval = options.beats.interval;
+        let connecting = Arc::clone(&self.links).connect_data(
+            self.registry.clone(),
+            self.heartbeats.clone(),
+            interval,
+        );
+        self.beating.spawn(app, ledger, connecting)?;
+        let (registry, queries) = (self.registry.clone(), joining.queries.clone());
         self.beating.spawn(app, ledger, async move {
             loop {
                 registry.set_local_load(queries.load());
@@ -200,6 +222,16 @@ impl Cluster {
         self.heartbeats.nodes()
     }
 
+    /// How much later than due the task ran that beats, together.
+    pub(crate) fn stalled(&self) -> Duration {
+        self.heartbeats.stalled()
+    }
+
+    /// How it goes with ZooKeeper, if members come from there.
+    pub(crate) fn zookeeper(&self) -> Option<ZooKeeperStats> {
+        Some(self.zookeeper.as_ref()?.stats())
+    }
+
     /// This node first, then all others by address.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let health = self.heartbeats.nodes();
@@ -218,10 +250,19 @@ impl Cluster {
     /// Leaves: the others are told, the provider takes back what it has made known, the connections end.
     pub(crate) async fn leave(&self) {
         self.stop.cancel();
-        let links = Arc::new(self.control.clone());
+        let links = Arc::clone(&self.links);
         self.heartbeats.announce(links, LEAVE_TIME).await;
         self.control.shutdown(LEAVE_TIME).await;
         self.provider.join(LEAVE_TIME).await;
+    }
+}
+
+impl Cluster {
+    fn provider(&self, options: &ClusterOptions) -> Arc<dyn Provider> {
+        match &self.zookeeper {
+            Some(zookeeper) => Arc::<ZooKeeperProvider>::clone(zookeeper),
+            None => Arc::new(options.peers.iter().cloned().collect::<StaticProvider>()),
+        }
     }
 }
 
@@ -235,23 +276,31 @@ impl fmt::Debug for Cluster {
 }
 
 impl ClusterOptions {
-    fn provider(&self) -> Box<dyn Provider> {
-        match &self.zookeeper {
-            Some(zookeeper) => Box::new(ZooKeeperProvider::new(zookeeper.clone())),
-            None => Box::new(self.peers.iter().cloned().collect::<StaticProvider>()),
-        }
+    /// What other nodes are connected to with.
+    pub(crate) fn tls_client(&self) -> Result<Option<TlsClient>, ClusterError> {
+        Ok(self.tls.clone().map(TlsClient::new).transpose()?)
+    }
+
+    /// Who this node is to others.
+    pub(crate) fn login(&self) -> Result<Option<Login>, ClusterError> {
+        self.login.as_ref().map(login).transpose()
     }
 
     fn control(&self, joining: &Joining<'_>) -> Result<ControlOptions, ClusterError> {
         let default = ControlOptions::default();
         let mut server = self.server.clone();
         server.connection.capabilities = Some(version::capabilities().into());
+        server.connection.handshake_timeout = HANDSHAKE_TIME;
         server.tls.clone_from(&joining.tls);
         Ok(ControlOptions {
             server,
             authenticator: joining.authenticator.clone(),
-            tls: self.tls.clone().map(TlsClient::new).transpose()?,
-            login: self.login.as_ref().map(login).transpose()?,
+            connection: ConnectionOptions {
+                handshake_timeout: HANDSHAKE_TIME,
+                ..default.connection
+            },
+            tls: self.tls_client()?,
+            login: self.login()?,
             incarnation: Some(joining.incarnation),
             features: default.features.with(Feature::Beats),
             engine_version: engine::version(),
@@ -330,7 +379,7 @@ fn why(health: &NodeHealth) -> String {
 }
 
 fn beats(health: &NodeHealth) -> Beats {
-    let trips = health.round_trips;
+    let (trips, data_trips) = (health.round_trips, health.data_round_trips);
     Beats {
         age_us: Some(micros(health.beat_age)),
         sent: Some(health.counts.sent),
@@ -340,6 +389,8 @@ fn beats(health: &NodeHealth) -> Beats {
         phi: Some(health.phi),
         rtt_p50_us: trips.map(|trips| micros(trips.p50)),
         rtt_p99_us: trips.map(|trips| micros(trips.p99)),
+        data_rtt_p50_us: data_trips.map(|trips| micros(trips.p50)),
+        data_rtt_p99_us: data_trips.map(|trips| micros(trips.p99)),
         recent_rtt_us: health
             .recent_round_trips
             .iter()

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bit_data::{DataNode, DataServerOptions, drill::FragmentsOptions};
+use bit_data::{DataNode, DataPeers, DataServerOptions, drill::FragmentsOptions};
 use protos::coord::DrillbitEndpoint;
 use rpc_bus::{
     BusRuntime,
@@ -184,7 +184,8 @@ impl Node {
             let data = parts.data_node(options).await?;
             let http = parts.http_server(options).await?;
             let endpoint = options.endpoint(&server, data.as_deref(), http.as_ref());
-            let cluster = parts.cluster(options, endpoint.clone()).await?;
+            let peers = data.as_deref().map(DataNode::peers);
+            let cluster = parts.cluster(options, endpoint.clone(), peers).await?;
             parts.admin.online(endpoint);
             Ok::<_, NodeError>((server, data, http, cluster))
         })?;
@@ -328,6 +329,9 @@ impl Parts<'_> {
             ..bit_data::NodeOptions::default()
         };
         data.connection.capabilities = Some(version::capabilities().into());
+        if let Some(cluster) = &options.cluster {
+            (data.tls, data.login) = (cluster.tls_client()?, cluster.login()?);
+        }
         let bound = DataNode::bind(addr, self.bus.clone(), data, self.ledger.clone()).await;
         let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);
         self.admin.set_data(&node);
@@ -338,6 +342,7 @@ impl Parts<'_> {
         &self,
         options: &NodeOptions,
         endpoint: DrillbitEndpoint,
+        data: Option<DataPeers>,
     ) -> Result<Option<Arc<Cluster>>, NodeError> {
         let Some(options) = &options.cluster else {
             return Ok(None);
@@ -350,6 +355,7 @@ impl Parts<'_> {
             endpoint,
             incarnation: self.admin.incarnation(),
             queries: RunningQueries(self.admin.queries.clone()),
+            data,
         };
         let cluster = Arc::new(Cluster::join(options, joining).await?);
         self.admin.set_cluster(&cluster);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use protos::coord::DrillbitEndpoint;
 use thiserror::Error;
@@ -13,7 +14,8 @@ use thiserror::Error;
 // wire: drill@051b164 exec/java-exec/.../rpc/control/ConnectionManagerRegistry.java
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAddress {
-    host: String,
+    /// Shared: addresses are cloned wherever something is known of a node.
+    host: Arc<str>,
     control_port: u16,
 }
 
@@ -33,7 +35,7 @@ impl NodeAddress {
     ///
     /// # Errors
     /// The host is empty, or the port is 0.
-    pub fn new(host: impl Into<String>, control_port: u16) -> Result<Self, AddressError> {
+    pub fn new(host: impl Into<Arc<str>>, control_port: u16) -> Result<Self, AddressError> {
         let address = Self {
             host: host.into(),
             control_port,

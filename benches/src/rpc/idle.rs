@@ -3,18 +3,18 @@
 //! The kernel's memory of a socket is not in it. Some connections are opened before the first look, so that what a
 //! process allocates once is not in it either.
 
-use std::env;
-use std::io::{self, BufRead, BufReader, Write};
+use std::ffi::OsString;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::threads::ThreadOptions;
 use super::variant;
+use crate::child::{Child, say};
 use crate::process::Watched;
 
 /// Connections that are counted.
@@ -25,9 +25,6 @@ const CONNECTIONS_BEFORE: u32 = 200;
 const SETTLED_KIB: f64 = 64.0;
 const LOOKS_MAX: u32 = 40;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Runs a program with as many open files as it may ever have.
-const WITH_ALL_FILES: &str = r#"ulimit -n "$(ulimit -H -n)" && exec "$0" "$@""#;
-
 /// Arguments of one end.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct End {
@@ -47,23 +44,17 @@ pub(crate) fn run(end: &End) -> Result<()> {
     let stack = variant(&end.variant, &end.certificate)?;
     let Some(server) = end.server else {
         let serving = stack.serve(end.threads)?;
-        say(&serving.addr)?;
+        say(serving.addr)?;
         io::stdin().lines().try_for_each(|line| line.map(drop))?;
         return Ok(());
     };
     let mut held = stack.hold(end.threads, server)?;
-    say(&"ready")?;
+    say("ready")?;
     for line in io::stdin().lines() {
         held.open(line?.parse()?)?;
-        say(&"open")?;
+        say("open")?;
     }
     Ok(())
-}
-
-fn say(what: &impl std::fmt::Display) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{what}")?;
-    stdout.flush()
 }
 
 /// KiB a connection, of each end.
@@ -82,91 +73,54 @@ impl Memory {
 
 /// Opens the connections and looks what they cost.
 pub(super) fn measure(variant: &str, certificate: &Path, threads: ThreadOptions) -> Result<Memory> {
-    let start = |server| Process::start(variant, server, certificate, threads);
+    let start = |server| start(variant, server, certificate, threads);
     let (server, addr) = start(None)?;
-    let (mut client, _) = start(Some(addr.as_str()))?;
-    client.open(CONNECTIONS_BEFORE)?;
-    let before = (server.settled_kib()?, client.settled_kib()?);
-    client.open(CONNECTIONS)?;
+    let (mut client, _) = start(Some(addr))?;
+    let look = |client: &Child| -> Result<_> {
+        Ok((
+            settled_kib(server.watched())?,
+            settled_kib(client.watched())?,
+        ))
+    };
+    client.ask(CONNECTIONS_BEFORE)?;
+    let before = look(&client)?;
+    client.ask(CONNECTIONS)?;
+    let after = look(&client)?;
     let each = |after: f64, before: f64| (after - before) / f64::from(CONNECTIONS);
     Ok(Memory {
-        server: each(server.settled_kib()?, before.0),
-        client: each(client.settled_kib()?, before.1),
+        server: each(after.0, before.0),
+        client: each(after.1, before.1),
     })
 }
 
-/// One end; killed when dropped.
-struct Process {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+/// Starts one end and waits for its first line.
+fn start(
+    variant: &str,
+    server: Option<String>,
+    certificate: &Path,
+    threads: ThreadOptions,
+) -> Result<(Child, String)> {
+    let mut arguments: Vec<OsString> = ["idle", variant, "--certificate"]
+        .map(OsString::from)
+        .into();
+    arguments.push(certificate.into());
+    arguments.extend(threads.arguments().map(OsString::from));
+    arguments.extend(server.map(|server| format!("--server={server}").into()));
+    let mut end = Child::start(arguments)?;
+    let line = end.line()?;
+    Ok((end, line))
 }
 
-impl Process {
-    /// Starts it and waits for its first line.
-    fn start(
-        variant: &str,
-        server: Option<&str>,
-        certificate: &Path,
-        threads: ThreadOptions,
-    ) -> Result<(Self, String)> {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", WITH_ALL_FILES])
-            .arg(env::current_exe()?);
-        command
-            .args(["idle", variant, "--certificate"])
-            .arg(certificate);
-        command.args(threads.arguments());
-        if let Some(server) = server {
-            command.args(["--server", server]);
+/// Resident memory when it has stopped changing.
+fn settled_kib(process: Watched) -> Result<f64> {
+    let mut last = process.resident_mib()? * 1024.0;
+    for _ in 0..LOOKS_MAX {
+        sleep(LOOK_AGAIN);
+        let now = process.resident_mib()? * 1024.0;
+        if (now - last).abs() < SETTLED_KIB {
+            return Ok(now);
         }
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = piped.spawn().context("cannot start an end")?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let mut process = Self {
-            child,
-            stdin: stdin.context("invariant: stdin is piped")?,
-            stdout: BufReader::new(stdout.context("invariant: stdout is piped")?),
-        };
-        let line = process.line()?;
-        Ok((process, line))
+        last = now;
     }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(
-            self.stdout.read_line(&mut line)? > 0,
-            "an end of the connections has ended; it said why above"
-        );
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn open(&mut self, connections: u32) -> Result<()> {
-        writeln!(self.stdin, "{connections}")?;
-        self.line().map(drop)
-    }
-
-    /// Resident memory when it has stopped changing.
-    fn settled_kib(&self) -> Result<f64> {
-        let process = Watched(self.child.id());
-        let mut last = process.resident_mib()? * 1024.0;
-        for _ in 0..LOOKS_MAX {
-            sleep(LOOK_AGAIN);
-            let now = process.resident_mib()? * 1024.0;
-            if (now - last).abs() < SETTLED_KIB {
-                return Ok(now);
-            }
-            last = now;
-        }
-        Ok(last)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    Ok(last)
 }

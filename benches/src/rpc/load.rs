@@ -6,51 +6,51 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 
 /// Bytes that a call carries in each direction.
-pub(super) const MESSAGE_BYTES: usize = 100;
+pub(crate) const MESSAGE_BYTES: usize = 100;
 /// Bytes of one message of a bulk stream.
-pub(super) const BULK_BYTES: usize = 1 << 20;
+pub(crate) const BULK_BYTES: usize = 1 << 20;
 /// Messages of a bulk stream that are under way at a time, so that none waits for an answer before it goes on.
-pub(super) const BULK_IN_FLIGHT: usize = 2;
+pub(crate) const BULK_IN_FLIGHT: usize = 2;
 const WARM_UP: Duration = Duration::from_millis(200);
 
 /// One case: who calls whom how often at a time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    pub(super) case: &'static str,
+pub(crate) struct Load {
+    pub(crate) case: &'static str,
     /// Connections that carry calls.
-    pub(super) connections: usize,
+    pub(crate) connections: usize,
     /// Callers of each of them, each with one call at a time.
-    pub(super) in_flight: usize,
+    pub(crate) in_flight: usize,
     /// Further connections with nothing but bulk, as much of it as goes through.
-    pub(super) bulk: usize,
+    pub(crate) bulk: usize,
     /// How long it is measured.
-    pub(super) measured: Duration,
+    pub(crate) measured: Duration,
 }
 
 /// What came of a load.
 #[derive(Debug)]
-pub(super) struct Measured {
-    pub(super) latencies: Latencies,
+pub(crate) struct Measured {
+    pub(crate) latencies: Latencies,
     /// CPU time of this process, hence of both ends.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Bulk that arrived.
-    pub(super) bulk_bytes: u64,
+    pub(crate) bulk_bytes: u64,
 }
 
 /// Round-trip times of the calls that ended while it was measured.
 #[derive(Debug, Default)]
-pub(super) struct Latencies(Vec<u32>);
+pub(crate) struct Latencies(Vec<u32>);
 
 /// When calls are measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    pub(super) from: Instant,
-    pub(super) until: Instant,
+pub(crate) struct Window {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
 }
 
 impl Load {
     /// `connections` with `in_flight` callers each, and nothing else.
-    pub(super) const fn calls(case: &'static str, connections: usize, in_flight: usize) -> Self {
+    pub(crate) const fn calls(case: &'static str, connections: usize, in_flight: usize) -> Self {
         Self {
             case,
             connections,
@@ -61,7 +61,7 @@ impl Load {
     }
 
     /// From the end of the warm-up on, which begins now.
-    pub(super) fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> Window {
         let from = Instant::now() + WARM_UP;
         Window {
             from,
@@ -71,21 +71,21 @@ impl Load {
 }
 
 /// What a caller sends: no two callers the same, so that nobody takes another one's answer for its own.
-pub(super) fn message(caller: usize) -> Bytes {
+pub(crate) fn message(caller: usize) -> Bytes {
     let mut message = vec![7; MESSAGE_BYTES];
     message[..8].copy_from_slice(&caller.to_le_bytes());
     message.into()
 }
 
 /// Fails unless `answer` is what was sent.
-pub(super) fn verify(answer: &[u8], sent: &[u8]) -> Result<()> {
+pub(crate) fn verify(answer: &[u8], sent: &[u8]) -> Result<()> {
     ensure!(answer == sent, "an echo of something else");
     Ok(())
 }
 
 impl Window {
     /// Whether what ended at `ended` counts, whenever it began: slow calls must not be fewer than they are.
-    pub(super) fn holds(self, ended: Instant) -> bool {
+    pub(crate) fn holds(self, ended: Instant) -> bool {
         (self.from..self.until).contains(&ended)
     }
 }
@@ -93,7 +93,7 @@ impl Window {
 impl Latencies {
     /// Adds `calls` that began at `begun` and end now, if that is within `window`. Returns when they ended, which is when
     /// the next ones begin; `None` if the window is over.
-    pub(super) fn record(
+    pub(crate) fn record(
         &mut self,
         begun: Instant,
         calls: usize,
@@ -107,12 +107,12 @@ impl Latencies {
         (ended < window.until).then_some(ended)
     }
 
-    pub(super) fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
     /// That of the calls of which `percent` were not slower.
-    pub(super) fn micros(&mut self, percent: usize) -> Result<f64> {
+    pub(crate) fn micros(&mut self, percent: usize) -> Result<f64> {
         ensure!(!self.0.is_empty(), "no call ended in time");
         let index = (self.0.len() - 1) * percent / 100;
         Ok(f64::from(*self.0.select_nth_unstable(index).1) / 1e3)
@@ -120,7 +120,7 @@ impl Latencies {
 
     /// Number of calls.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 calls")]
-    pub(super) fn calls(&self) -> f64 {
+    pub(crate) fn calls(&self) -> f64 {
         self.0.len() as f64
     }
 }

@@ -22,14 +22,14 @@ const SINK: u8 = 2;
 
 /// A server with one thread a connection.
 #[derive(Debug)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     server: SocketAddr,
     calls: Vec<TcpStream>,
     bulk: Vec<TcpStream>,
 }
 
 impl Raw {
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let server = listener.local_addr()?;
         thread::spawn(move || {

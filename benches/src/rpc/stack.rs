@@ -109,7 +109,7 @@ impl<C: Client> Hold for Held<C> {
 }
 
 /// Both ends of a variant.
-pub(super) trait Pair {
+pub(crate) trait Pair {
     /// Puts `load` on it.
     fn run(&mut self, load: &Load) -> Result<Measured>;
 }

@@ -45,7 +45,7 @@ pub(crate) struct ThreadOptions {
 
 impl ThreadOptions {
     /// The same as arguments of a program.
-    pub(super) fn arguments(self) -> [String; 4] {
+    pub(crate) fn arguments(self) -> [String; 4] {
         let io = match self.io {
             IoKind::Single => "single",
             IoKind::Multi => "multi",

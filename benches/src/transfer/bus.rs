@@ -81,6 +81,11 @@ impl Bus {
         })
     }
 
+    /// Where the end that sends runs, and the one that receives: what else these two nodes do, they do there.
+    pub(crate) fn ends(&self) -> [&Threads; 2] {
+        [&self.sending, &self.receiving]
+    }
+
     /// The ids of a new query.
     fn query(&self) -> QueryId {
         QueryId {

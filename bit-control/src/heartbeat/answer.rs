@@ -18,7 +18,7 @@ use rpc_bus::{InboundRequest, RpcFailure};
 use super::{
     beat::ANNOUNCEMENT,
     driver::{Heartbeats, Shared, unix_us},
-    status::learned,
+    status::{incarnation, learned},
 };
 use crate::services::Extension;
 
@@ -51,15 +51,14 @@ impl BeatAnswerer {
                 format!("expected a beat of at most {BEAT_BYTES_MAX} bytes, found {bytes}");
             return request.refuse(RpcFailure::new(ErrorType::Validation, message));
         }
-        if let Some((mut beat, _, reply)) = request.decode::<calls::Beat>() {
+        if let Some((beat, _, reply)) = request.decode::<calls::Beat>() {
             if beat.sequence() == ANNOUNCEMENT
-                && let Ok(learned) = learned(beat.sender.take())
+                && let Ok(learned) = learned(beat.sender.clone())
             {
                 shared.on_announcement(from, &learned);
             }
             reply.send(&answer_to(&beat, shared, received));
-            let incarnation = beat.sender.and_then(|sender| sender.incarnation);
-            shared.on_beat(from, incarnation);
+            shared.on_beat(from, incarnation(beat.sender));
         }
     }
 }

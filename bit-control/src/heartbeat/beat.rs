@@ -2,7 +2,8 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use membership::Learned;
+use bytes::Bytes;
+use membership::NodeAddress;
 use protos::{calls::control as calls, control::Beat};
 use rpc_bus::{CallError, CallOptions, ConnectError, Feature, RemoteConnection, StreamKey};
 
@@ -10,7 +11,6 @@ use super::{
     driver::{PeerLinks, Shared, now, unix_us},
     monitor::Due,
     skew::Exchange,
-    status::learned,
 };
 
 /// Sequence of a beat that is not counted: it tells what its sender has become.
@@ -27,7 +27,8 @@ pub(super) struct Outcome {
 pub(super) enum News {
     Answered {
         exchange: Exchange,
-        learned: Box<Learned>,
+        /// What the node says of itself, encoded.
+        status: Option<Bytes>,
     },
     /// The node takes no beats, but has answered a PING.
     Pong(Duration),
@@ -36,9 +37,12 @@ pub(super) enum News {
     Unanswered,
 }
 
+/// Sends beats that are due at the same time: what this node says of itself is the same in all of them.
+#[derive(Clone)]
 pub(super) struct Sender {
     shared: Arc<Shared>,
     links: Arc<dyn PeerLinks>,
+    status: Option<Bytes>,
     patience: Duration,
 }
 
@@ -51,22 +55,33 @@ impl Sender {
         Self {
             shared: Arc::clone(shared),
             links: Arc::clone(links),
+            status: shared.status(),
             patience,
         }
     }
 
     /// Sends a beat and waits for its answer, not for longer than its node may be silent.
     pub(super) async fn send(self, due: Due) -> Outcome {
-        let connecting = tokio::time::timeout(self.patience, self.links.connection(&due.address));
-        let (line, news) = match connecting.await {
-            Ok(Ok(line)) => {
+        let line = match self.links.open(&due.address) {
+            Some(line) => Ok(line),
+            // Boxed, because seldom: else every beat would carry the room for it.
+            None => Box::pin(self.connect(&due.address)).await,
+        };
+        let (line, news) = match line {
+            Ok(line) => {
                 let news = self.send_on(&line, due.sequence).await;
                 (Some(line), news.unwrap_or_else(|error| News::of(&error)))
             }
-            Ok(Err(error)) => (None, News::of(&error)),
-            Err(_) => (None, News::Unanswered),
+            Err(news) => (None, news),
         };
         Outcome { due, line, news }
+    }
+
+    async fn connect(&self, to: &NodeAddress) -> Result<RemoteConnection, News> {
+        match tokio::time::timeout(self.patience, self.links.connection(to)).await {
+            Ok(connected) => connected.map_err(|error| News::of(&error)),
+            Err(_) => Err(News::Unanswered),
+        }
     }
 
     async fn send_on(&self, line: &RemoteConnection, sequence: u64) -> Result<News, CallError> {
@@ -79,7 +94,7 @@ impl Sender {
             sequence: Some(sequence),
             sent_unix_us: Some(sent_unix_us),
             sent_monotonic_us: Some(self.shared.monotonic_us(sent)),
-            sender: self.shared.status(),
+            sender: self.status.clone(),
         };
         let options = CallOptions {
             deadline: Some(self.patience),
@@ -94,15 +109,9 @@ impl Sender {
             peer_sent_unix_us: answer.sent_unix_us(),
             received: now(),
         };
-        Ok(match learned(answer.sender) {
-            Ok(learned) => News::Answered {
-                exchange,
-                learned: Box::new(learned),
-            },
-            Err(error) => {
-                tracing::debug!(peer = %line.peer_addr(), %error, "no usable answer to a beat");
-                News::Unanswered
-            }
+        Ok(News::Answered {
+            exchange,
+            status: answer.sender,
         })
     }
 }

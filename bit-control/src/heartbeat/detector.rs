@@ -8,10 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::options::{PhiOptions, Timing};
+use super::{
+    options::{PhiOptions, Timing},
+    skew::micros,
+};
 
 /// What part of a beat this process must be late by before it has stalled.
 const STALL: u32 = 10;
+/// Longer intervals are taken for so many microseconds, twelve days, so that sums cannot overflow.
+const INTERVAL_MAX_US: u64 = 1 << 40;
 
 /// What a silence means.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,7 +124,7 @@ impl Detector {
             return Verdict::Suspect;
         }
         match &self.intervals {
-            Some(intervals) if silence >= intervals.unusual_after() => Verdict::Unusual {
+            Some(intervals) if silence >= intervals.unusual_after => Verdict::Unusual {
                 phi: intervals.phi(silence),
             },
             _ => Verdict::Alive,
@@ -128,7 +133,10 @@ impl Detector {
 
     /// When the verdict gets worse if nothing comes; `None` if it cannot.
     pub(super) fn worsens_at(&self, now: Instant) -> Option<Instant> {
-        let unusual = self.intervals.as_ref().map(Intervals::unusual_after);
+        let unusual = self
+            .intervals
+            .as_ref()
+            .map(|intervals| intervals.unusual_after);
         let limits = [
             unusual.unwrap_or(self.timing.suspect_after),
             self.timing.suspect_after,
@@ -144,49 +152,68 @@ impl Detector {
 #[derive(Debug)]
 struct Intervals {
     options: PhiOptions,
-    /// Seconds, oldest first.
-    window: VecDeque<f64>,
+    /// Microseconds, oldest first.
+    window: VecDeque<u64>,
+    /// Of all in the window, and of their squares: whole numbers, so that nothing is lost by adding and taking away.
+    sum: u64,
+    squares: u128,
     mean: f64,
     deviation: f64,
     /// Standard deviations above the mean at which phi is that of a suspect.
     suspect_score: f64,
+    /// The silence from which on phi is that of a suspect.
+    unusual_after: Duration,
 }
 
 impl Intervals {
     /// Before there are any, intervals are taken to be of `expected` length, give or take a quarter.
     fn new(options: PhiOptions, expected: Duration) -> Self {
-        Self {
+        let mut intervals = Self {
             options,
             window: VecDeque::new(),
+            sum: 0,
+            squares: 0,
             mean: expected.as_secs_f64(),
             deviation: expected.as_secs_f64() / 4.0,
             suspect_score: score_of(options.suspect),
-        }
+            unusual_after: Duration::MAX,
+        };
+        intervals.settle();
+        intervals
     }
 
+    #[allow(clippy::cast_precision_loss, reason = "53 bits are enough for seconds")]
     fn record(&mut self, interval: Duration) {
-        if self.window.len() >= self.options.samples {
-            self.window.pop_front();
+        let micros = micros(interval).min(INTERVAL_MAX_US);
+        if self.window.len() >= self.options.samples
+            && let Some(oldest) = self.window.pop_front()
+        {
+            self.sum -= oldest;
+            self.squares -= u128::from(oldest).pow(2);
         }
-        self.window.push_back(interval.as_secs_f64());
-        #[allow(clippy::cast_precision_loss, reason = "at most `samples`")]
-        let count = self.window.len() as f64;
-        self.mean = self.window.iter().sum::<f64>() / count;
-        let squares = self.window.iter().map(|value| (value - self.mean).powi(2));
-        let deviation = (squares.sum::<f64>() / count).sqrt();
+        self.window.push_back(micros);
+        self.sum += micros;
+        self.squares += u128::from(micros).pow(2);
+        let count = self.window.len() as u128;
+        // Never below zero: the mean of the squares is at least the square of the mean.
+        let variance = count * self.squares - u128::from(self.sum).pow(2);
+        let per_second = count as f64 * 1e6;
+        self.mean = self.sum as f64 / per_second;
+        let deviation = (variance as f64).sqrt() / per_second;
         self.deviation = deviation.max(self.options.deviation_min.as_secs_f64());
+        self.settle();
+    }
+
+    /// Mean and deviation are what they are now.
+    fn settle(&mut self) {
+        let seconds = self.mean + self.suspect_score * self.deviation;
+        let usual = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        self.unusual_after = usual.saturating_add(self.options.pause);
     }
 
     fn phi(&self, silence: Duration) -> f64 {
         let unusual = silence.saturating_sub(self.options.pause).as_secs_f64();
         phi_of((unusual - self.mean) / self.deviation)
-    }
-
-    /// The silence from which on phi is that of a suspect.
-    fn unusual_after(&self) -> Duration {
-        let seconds = self.mean + self.suspect_score * self.deviation;
-        let usual = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        usual.saturating_add(self.options.pause)
     }
 }
 
@@ -256,6 +283,27 @@ mod tests {
         for phi in [1.0, 8.0, 16.0] {
             assert!((phi_of(score_of(phi)) - phi).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn mean_and_deviation_are_those_of_the_last_intervals() {
+        let phi = BeatOptions::default().timing().phi.unwrap();
+        let mut intervals = Intervals::new(phi, BEAT);
+        let micros = |i: u32| 1_000_000 + i * i * 7 % 800_000;
+        // One that is longer than any that counts leaves nothing behind.
+        intervals.record(Duration::MAX);
+        (0..1000).for_each(|i| intervals.record(Duration::from_micros(micros(i).into())));
+        let last: Vec<_> = (900..1000).map(|i| f64::from(micros(i)) / 1e6).collect();
+        let mean = last.iter().sum::<f64>() / 100.0;
+        let squares = last.iter().map(|value| (value - mean).powi(2));
+        let deviation = (squares.sum::<f64>() / 100.0).sqrt();
+        assert_eq!(intervals.window.len(), 100);
+        assert!(deviation > 0.1, "{deviation} is above the least one");
+        assert!((intervals.mean - mean).abs() < 1e-9, "{intervals:?}");
+        assert!(
+            (intervals.deviation - deviation).abs() < 1e-9,
+            "{intervals:?}"
+        );
     }
 
     #[test]

@@ -4,18 +4,18 @@ use std::{
     collections::HashMap,
     fmt,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, join_all},
     stream::FuturesUnordered,
 };
-use membership::{Event, Learned, NodeAddress, Registry};
-use protos::bus::NodeStatus;
+use membership::{Event, Learned, Member, NodeAddress, Registry};
 use rpc_bus::{CallError, RemoteConnection, RoundTripStats};
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -25,10 +25,10 @@ use super::{
     monitor::{Due, HealthEvent, Monitor},
     node::{Health, NodeHealth},
     options::{BeatOptions, BeatOptionsError},
-    skew::micros,
-    status::status_of,
+    skew::{Exchange, micros},
+    status::{learned, status_of},
 };
-use crate::node::ControlNode;
+use crate::{lock, node::ControlNode};
 
 /// Events that a watcher may be behind before it has missed some. Some 200 bytes each, shared by all watchers.
 const EVENTS_MAX: usize = 1024;
@@ -41,6 +41,12 @@ pub trait PeerLinks: Send + Sync + 'static {
     /// # Errors
     /// None could be made.
     async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError>;
+
+    /// The control connection with a node that [`Self::connection`] would give, if there is one. Must not wait.
+    fn open(&self, to: &NodeAddress) -> Option<RemoteConnection> {
+        let _ = to;
+        None
+    }
 
     /// Closes all control connections with a node, which fails the calls on them: it is down.
     fn disconnect(&self, node: &NodeAddress);
@@ -56,6 +62,10 @@ pub trait PeerLinks: Send + Sync + 'static {
 impl PeerLinks for ControlNode {
     async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError> {
         self.tunnel(to).connection().await
+    }
+
+    fn open(&self, to: &NodeAddress) -> Option<RemoteConnection> {
+        self.inner_peers().open(to)
     }
 
     fn disconnect(&self, node: &NodeAddress) {
@@ -88,6 +98,8 @@ pub(super) struct Shared {
     events: broadcast::Sender<HealthEvent>,
     /// Where this node's monotonic clock starts, as it is told to others.
     began: Instant,
+    /// What this node has said of itself last, and the same encoded.
+    said: Mutex<Option<(Arc<Member>, Bytes)>>,
 }
 
 /// A watcher did not keep up: it knows nothing of the events between.
@@ -135,6 +147,7 @@ impl Heartbeats {
             monitor: Mutex::new(monitor),
             events: broadcast::Sender::new(EVENTS_MAX),
             began: now,
+            said: Mutex::default(),
         })))
     }
 
@@ -169,9 +182,9 @@ impl Heartbeats {
     pub async fn announce(&self, links: Arc<dyn PeerLinks>, patience: Duration) {
         let nodes = self.nodes().into_iter();
         let ours = nodes.filter(|node| node.health == Health::Up && !node.is_drill);
+        let sender = Sender::new(&self.0, &links, patience);
         let telling = ours.map(|node| {
-            let sender = Sender::new(&self.0, &links, patience);
-            sender.send(Due {
+            sender.clone().send(Due {
                 address: node.address,
                 sequence: ANNOUNCEMENT,
             })
@@ -217,9 +230,18 @@ impl fmt::Debug for Heartbeats {
 }
 
 impl Shared {
-    /// What this node says of itself.
-    pub(super) fn status(&self) -> Option<NodeStatus> {
-        Some(status_of(&*self.registry.local()?))
+    /// What this node says of itself, encoded anew only when it has changed.
+    pub(super) fn status(&self) -> Option<Bytes> {
+        let local = self.registry.local()?;
+        let mut said = lock(&self.said);
+        if let Some((member, status)) = &*said
+            && Arc::ptr_eq(member, &local)
+        {
+            return Some(status.clone());
+        }
+        let status = status_of(&local);
+        *said = Some((local, status.clone()));
+        Some(status)
     }
 
     /// Microseconds of this node's monotonic clock.
@@ -246,7 +268,7 @@ impl Shared {
     }
 
     fn monitor(&self) -> MutexGuard<'_, Monitor> {
-        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.monitor)
     }
 }
 
@@ -259,6 +281,8 @@ struct Driver<'a> {
     beats: FuturesUnordered<BoxFuture<'static, Outcome>>,
     /// The connections on which beats were sent last.
     lines: HashMap<NodeAddress, RemoteConnection>,
+    /// What nodes have said of themselves last: said again, it is not read again.
+    said: HashMap<NodeAddress, (Bytes, Learned)>,
 }
 
 impl<'a> Driver<'a> {
@@ -269,6 +293,7 @@ impl<'a> Driver<'a> {
             patience: shared.options.timing().down_after,
             beats: FuturesUnordered::new(),
             lines: HashMap::new(),
+            said: HashMap::new(),
         }
     }
 
@@ -281,6 +306,8 @@ impl<'a> Driver<'a> {
 
     fn on_member(&mut self, event: &Event) {
         let address = event.address();
+        // What was learned may have been forgotten, or something else learned since.
+        self.said.remove(address);
         match event {
             Event::Joined(_) => self.join(address),
             // One that was started again has left and joined, and is watched all the while.
@@ -309,11 +336,13 @@ impl<'a> Driver<'a> {
             }
             open
         });
-        let addresses = monitor.addresses();
-        let signs = addresses.filter_map(|of| Some((of.clone(), self.links.signs(of)?)));
-        for (address, signs) in signs.collect::<Vec<_>>() {
-            monitor.on_heard(&address, signs.last_received, now);
-            monitor.note_data_round_trips(&address, signs.round_trips);
+        let addresses: Vec<_> = monitor.addresses().cloned().collect();
+        for address in addresses {
+            let signs = self.links.signs(&address);
+            if let Some(signs) = signs {
+                monitor.on_heard(&address, signs.last_received, now);
+            }
+            monitor.note_data_round_trips(&address, signs.and_then(|signs| signs.round_trips));
         }
     }
 
@@ -331,12 +360,8 @@ impl<'a> Driver<'a> {
         let Outcome { due, line, news } = outcome;
         let now = now();
         match news {
-            News::Answered { exchange, learned } => {
-                let versions = (&*learned.software_version, &*learned.engine_version);
-                let incarnation = Some(learned.incarnation);
-                if monitor.on_answer(&due, &exchange, incarnation, versions) {
-                    self.shared.registry.learn(&due.address, &learned);
-                }
+            News::Answered { exchange, status } => {
+                self.on_answer(monitor, &due, &exchange, status);
             }
             News::Pong(round_trip) => {
                 monitor.on_drill(&due.address, now);
@@ -355,6 +380,40 @@ impl<'a> Driver<'a> {
         }
     }
 
+    fn on_answer(
+        &mut self,
+        monitor: &mut Monitor,
+        due: &Due,
+        exchange: &Exchange,
+        status: Option<Bytes>,
+    ) {
+        let said = self.said.get(&due.address);
+        let said = said.filter(|(before, _)| Some(before) == status.as_ref());
+        if let Some((_, learned)) = said {
+            monitor.on_answer(
+                due,
+                exchange,
+                Some(learned.incarnation),
+                versions_of(learned),
+            );
+            return;
+        }
+        let learned = match learned(status.clone()) {
+            Ok(learned) => learned,
+            Err(error) => {
+                tracing::debug!(node = %due.address, %error, "no usable answer to a beat");
+                return monitor.on_unanswered(due, now());
+            }
+        };
+        let incarnation = Some(learned.incarnation);
+        if monitor.on_answer(due, exchange, incarnation, versions_of(&learned)) {
+            self.shared.registry.learn(&due.address, &learned);
+            // A copy: what came shares its memory with what else was read.
+            let status = Bytes::copy_from_slice(&status.unwrap_or_default());
+            self.said.insert(due.address.clone(), (status, learned));
+        }
+    }
+
     /// Sends what is due and tells what has happened. Returns when to poll.
     fn step(&mut self) -> Instant {
         let mut monitor = self.shared.monitor();
@@ -362,9 +421,10 @@ impl<'a> Driver<'a> {
         let events: Vec<_> = std::iter::from_fn(|| monitor.next_event()).collect();
         let deadline = monitor.deadline();
         drop(monitor);
-        for due in due {
+        if !due.is_empty() {
             let sender = Sender::new(self.shared, &self.links, self.patience);
-            self.beats.push(Box::pin(sender.send(due)));
+            let beats = due.into_iter().map(|due| sender.clone().send(due).boxed());
+            self.beats.extend(beats);
         }
         for event in events {
             self.tell(event);
@@ -392,7 +452,7 @@ impl<'a> Driver<'a> {
 
 fn versions(registry: &Registry) -> (String, String) {
     let local = registry.local();
-    let version = |of: fn(&membership::Member) -> Option<&String>| {
+    let version = |of: fn(&Member) -> Option<&String>| {
         let version = local.as_deref().and_then(of);
         version.cloned().unwrap_or_default()
     };
@@ -400,6 +460,11 @@ fn versions(registry: &Registry) -> (String, String) {
         version(|local| local.software_version.as_ref()),
         version(|local| local.engine_version.as_ref()),
     )
+}
+
+/// Software and engine.
+fn versions_of(learned: &Learned) -> (&str, &str) {
+    (&learned.software_version, &learned.engine_version)
 }
 
 /// The clock of everything that is not sans-io; tests can turn it.

@@ -14,7 +14,7 @@ const WINDOW: usize = 16;
 /// What is lost because the times are whole microseconds.
 const STAMPS_US: u64 = 2;
 /// How fast two clocks may drift apart, in parts of a million, before one of them was set.
-const DRIFT_PPM: u32 = 500;
+const DRIFT_PPM: u64 = 500;
 
 /// The four times of a beat. Times of the peer are as it says: nothing is computed from them that could overflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +83,20 @@ impl Skew {
 /// The last exchanges with one node.
 #[derive(Debug, Default)]
 pub(super) struct SkewFilter {
-    /// Oldest first.
-    window: VecDeque<(Instant, Skew)>,
+    /// When the first one was.
+    began: Option<Instant>,
+    /// In microseconds since then; oldest first.
+    window: VecDeque<(u64, Skew)>,
 }
 
 impl SkewFilter {
     pub(super) fn record(&mut self, exchange: &Exchange) {
-        let (at, skew) = (exchange.received, exchange.skew());
-        let fits = |(then, older): &(Instant, Skew)| {
-            let drift = at.saturating_duration_since(*then) / 1_000_000 * DRIFT_PPM;
-            skew.agrees_with(older, micros(drift))
+        let began = *self.began.get_or_insert(exchange.received);
+        let at = micros(exchange.received.saturating_duration_since(began));
+        let skew = exchange.skew();
+        let fits = |(then, older): &(u64, Skew)| {
+            let drift = at.saturating_sub(*then).saturating_mul(DRIFT_PPM) / 1_000_000;
+            skew.agrees_with(older, drift)
         };
         // Both cannot be true, so one of the clocks was set: what was before does not count.
         if !self.window.iter().all(fits) {

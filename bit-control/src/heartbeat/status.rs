@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use membership::{Learned, Load, Member, NodeEndpoint};
-use protos::bus::{NodeLoad, NodeStatus};
+use prost::Message;
+use protos::bus::{NodeIncarnation, NodeLoad, NodeStatus};
 use thiserror::Error;
 
+/// Longest status that is taken, in bytes: an endpoint of the longest, two versions, and numbers.
+const STATUS_BYTES_MAX: usize = 6 * 1024;
 /// Longest version that is taken, in bytes.
 const VERSION_BYTES_MAX: usize = 256;
 
@@ -13,6 +16,10 @@ const VERSION_BYTES_MAX: usize = 256;
 pub(super) enum StatusError {
     #[error("expected a status of the node, found none")]
     Missing,
+    #[error("expected a status of at most {STATUS_BYTES_MAX} bytes, found {actual}")]
+    TooLong { actual: usize },
+    #[error("expected a NodeStatus, found no such message: {0}")]
+    Malformed(#[from] prost::DecodeError),
     #[error("expected the node's incarnation, found none")]
     NoIncarnation,
     #[error("expected versions of at most {VERSION_BYTES_MAX} bytes, found {actual}")]
@@ -22,19 +29,30 @@ pub(super) enum StatusError {
 }
 
 /// What this node says; nothing of a program that is none, or that has no incarnation.
-pub(super) fn status_of(member: &Member) -> NodeStatus {
-    NodeStatus {
+pub(super) fn status_of(member: &Member) -> Bytes {
+    let status = NodeStatus {
         endpoint: Some(member.endpoint.bytes().clone()),
         incarnation: member.incarnation,
         software_version: member.software_version.clone(),
         engine_version: member.engine_version.clone(),
         load: member.load.map(load_to_wire),
-    }
+    };
+    status.encode_to_vec().into()
+}
+
+/// The incarnation in a status, whatever else is in it.
+pub(super) fn incarnation(status: Option<Bytes>) -> Option<u64> {
+    NodeIncarnation::decode(status?).ok()?.incarnation
 }
 
 /// What another node says.
-pub(super) fn learned(status: Option<NodeStatus>) -> Result<Learned, StatusError> {
+pub(super) fn learned(status: Option<Bytes>) -> Result<Learned, StatusError> {
     let status = status.ok_or(StatusError::Missing)?;
+    let actual = status.len();
+    if actual > STATUS_BYTES_MAX {
+        return Err(StatusError::TooLong { actual });
+    }
+    let status = NodeStatus::decode(status)?;
     let versions = [&status.software_version, &status.engine_version];
     let longest = versions.into_iter().flatten().map(String::len).max();
     if let Some(actual) = longest.filter(|&bytes| bytes > VERSION_BYTES_MAX) {
@@ -88,7 +106,12 @@ mod tests {
 
     #[test]
     fn what_a_node_says_is_what_others_learn() {
-        let learned = learned(Some(status_of(&member()))).unwrap();
+        let status = Some(status_of(&member()));
+        assert_eq!(
+            (incarnation(status.clone()), incarnation(None)),
+            (Some(7), None)
+        );
+        let learned = learned(status).unwrap();
         assert_eq!(learned.endpoint, member().endpoint);
         assert_eq!((learned.incarnation, learned.load), (7, member().load));
         let versions = (&*learned.software_version, &*learned.engine_version);
@@ -98,21 +121,27 @@ mod tests {
     #[test]
     fn what_cannot_be_learned_is_refused_by_name() {
         assert_eq!(learned(None), Err(StatusError::Missing));
-        let with = |status| learned(Some(status)).unwrap_err();
+        let good = || NodeStatus::decode(status_of(&member())).unwrap();
+        let with = |status: NodeStatus| learned(Some(status.encode_to_vec().into())).unwrap_err();
         let anonymous = NodeStatus {
             incarnation: None,
-            ..status_of(&member())
+            ..good()
         };
         assert_eq!(with(anonymous), StatusError::NoIncarnation);
         let long = NodeStatus {
             engine_version: Some("x".repeat(257)),
-            ..status_of(&member())
+            ..good()
         };
         assert_eq!(with(long), StatusError::VersionTooLong { actual: 257 });
         let odd = NodeStatus {
             endpoint: Some(Bytes::from_static(b"\x0a\x09x")),
-            ..status_of(&member())
+            ..good()
         };
         assert!(matches!(with(odd), StatusError::Endpoint(_)));
+        let garbage = learned(Some(Bytes::from_static(b"\x0a\x09x")));
+        assert!(matches!(garbage, Err(StatusError::Malformed(_))));
+        let actual = STATUS_BYTES_MAX + 1;
+        let long = learned(Some(vec![0; actual].into()));
+        assert_eq!(long, Err(StatusError::TooLong { actual }));
     }
 }

@@ -15,3 +15,4 @@ mod channels;
 mod connections;
 mod queries;
 mod replay;
+mod security;

@@ -3,12 +3,22 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use bit_control::heartbeat::{Health, Rule};
+use async_trait::async_trait;
+use bit_control::{
+    ControlNode,
+    heartbeat::{Health, PeerLinks, Rule, Signs},
+};
 use fault_proxy::{End, Flow, Proxy};
-use membership::{Load, NodeState};
-use rpc_bus::Features;
+use membership::{Load, NodeAddress, NodeState};
+use rpc_bus::{
+    CallError, Features, Ledger, RemoteConnection, RoundTrips, ledger::Limits, task::Tasks,
+};
+use tokio::runtime::Handle;
 
 use support::{Node, PATIENCE, Start, until};
 
@@ -168,6 +178,19 @@ async fn a_member_that_leaves_is_beaten_no_more() {
 }
 
 #[tokio::test]
+async fn what_was_forgotten_with_a_member_is_learned_again() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let version = || a.registry.member(b.address())?.software_version.clone();
+    for _ in 0..3 {
+        a.knows(&b);
+        until("its version is known", || version().is_some()).await;
+        a.registry.leave(b.address());
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn beats_that_are_none_are_refused_and_the_connection_lives_on() {
     use bytes::Bytes;
     use protos::{calls::control as calls, control::Beat};
@@ -176,10 +199,7 @@ async fn beats_that_are_none_are_refused_and_the_connection_lives_on() {
     let (a, b) = (Node::start().await, Node::start().await);
     let line = a.control.tunnel(b.address()).connection().await.unwrap();
     let long = Beat {
-        sender: Some(protos::bus::NodeStatus {
-            endpoint: Some(Bytes::from(vec![0; 9000])),
-            ..protos::bus::NodeStatus::default()
-        }),
+        sender: Some(Bytes::from(vec![0; 9000])),
         ..Beat::default()
     };
     let options = CallOptions {
@@ -201,6 +221,65 @@ async fn beats_that_are_none_are_refused_and_the_connection_lives_on() {
     let answer = line.call::<calls::Beat>(&short, Vec::new(), options).await;
     assert_eq!(answer.unwrap().message.sequence(), 5);
     drop(line);
+    a.stop().await;
+    b.stop().await;
+}
+
+/// Control connections as they are, and what a test says of others.
+struct Links {
+    control: ControlNode,
+    signs: Mutex<Option<Signs>>,
+}
+
+impl Links {
+    fn tell(&self, signs: Option<Signs>) {
+        *self.signs.lock().unwrap() = signs;
+    }
+}
+
+#[async_trait]
+impl PeerLinks for Links {
+    async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError> {
+        self.control.connection(to).await
+    }
+
+    fn disconnect(&self, node: &NodeAddress) {
+        PeerLinks::disconnect(&self.control, node);
+    }
+
+    fn signs(&self, _: &NodeAddress) -> Option<Signs> {
+        *self.signs.lock().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn round_trips_on_other_connections_are_known_as_long_as_there_is_one() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    a.stop_beating().await;
+    let links = Arc::new(Links {
+        control: a.control.clone(),
+        signs: Mutex::default(),
+    });
+    let (tasks, ledger) = (Tasks::default(), Ledger::root("test", Limits::default()));
+    let (beats, its_links) = (a.beats.clone(), Arc::clone(&links));
+    let run = async move { beats.run(its_links).await };
+    tasks.spawn(&Handle::current(), &ledger, run).unwrap();
+    a.knows(&b);
+    a.until_health(&b, Health::Up).await;
+    assert_eq!(a.seen(&b).data_round_trips, None);
+    let mut trips = RoundTrips::default();
+    trips.record(Duration::from_micros(70));
+    links.tell(Some(Signs {
+        last_received: Instant::now(),
+        round_trips: trips.stats(),
+    }));
+    let known = || a.seen(&b).data_round_trips;
+    until("they are known", || known() == trips.stats()).await;
+    links.tell(None);
+    until("they are forgotten", || known().is_none()).await;
+    tasks.abort();
+    tasks.join(PATIENCE).await;
+    drop(links);
     a.stop().await;
     b.stop().await;
 }

@@ -21,7 +21,7 @@ use super::{
     inbound::Inbound,
     intake::Terms,
     options::{Checksums, ReceiveOptions, SendOptions},
-    peers::{Dialing, Line, Peers},
+    peers::{DataPeers, Dialing, Line, Peers},
     receiver::{Parts, Source, StreamReceiver},
     receivers::Receivers,
     registry::{Opener, Patience, Registry},
@@ -110,7 +110,7 @@ pub struct DataNode {
     local: SocketAddr,
     runtime: BusRuntime,
     around: Surroundings,
-    peers: Peers,
+    peers: Arc<Peers>,
     budgets: Arc<Budgets>,
     batch_bytes_max: usize,
 }
@@ -153,7 +153,7 @@ impl DataNode {
             fragments,
             runtime,
             around,
-            peers: Peers::new(dialing),
+            peers: Arc::new(Peers::new(dialing)),
             budgets: Budgets::new(&ledger, options.plane_bytes_max, options.query_bytes_max),
             batch_bytes_max: options.batch_bytes_max,
         })
@@ -163,6 +163,12 @@ impl DataNode {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The connections that this node has opened to others.
+    #[must_use]
+    pub fn peers(&self) -> DataPeers {
+        DataPeers::of(&self.peers)
     }
 
     /// Receivers of what real Drillbits send to this node.

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -38,6 +39,50 @@ pub(crate) struct Peers {
 struct Peer {
     places: Vec<tokio::sync::Mutex<Option<Line>>>,
     next: AtomicUsize,
+}
+
+/// The connections that a node has opened to others, for whoever watches over nodes. It does not keep the node.
+#[derive(Clone)]
+pub struct DataPeers(Weak<Peers>);
+
+impl DataPeers {
+    pub(crate) fn of(peers: &Arc<Peers>) -> Self {
+        Self(Arc::downgrade(peers))
+    }
+
+    /// Connects with the node whose data server listens at `address`, if there is no connection: its beats are measured
+    /// from then on, and the first stream need not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// None could be made, the peer is not one of ours, or this node is gone.
+    pub async fn connect(&self, address: SocketAddr) -> Result<(), OpenError> {
+        let peers = self.0.upgrade().ok_or(OpenError::ShuttingDown)?;
+        if peers.open(address).is_empty() {
+            peers.line(address).await?;
+        }
+        Ok(())
+    }
+
+    /// The connections that are open with a node. Does not wait: one that is being made is none.
+    #[must_use]
+    pub fn connections(&self, address: SocketAddr) -> Vec<RemoteConnection> {
+        let peers = self.0.upgrade();
+        peers.map_or_else(Vec::new, |peers| peers.open(address))
+    }
+
+    /// Ends the connections with a node, and with them the streams that it sends: it is down.
+    pub fn disconnect(&self, address: SocketAddr) {
+        for connection in self.connections(address) {
+            connection.close();
+        }
+    }
+}
+
+impl fmt::Debug for DataPeers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPeers").finish_non_exhaustive()
+    }
 }
 
 /// A connection and the streams on it.
@@ -76,6 +121,15 @@ impl Peers {
             return Err(OpenError::ShuttingDown);
         }
         Ok(line)
+    }
+
+    /// The connections with `address` that are open.
+    fn open(&self, address: SocketAddr) -> Vec<RemoteConnection> {
+        let peer = lock(&self.by_address).get(&address).map(Arc::clone);
+        let places = peer.iter().flat_map(|peer| &peer.places);
+        let lines =
+            places.filter_map(|place| Some(place.try_lock().ok()?.as_ref()?.connection.clone()));
+        lines.filter(|connection| !connection.is_closed()).collect()
     }
 
     fn peer(&self, address: SocketAddr) -> Arc<Peer> {

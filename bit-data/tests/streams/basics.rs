@@ -28,6 +28,37 @@ async fn batches_come_in_order_and_then_the_end() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_connected_to_is_measured_until_it_is_disconnected() {
+    let (there, here) = pair().await;
+    let (peers, address) = (here.node.peers(), there.node.local_addr());
+    assert!(peers.connections(address).is_empty());
+    for _ in 0..2 {
+        peers.connect(address).await.expect("it listens");
+    }
+    let connection = match &peers.connections(address)[..] {
+        [one] => one.clone(),
+        others => panic!("one connection, not {}", others.len()),
+    };
+    assert!(connection.ping().await.is_ok());
+    let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 3, 100));
+    let (_, end) = receive_all(here.receiver(there.origin(), stream(1)).await).await;
+    assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
+    assert_eq!(
+        peers.connections(address).len(),
+        1,
+        "the stream has taken it"
+    );
+    peers.disconnect(address);
+    connection.closed().await;
+    assert!(peers.connections(address).is_empty());
+    drop(connection);
+    here.stop().await;
+    let gone = peers.connect(address).await;
+    assert!(matches!(gone, Err(OpenError::ShuttingDown)), "{gone:?}");
+    there.stop().await;
+}
+
+#[tokio::test]
 async fn a_receiver_of_the_same_process_gets_the_batches_themselves() {
     let node = Node::start(NodeOptions::default()).await;
     for from in [Origin::Here, node.origin()] {

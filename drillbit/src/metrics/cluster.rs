@@ -1,8 +1,9 @@
 //! Other nodes, as the beats have found them.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bit_control::heartbeat::{Health, NodeHealth};
+use membership::ZooKeeperStats;
 
 use super::{
     exposition::Exposition,
@@ -51,6 +52,35 @@ pub(super) fn beats(out: &mut Exposition<'_>, nodes: &[NodeHealth]) -> fmt::Resu
             #[expect(clippy::cast_precision_loss, reason = "exact for 285 years")]
             let micros = skew.offset_us as f64;
             samples.fraction(&[&node.address.to_string()], micros / 1e6)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn beats_late(out: &mut Exposition<'_>, late: Option<Duration>) -> fmt::Result {
+    let mut samples = out.family(&families::BEATS_LATE)?;
+    late.map_or(Ok(()), |late| samples.fraction(&[], late.as_secs_f64()))
+}
+
+pub(super) fn zookeeper(out: &mut Exposition<'_>, stats: Option<&ZooKeeperStats>) -> fmt::Result {
+    type Column = (&'static Family, fn(&ZooKeeperStats) -> u64);
+    let columns: [Column; 5] = [
+        (&families::ZOOKEEPER_CONNECTED, |stats| {
+            u64::from(stats.is_connected)
+        }),
+        (&families::ZOOKEEPER_REGISTERED, |stats| {
+            u64::from(stats.is_registered)
+        }),
+        (&families::ZOOKEEPER_CONNECTIONS, |stats| stats.connections),
+        (&families::ZOOKEEPER_SESSIONS, |stats| stats.sessions),
+        (&families::ZOOKEEPER_UNUSABLE, |stats| {
+            stats.unusable_registrations
+        }),
+    ];
+    for (family, value) in columns {
+        let mut samples = out.family(family)?;
+        if let Some(stats) = stats {
+            samples.number(&[], value(stats))?;
         }
     }
     Ok(())

@@ -126,6 +126,18 @@ families! {
         "From a beat to its answer, in seconds.";
     CLOCK_SKEW = Gauge "drillbit_clock_skew_seconds" ["node"]
         "The clock of another node less ours, in seconds.";
+    BEATS_LATE = Counter "drillbit_beats_late_seconds_total" []
+        "How much later than due this node has looked after its beats, because it was busy or stopped, in seconds.";
+    ZOOKEEPER_CONNECTED = Gauge "drillbit_zookeeper_connected" []
+        "1 while there is a connection with ZooKeeper, else 0.";
+    ZOOKEEPER_REGISTERED = Gauge "drillbit_zookeeper_registered" []
+        "1 while this node is registered with ZooKeeper, as far as is known, else 0.";
+    ZOOKEEPER_CONNECTIONS = Counter "drillbit_zookeeper_connections_total" []
+        "Connections with ZooKeeper.";
+    ZOOKEEPER_SESSIONS = Counter "drillbit_zookeeper_sessions_total" []
+        "Sessions with ZooKeeper: with each after the first this node was gone for others for a while.";
+    ZOOKEEPER_UNUSABLE = Counter "drillbit_zookeeper_unusable_registrations_total" []
+        "Registrations in ZooKeeper that could not be read, each counted whenever it was.";
     STREAMS_OPEN = Gauge "drillbit_streams_open" []
         "Streams of the data plane that are open, in both directions.";
     STREAM_BATCHES = Counter "drillbit_stream_batches_total" ["direction"]

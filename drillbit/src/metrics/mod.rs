@@ -11,10 +11,15 @@ mod node;
 mod process;
 mod streams;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bit_control::heartbeat::NodeHealth;
 use bit_data::TunnelStats;
+use membership::ZooKeeperStats;
 use rpc_bus::{BusRuntime, Ledger, PlaneSnapshot};
 use user_server::QueryCounts;
 
@@ -45,6 +50,8 @@ impl Watched {
             queries: self.admin.queries.counts(),
             engine: EngineUse::of(&self.engine),
             nodes: self.admin.health(),
+            beats_late: self.admin.beats_late(),
+            zookeeper: self.admin.zookeeper(),
             tunnels: self.admin.tunnels(),
             process: Process::read(),
             uptime_s: self.started.elapsed().as_secs_f64(),
@@ -61,6 +68,10 @@ struct Snapshot {
     queries: QueryCounts,
     engine: EngineUse,
     nodes: Vec<NodeHealth>,
+    /// `None` of a node that is alone.
+    beats_late: Option<Duration>,
+    /// `None` where members do not come from there.
+    zookeeper: Option<ZooKeeperStats>,
     tunnels: Vec<TunnelStats>,
     process: Process,
     uptime_s: f64,
@@ -79,6 +90,8 @@ impl Snapshot {
         bus::times(out, &self.planes)?;
         cluster::nodes(out, &self.nodes)?;
         cluster::beats(out, &self.nodes)?;
+        cluster::beats_late(out, self.beats_late)?;
+        cluster::zookeeper(out, self.zookeeper.as_ref())?;
         streams::expose(out, &self.tunnels)?;
         process::expose(out, &self.process)
     }

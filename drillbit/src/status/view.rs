@@ -39,7 +39,10 @@ pub(crate) struct NodeView {
     /// The node that answers.
     pub(crate) local: bool,
     pub(crate) beat_age_ms: Option<f64>,
+    /// On the control connection.
     pub(crate) rtt_ms: RttView,
+    /// On a data connection.
+    pub(crate) data_rtt_ms: RttView,
     pub(crate) queries_running: Option<u32>,
     pub(crate) fragments_running: Option<u32>,
     pub(crate) beats: Option<BeatsView>,
@@ -125,6 +128,10 @@ impl From<Node> for NodeView {
             rtt_ms: RttView {
                 p50: beats.rtt_p50_us.map(millis),
                 p99: beats.rtt_p99_us.map(millis),
+            },
+            data_rtt_ms: RttView {
+                p50: beats.data_rtt_p50_us.map(millis),
+                p99: beats.data_rtt_p99_us.map(millis),
             },
             queries_running: node.queries_running,
             fragments_running: node.fragments_running,
@@ -233,7 +240,9 @@ mod tests {
                 "{key}: {json}"
             );
         }
-        assert!(node["rtt_ms"]["p50"].is_null());
+        for rtt in ["rtt_ms", "data_rtt_ms"] {
+            assert!(node[rtt]["p50"].is_null() && node[rtt].get("p99").is_some());
+        }
         assert_eq!(node["health"], "unknown");
         assert_eq!(json["queries"], serde_json::json!([]));
     }
@@ -243,6 +252,7 @@ mod tests {
         let beats = Beats {
             age_us: Some(1_500),
             rtt_p50_us: Some(73),
+            data_rtt_p99_us: Some(2_000),
             clock_skew_us: Some(-2_500),
             ..Beats::default()
         };
@@ -257,6 +267,8 @@ mod tests {
             (view.beat_age_ms, view.rtt_ms.p50),
             (Some(1.5), Some(0.073))
         );
+        let data = (view.data_rtt_ms.p50, view.data_rtt_ms.p99);
+        assert_eq!(data, (None, Some(2.0)));
         assert_eq!(view.beats.unwrap().clock_skew_ms, Some(-2.5));
         assert_eq!(view.health, "suspect");
         assert_eq!(view.incarnation.as_deref(), Some("ffffffffffffffff"));

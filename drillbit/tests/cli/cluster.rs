@@ -123,6 +123,49 @@ fn five_nodes_see_each_other_stop_die_and_come_back() {
 }
 
 #[test]
+fn round_trips_are_measured_on_data_connections_too() {
+    let ports = free_ports(3);
+    let peers = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+    let peers = peers.collect::<Vec<_>>().join(",");
+    let start = |index: usize, more: &[&str]| {
+        let port = ports[index].to_string();
+        serve(&[&["--control-port", &port, "--peers", &peers], more].concat())
+    };
+    let one = start(0, &["--data-port", "0", "--http-port", "0"]);
+    let (other, without) = (start(1, &["--data-port", "0"]), start(2, &[]));
+    let is_measured = |status: &Value, index: usize| {
+        let node = of_port(status, ports[index]);
+        node["data_rtt_ms"]["p50"]
+            .as_f64()
+            .is_some_and(|p50| p50 > 0.0)
+    };
+    let measures = |node: &Served, index: usize| {
+        node.wait_for_status("both are measured", |status| {
+            is_measured(status, index) && of_port(status, ports[2])["health"] == "up"
+        })
+    };
+    let status = measures(&one, 1);
+    measures(&other, 0);
+    let node = of_port(&status, ports[2]);
+    assert!(
+        node["data_rtt_ms"]["p50"].is_null(),
+        "it has no data server: {node}"
+    );
+    let page = crate::http::get(&one, "/api/v1/heartbeats", "");
+    assert!(page.body.contains("\"data_rtt_ms\":{\"p50\":"), "{page:?}");
+
+    signal(other.pid(), "STOP");
+    one.wait_for_status("it is down, and its data connection closed", |status| {
+        of_port(status, ports[1])["health"] == "down" && !is_measured(status, 1)
+    });
+    signal(other.pid(), "CONT");
+    measures(&one, 1);
+    for node in [one, other, without] {
+        node.end("TERM").well();
+    }
+}
+
+#[test]
 fn a_node_that_is_drained_says_so_until_it_has_left() {
     let mut cluster = Cluster::start(2);
     cluster.all_see(&[0, 1], &[(0, "up"), (1, "up")]);

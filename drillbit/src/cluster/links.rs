@@ -1,0 +1,143 @@
+//! The ways to other nodes, of both planes: beats travel on control connections, and what data connections tell counts too.
+//!
+//! Each node keeps a data connection to each other one that is up, so that what is measured there is known before the
+//! first stream needs it.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bit_control::{
+    ControlNode,
+    heartbeat::{Health, Heartbeats, PeerLinks, Signs},
+};
+use bit_data::{DataPeers, OpenError};
+use futures::future::join_all;
+use membership::{Member, NodeAddress, Registry};
+use rpc_bus::{CallError, RemoteConnection};
+
+/// How long a node may take for a data connection before others are looked after again.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// The ways to other nodes.
+pub(super) struct Links {
+    control: ControlNode,
+    data: Option<DataPeers>,
+    /// Where data servers listen, as far as they were connected to.
+    data_servers: Mutex<HashMap<NodeAddress, SocketAddr>>,
+}
+
+impl Links {
+    pub(super) fn new(control: ControlNode, data: Option<DataPeers>) -> Self {
+        Self {
+            control,
+            data,
+            data_servers: Mutex::default(),
+        }
+    }
+
+    /// Sees to it that there is a data connection to every node that is up and has a data server.
+    pub(super) async fn connect_data(
+        self: Arc<Self>,
+        registry: Registry,
+        heartbeats: Heartbeats,
+        interval: Duration,
+    ) {
+        let Some(data) = &self.data else { return };
+        loop {
+            let members = registry.members();
+            let is_member =
+                |node: &NodeAddress| members.iter().any(|member| &member.address == node);
+            self.data_servers().retain(|node, _| is_member(node));
+            let up = members
+                .iter()
+                .filter(|member| heartbeats.health(&member.address) == Some(Health::Up));
+            let missing = up.filter(|member| self.data_connections(&member.address).is_empty());
+            join_all(missing.map(|member| self.connect(data, member))).await;
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    async fn connect(&self, data: &DataPeers, member: &Member) {
+        let Some(port) = data_port(member) else {
+            return;
+        };
+        let (node, host) = (&member.address, member.address.host());
+        let connecting = async {
+            let Some(server) = tokio::net::lookup_host((host, port)).await?.next() else {
+                return Ok(());
+            };
+            self.data_servers().insert(node.clone(), server);
+            data.connect(server).await?;
+            Ok::<_, DataError>(())
+        };
+        match tokio::time::timeout(CONNECT_TIME, connecting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%node, port, %error, "no data connection"),
+            Err(_) => tracing::debug!(%node, port, "no data connection in time"),
+        }
+    }
+
+    fn data_connections(&self, node: &NodeAddress) -> Vec<RemoteConnection> {
+        let server = self.data_server(node);
+        server.map_or_else(Vec::new, |(data, server)| data.connections(server))
+    }
+
+    fn data_server(&self, node: &NodeAddress) -> Option<(&DataPeers, SocketAddr)> {
+        let server = self.data_servers().get(node).copied()?;
+        Some((self.data.as_ref()?, server))
+    }
+
+    fn data_servers(&self) -> MutexGuard<'_, HashMap<NodeAddress, SocketAddr>> {
+        let servers = self.data_servers.lock();
+        servers.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a node that has answered a beat, and so is one of ours.
+fn data_port(member: &Member) -> Option<u16> {
+    member.incarnation?;
+    let port = member.endpoint.message().data_port?;
+    u16::try_from(port).ok().filter(|&port| port > 0)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DataError {
+    #[error(transparent)]
+    Name(#[from] std::io::Error),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+#[async_trait]
+impl PeerLinks for Links {
+    async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError> {
+        self.control.connection(to).await
+    }
+
+    fn open(&self, to: &NodeAddress) -> Option<RemoteConnection> {
+        self.control.open(to)
+    }
+
+    fn disconnect(&self, node: &NodeAddress) {
+        self.control.disconnect(node);
+        if let Some((data, server)) = self.data_server(node) {
+            data.disconnect(server);
+        }
+    }
+
+    fn signs(&self, node: &NodeAddress) -> Option<Signs> {
+        let connections = self.data_connections(node);
+        Some(Signs {
+            last_received: connections
+                .iter()
+                .map(RemoteConnection::last_received)
+                .max()?,
+            round_trips: connections.iter().find_map(|one| one.stats().round_trips),
+        })
+    }
+}
