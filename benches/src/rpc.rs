@@ -10,6 +10,7 @@
 //! | `conns-8x64` | 64 on each of 8 connections |
 //! | `idle-10000` | none: 10,000 connections on which nothing happens, each end in a process of its own |
 //! | `under-bulk` | 1, while 4 further connections carry as much bulk as goes through, in messages of 1 MiB |
+//! | `beside-work` | 1, while the server computes on all processors for another connection; of the bus only |
 //!
 //! Units: `p50_us` and `p99_us` of a call, `req_s`, `cpu_us_op` (CPU time, user and system, of both ends together a call),
 //! and with bulk `bulk_GB_s` in place of the latter. With more than one call in flight a time is mostly waiting for the
@@ -32,6 +33,7 @@
 //! connections, which is what `BusRuntime::here` is for (`--callers apart` gives them two). Both ends are in one process,
 //! and every variant stays connected while the others are measured.
 
+mod beside_work;
 mod bus;
 mod certificate;
 mod idle;
@@ -64,6 +66,7 @@ pub(crate) const CASES: &[&str] = &[
     "inflight-1024",
     "conns-8x64",
     "under-bulk",
+    beside_work::CASE,
     IDLE,
 ];
 /// Whom ratios are to, unless another one is named.
@@ -90,6 +93,8 @@ pub(crate) const TARGETS: &[Target] = &[
     Target::number("under-bulk", "p99_us", "bus", Bound::AtMost(5000.0))
         .or_ratio("raw", Bound::AtMost(2.0))
         .stretch(Bound::AtMost(2000.0)),
+    beside_work("p99_us"),
+    beside_work("ping_p99_us"),
     memory("bus", 8.0, 4.0),
     memory("bus-tls", 32.0, 24.0),
 ];
@@ -134,6 +139,10 @@ const fn rate(
 ) -> Target {
     Target::ratio(case, "req_s", variant, base, Bound::AtLeast(least))
         .stretch(Bound::AtLeast(stretch))
+}
+
+const fn beside_work(unit: &'static str) -> Target {
+    Target::number(beside_work::CASE, unit, "bus", Bound::AtMost(10_000.0))
 }
 
 const fn memory(variant: &'static str, most: f64, stretch: f64) -> Target {
@@ -191,6 +200,10 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
             run.put(load, &mut started)?;
             // Whoever follows a variant that leaves the machine busy shall not always be the same.
             started.rotate_left(1);
+        }
+        if options.settings.wants(beside_work::CASE) && options.wants("bus") {
+            let samples = beside_work::measure(options.threads)?;
+            run.add(beside_work::CASE, "bus", &samples);
         }
         if options.settings.wants(IDLE) {
             run.hold(&started)?;

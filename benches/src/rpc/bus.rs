@@ -76,7 +76,10 @@ impl Stack for Bus {
 
     fn serve(&self, threads: ThreadOptions) -> Result<Serving> {
         let threads = Threads::start(threads)?;
-        let server = threads.app().block_on(self.bind(&threads))?;
+        let echo = Arc::new(Echo {
+            inline: self.inline,
+        });
+        let server = threads.app().block_on(self.bind(&threads, echo))?;
         Ok(Serving {
             addr: server.local_addr(),
             _running: Box::new((server, threads)),
@@ -92,7 +95,12 @@ impl Stack for Bus {
 }
 
 impl Bus {
-    async fn bind(&self, threads: &Threads) -> Result<Server> {
+    /// A server that asks `acceptor`.
+    pub(super) async fn bind(
+        &self,
+        threads: &Threads,
+        acceptor: Arc<impl Acceptor>,
+    ) -> Result<Server> {
         let options = ServerOptions {
             connections_max: CONNECTIONS_MAX,
             // All of them come from here, as fast as they can.
@@ -103,10 +111,7 @@ impl Bus {
         };
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (bus, ledger) = (threads.bus().clone(), ledger("server"));
-        let echo = Arc::new(Echo {
-            inline: self.inline,
-        });
-        Ok(Server::bind(any_port, Plane::Control, bus, options, ledger, echo).await?)
+        Ok(Server::bind(any_port, Plane::Control, bus, options, ledger, acceptor).await?)
     }
 }
 

@@ -90,15 +90,26 @@ enum Io {
 }
 
 impl Threads {
+    /// Those of an end that does not compute.
     pub(crate) fn start(options: ThreadOptions) -> Result<Self> {
+        Self::with_computing(1, options)
+    }
+
+    /// Those of an end that computes, on as many threads as there are processors.
+    pub(super) fn start_computing(options: ThreadOptions) -> Result<Self> {
+        Self::with_computing(thread::available_parallelism()?.get(), options)
+    }
+
+    fn with_computing(computing: usize, options: ThreadOptions) -> Result<Self> {
         let io = Io::start(options)?;
         let handles = match &io {
             Io::Single(threads) => threads.iter().map(|thread| thread.handle.clone()).collect(),
             Io::Multi(runtime) => vec![runtime.handle().clone()],
         };
         let app = runtime("app", options.app_threads)?;
-        // No call of this benchmark computes anything.
-        let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        let cpu = rayon::ThreadPoolBuilder::new()
+            .num_threads(computing)
+            .build()?;
         let bus = BusRuntime::new(handles, app.handle().clone(), Arc::new(cpu));
         Ok(Self {
             bus,
