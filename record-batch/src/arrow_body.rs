@@ -120,7 +120,7 @@ impl ArrowEncoder {
         let buffers = self.stream.encode(&batch)?;
         let mut body = Body::for_buffers(&buffers);
         for buffer in buffers {
-            body.push(buffer);
+            body.push(&buffer);
         }
         Ok(body.finish())
     }
@@ -133,7 +133,7 @@ impl ArrowEncoder {
     pub fn schema_only(schema: &SchemaRef) -> Result<Vec<Bytes>, EncodeError> {
         let mut body = Body::default();
         for buffer in StreamEncoder::try_new(schema)?.finish()? {
-            body.push(buffer);
+            body.push(&buffer);
         }
         Ok(body.finish())
     }

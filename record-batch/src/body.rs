@@ -64,11 +64,11 @@ impl Body {
     }
 
     /// Appends an Arrow buffer; a large one is referenced, and pinned until it is sent.
-    pub(crate) fn push(&mut self, buffer: Buffer) {
+    pub(crate) fn push(&mut self, buffer: &Buffer) {
         if buffer.len() < SHARE_BYTES_MIN {
-            self.copy(&buffer);
+            self.copy(buffer);
         } else {
-            self.share(Bytes::from_owner(SharedBuffer(buffer)));
+            self.share(Bytes::from_owner(SharedBuffer(buffer.clone())));
         }
     }
 
@@ -197,9 +197,9 @@ mod tests {
     fn large_buffers_are_shared_and_small_ones_joined() {
         let large = Buffer::from_vec(vec![7_u8; SHARE_BYTES_MIN]);
         let mut body = Body::default();
-        body.push(Buffer::from(&[1_u8, 2][..]));
+        body.push(&Buffer::from(&[1_u8, 2][..]));
         body.push_vec(vec![3]);
-        body.push(large.clone());
+        body.push(&large);
         body.push_zeros(2);
         assert_eq!(body.len(), SHARE_BYTES_MIN + 5);
         let pieces = body.finish();

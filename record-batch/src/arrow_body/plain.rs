@@ -67,7 +67,9 @@ impl PlainWriter {
             let node = (column.len(), column.null_count());
             places.write_node(&mut body.head_mut()[PREFIX_BYTES..], index, node);
         }
-        for (index, buffer) in buffers.drain(..).enumerate() {
+        // By reference: what was written a moment ago as three words is not to be read as something wider, since a
+        // processor waits for that until all that was written before has left it.
+        for (index, buffer) in buffers.iter().enumerate() {
             let length = buffer.as_ref().map_or(0, Buffer::len);
             let header = &mut body.head_mut()[PREFIX_BYTES..];
             places.write_buffer(header, index, (offset, length));
@@ -78,6 +80,7 @@ impl PlainWriter {
             offset += length.next_multiple_of(ALIGNMENT);
         }
         places.write(&mut body.head_mut()[PREFIX_BYTES..], offset, rows);
+        buffers.clear();
         self.buffers = buffers;
         Some(body.finish())
     }

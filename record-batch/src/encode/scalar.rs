@@ -103,12 +103,12 @@ fn buffers(
         _ => (),
     }
     match array.data_type() {
-        DataType::Boolean => body.push(bools(array)),
+        DataType::Boolean => body.push(&bools(array)),
         // Null slots are nobody's business; the width is what counts.
         DataType::Null => body.push_zeros(array.len() * size_of::<i32>()),
         DataType::Interval(IntervalUnit::DayTime) => interval_day(array, body),
         DataType::Interval(IntervalUnit::MonthDayNano) => interval(array, nulls, body)?,
-        data_type => body.push(fixed(array, data_type)),
+        data_type => body.push(&fixed(array, data_type)),
     }
     Ok(None)
 }

@@ -46,7 +46,7 @@ fn offset_bytes<T: ByteArrayType>(
 ) -> Result<SerializedField, EncodeProblem> {
     let (start, end) = bounds(array.value_offsets());
     let field = push_offsets(array.offsets(), body)?;
-    body.push(array.values().slice_with_length(start, end - start));
+    body.push(&array.values().slice_with_length(start, end - start));
     Ok(field)
 }
 
@@ -69,9 +69,9 @@ pub(super) fn push_offsets<O: OffsetSizeTrait>(
         return Err(EncodeProblem::TooLarge { size });
     }
     if start == 0 && !O::IS_LARGE {
-        body.push(offsets.inner().inner().clone());
+        body.push(offsets.inner().inner());
     } else {
-        body.push(Buffer::from_vec(rebased(offsets, start)));
+        body.push(&Buffer::from_vec(rebased(offsets, start)));
     }
     Ok(offsets_field(offsets.len()))
 }
@@ -120,7 +120,7 @@ impl Offsets {
             return Err(EncodeProblem::TooLarge { size });
         }
         let field = offsets_field(self.0.len());
-        body.push(Buffer::from_vec(self.0));
+        body.push(&Buffer::from_vec(self.0));
         Ok(field)
     }
 }
