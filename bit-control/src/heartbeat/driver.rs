@@ -230,6 +230,10 @@ impl fmt::Debug for Heartbeats {
 }
 
 impl Shared {
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// What this node says of itself, encoded anew only when it has changed.
     pub(super) fn status(&self) -> Option<Bytes> {
         let local = self.registry.local()?;
