@@ -412,11 +412,11 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
         ..ForemenOptions::default()
     };
     let nodes = join_all((0..3).map(|_| Worker::with(patient, lasting))).await;
-    let [foreman, worker, lost] = &nodes[..] else {
+    let [head, worker, lost] = &nodes[..] else {
         unreachable!("three of them")
     };
     let (tasks, ledger) = (Tasks::default(), crate::support::ledger());
-    for (node, other) in [(foreman, lost), (worker, lost)] {
+    for (node, other) in [(head, lost), (worker, lost)] {
         let beats = watch_over(node, std::slice::from_ref(other));
         let links = Arc::new(node.node.control.clone());
         let (foremen, fragments) = (node.foremen.clone(), node.fragments.clone());
@@ -430,7 +430,7 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
         tasks.spawn(&Handle::current(), &ledger, run).unwrap();
     }
     // One query of a foreman that stays, on all nodes; one of the foreman that is lost, on a node that stays.
-    let mut run = foreman.foremen.run(plan(&nodes, "hang", "hang")).unwrap();
+    let mut run = head.foremen.run(plan(&nodes, "hang", "hang")).unwrap();
     let orphaned = lost.foremen.run(plan(&nodes[1..2], "hang", "hang"));
     let mut orphaned = orphaned.unwrap();
     assert!(run.started().await && orphaned.started().await);
@@ -443,14 +443,14 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
     };
     assert_eq!(failure.retry(), Retry::OtherNode);
     until("nothing is left of either", || {
-        foreman.is_idle() && worker.is_idle()
+        head.is_idle() && worker.is_idle()
     })
     .await;
     tasks.abort();
     tasks.join(PATIENCE).await;
     drop((run, orphaned));
     // Nobody is left whom it could tell.
-    for node in [foreman, worker] {
+    for node in [head, worker] {
         lost.foremen.node_down(&node.address());
         lost.fragments.node_down(&node.address());
     }
