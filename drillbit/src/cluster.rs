@@ -10,7 +10,7 @@ use bit_control::{
 };
 use bit_data::DataPeers;
 use membership::{
-    Load, Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
+    Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
     ZooKeeperOptions, ZooKeeperProvider, ZooKeeperStats,
 };
 use protos::{
@@ -28,7 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 use links::Links;
 
-use crate::{cli::first_line, engine, foreman::RunningQueries, version};
+use crate::{
+    cli::first_line,
+    engine::{self, DrillEngine},
+    foreman::RunningQueries,
+    version,
+};
 
 /// Where other Drillbits look for a control server.
 pub const CONTROL_PORT: u16 = 31011;
@@ -114,6 +119,7 @@ pub(crate) struct Joining<'a> {
     pub(crate) endpoint: DrillbitEndpoint,
     pub(crate) incarnation: u64,
     pub(crate) queries: RunningQueries,
+    pub(crate) engine: Arc<DrillEngine>,
     /// Of its data plane, if it has one.
     pub(crate) data: Option<DataPeers>,
 }
@@ -197,9 +203,10 @@ impl Cluster {
         );
         self.beating.spawn(app, ledger, connecting)?;
         let (registry, queries) = (self.registry.clone(), joining.queries.clone());
+        let engine = Arc::clone(&joining.engine);
         self.beating.spawn(app, ledger, async move {
             loop {
-                registry.set_local_load(queries.load());
+                registry.set_local_load(queries.load(&engine));
                 tokio::time::sleep(interval).await;
             }
         })?;
@@ -330,7 +337,7 @@ impl Joining<'_> {
             incarnation: Some(self.incarnation),
             software_version: Some(version::SOFTWARE.to_owned()),
             engine_version: Some(engine::version()),
-            load: Some(Load::default()),
+            load: Some(self.queries.load(&self.engine)),
             ..Member::at(control.address().clone())
         }
     }
@@ -355,6 +362,8 @@ fn node_status(member: &Member, health: Option<&NodeHealth>) -> Node {
         beats: health.map(beats),
         queries_running: member.load.map(|load| load.queries),
         fragments_running: member.load.map(|load| load.fragments),
+        memory_bytes: member.load.map(|load| load.memory_bytes),
+        memory_bytes_max: member.load.map(|load| load.memory_bytes_max),
     }
 }
 
