@@ -37,8 +37,9 @@ use crate::{
 
 /// Where other Drillbits look for a control server.
 pub const CONTROL_PORT: u16 = 31011;
-/// How long another node may take for its part of a handshake. A socket that was opened just before the network broke
-/// is given up after this, not after Drill's 10 s, so that nodes find each other again soon.
+/// How long another node may take to answer a handshake, which needs no more than its I/O thread. A socket that was
+/// opened just before the network broke is given up after this, not after 10 s, so that nodes find each other again soon.
+/// The side that accepts stays patient: it may have many passwords to check.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// How long each step of leaving may take.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -297,7 +298,6 @@ impl ClusterOptions {
         let default = ControlOptions::default();
         let mut server = self.server.clone();
         server.connection.capabilities = Some(version::capabilities().into());
-        server.connection.handshake_timeout = HANDSHAKE_TIME;
         server.tls.clone_from(&joining.tls);
         Ok(ControlOptions {
             server,
