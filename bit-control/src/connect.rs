@@ -48,7 +48,7 @@ impl Dialing {
                 handler: Arc::clone(&handler),
                 endpoint: Mutex::default(),
             });
-            match self.connect_to(endpoint, Arc::clone(&greeter)).await {
+            match self.connect_to(node, endpoint, Arc::clone(&greeter)).await {
                 Ok(connection) => return Ok((connection, lock(&greeter.endpoint).take())),
                 Err(error) => last = error,
             }
@@ -58,13 +58,16 @@ impl Dialing {
 
     async fn connect_to(
         &self,
+        node: &NodeAddress,
         endpoint: SocketAddr,
         greeter: Arc<ControlGreeter>,
     ) -> Result<RemoteConnection, ConnectError> {
+        let tls = self.tls.as_ref();
         let target = Target {
             endpoints: vec![endpoint],
             plane: Plane::Control,
-            tls: self.tls.clone(),
+            // A host that no certificate can name is known by its IP address.
+            tls: tls.map(|tls| tls.for_host(node.host()).unwrap_or_else(|_| tls.clone())),
             login: self.login.clone(),
             options: self.options.clone(),
             ledger: self.ledger.clone(),

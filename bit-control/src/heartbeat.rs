@@ -9,10 +9,13 @@
 //! counts as life too. A node that is silent is first `suspect`, by what its answers have been like (phi accrual) and
 //! at the latest after three beats, and then `down`, at the latest a second later. How long *this* process has not run
 //! is no silence of its peers.
+//!
+//! What runs on a node that goes down is failed at once by whoever runs it: [`Heartbeats::on_down`] (`downs.rs`).
 
 mod answer;
 mod beat;
 mod detector;
+mod downs;
 mod driver;
 mod monitor;
 mod node;

@@ -13,7 +13,8 @@
 //!
 //! On top of it, for engines whose plans are bytes: [`Fragments`] runs fragments on this node, with a
 //! [`FragmentRunner`]; [`Foremen`] spreads the fragments of a query over nodes, watches them, and ends them everywhere,
-//! once. With a real Drillbit only the calls are shared: its plans cannot be run here, and say so.
+//! once; [`heartbeat::Heartbeats::on_down`] tells both of nodes that are gone. With a real Drillbit only the calls are
+//! shared: its plans cannot be run here, and say so.
 //!
 //! ```
 //! # use std::{error::Error, net::SocketAddr, sync::Arc};

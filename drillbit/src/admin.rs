@@ -123,6 +123,8 @@ impl Admin {
             beats: None,
             queries_running: u32::try_from(self.queries.counts().running).ok(),
             fragments_running: None,
+            memory_bytes: None,
+            memory_bytes_max: None,
         }
     }
 

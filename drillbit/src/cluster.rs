@@ -10,7 +10,7 @@ use bit_control::{
 };
 use bit_data::DataPeers;
 use membership::{
-    Load, Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
+    Member, NodeAddress, NodeState, Provider, Registry, RegistryOptions, StaticProvider,
     ZooKeeperOptions, ZooKeeperProvider, ZooKeeperStats,
 };
 use protos::{
@@ -28,12 +28,18 @@ use tokio_util::sync::CancellationToken;
 
 use links::Links;
 
-use crate::{cli::first_line, engine, foreman::RunningQueries, version};
+use crate::{
+    cli::first_line,
+    engine::{self, DrillEngine},
+    foreman::RunningQueries,
+    version,
+};
 
 /// Where other Drillbits look for a control server.
 pub const CONTROL_PORT: u16 = 31011;
-/// How long another node may take for its part of a handshake. A socket that was opened just before the network broke
-/// is given up after this, not after Drill's 10 s, so that nodes find each other again soon.
+/// How long another node may take to answer a handshake, which needs no more than its I/O thread. A socket that was
+/// opened just before the network broke is given up after this, not after 10 s, so that nodes find each other again soon.
+/// The side that accepts stays patient: it may have many passwords to check.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// How long each step of leaving may take.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -114,6 +120,7 @@ pub(crate) struct Joining<'a> {
     pub(crate) endpoint: DrillbitEndpoint,
     pub(crate) incarnation: u64,
     pub(crate) queries: RunningQueries,
+    pub(crate) engine: Arc<DrillEngine>,
     /// Of its data plane, if it has one.
     pub(crate) data: Option<DataPeers>,
 }
@@ -197,9 +204,10 @@ impl Cluster {
         );
         self.beating.spawn(app, ledger, connecting)?;
         let (registry, queries) = (self.registry.clone(), joining.queries.clone());
+        let engine = Arc::clone(&joining.engine);
         self.beating.spawn(app, ledger, async move {
             loop {
-                registry.set_local_load(queries.load());
+                registry.set_local_load(queries.load(&engine));
                 tokio::time::sleep(interval).await;
             }
         })?;
@@ -290,7 +298,6 @@ impl ClusterOptions {
         let default = ControlOptions::default();
         let mut server = self.server.clone();
         server.connection.capabilities = Some(version::capabilities().into());
-        server.connection.handshake_timeout = HANDSHAKE_TIME;
         server.tls.clone_from(&joining.tls);
         Ok(ControlOptions {
             server,
@@ -330,7 +337,7 @@ impl Joining<'_> {
             incarnation: Some(self.incarnation),
             software_version: Some(version::SOFTWARE.to_owned()),
             engine_version: Some(engine::version()),
-            load: Some(Load::default()),
+            load: Some(self.queries.load(&self.engine)),
             ..Member::at(control.address().clone())
         }
     }
@@ -355,6 +362,8 @@ fn node_status(member: &Member, health: Option<&NodeHealth>) -> Node {
         beats: health.map(beats),
         queries_running: member.load.map(|load| load.queries),
         fragments_running: member.load.map(|load| load.fragments),
+        memory_bytes: member.load.map(|load| load.memory_bytes),
+        memory_bytes_max: member.load.map(|load| load.memory_bytes_max),
     }
 }
 

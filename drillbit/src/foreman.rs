@@ -11,16 +11,21 @@ use protos::{
 };
 use user_server::{Queries, QuerySnapshot};
 
+use crate::engine::DrillEngine;
+
 /// The queries that run on this node.
 #[derive(Clone, Debug)]
 pub(crate) struct RunningQueries(pub(crate) Queries);
 
 impl RunningQueries {
     /// What this node is busy with.
-    pub(crate) fn load(&self) -> Load {
+    pub(crate) fn load(&self, engine: &DrillEngine) -> Load {
         Load {
             queries: u32::try_from(self.0.counts().running).unwrap_or(u32::MAX),
-            ..Load::default()
+            // None is run here for other nodes.
+            fragments: 0,
+            memory_bytes: engine.memory_bytes() as u64,
+            memory_bytes_max: engine.memory_bytes_max() as u64,
         }
     }
 }
@@ -64,6 +69,7 @@ mod tests {
     use protos::shared::query_result::QueryState;
 
     use super::*;
+    use crate::engine::EngineOptions;
 
     #[test]
     fn a_profile_says_what_runs_since_when() {
@@ -81,6 +87,11 @@ mod tests {
             (3000, QueryState::Running)
         );
         assert_eq!((profile.user(), profile.query()), ("ann", "select 1"));
-        assert_eq!(RunningQueries(Queries::default()).load(), Load::default());
+        let engine = DrillEngine::try_new(&EngineOptions::default()).unwrap();
+        let load = Load {
+            memory_bytes_max: engine.memory_bytes_max() as u64,
+            ..Load::default()
+        };
+        assert_eq!(RunningQueries(Queries::default()).load(&engine), load);
     }
 }

@@ -355,6 +355,7 @@ impl Parts<'_> {
             endpoint,
             incarnation: self.admin.incarnation(),
             queries: RunningQueries(self.admin.queries.clone()),
+            engine: Arc::clone(&self.engine),
             data,
         };
         let cluster = Arc::new(Cluster::join(options, joining).await?);

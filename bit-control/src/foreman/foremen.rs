@@ -175,7 +175,8 @@ impl Foremen {
         true
     }
 
-    /// A node has gone: queries with fragments there fail.
+    /// A node has gone: queries with fragments there fail. Who calls it:
+    /// [`Heartbeats::on_down`](crate::heartbeat::Heartbeats::on_down).
     pub fn node_down(&self, node: &NodeAddress) {
         for query in self.0.all() {
             self.0

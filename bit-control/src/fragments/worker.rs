@@ -205,7 +205,8 @@ impl Fragments {
         state.table.iter().map(info).collect()
     }
 
-    /// A node has gone: what runs here for its queries ends, and it is told nothing any more.
+    /// A node has gone: what runs here for its queries ends, and it is told nothing any more. Who calls it:
+    /// [`Heartbeats::on_down`](crate::heartbeat::Heartbeats::on_down).
     pub fn node_down(&self, node: &NodeAddress) {
         self.0.step(|state, now| state.node_down(node, now));
     }

@@ -230,6 +230,10 @@ impl fmt::Debug for Heartbeats {
 }
 
 impl Shared {
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// What this node says of itself, encoded anew only when it has changed.
     pub(super) fn status(&self) -> Option<Bytes> {
         let local = self.registry.local()?;
@@ -336,14 +340,7 @@ impl<'a> Driver<'a> {
             }
             open
         });
-        let addresses: Vec<_> = monitor.addresses().cloned().collect();
-        for address in addresses {
-            let signs = self.links.signs(&address);
-            if let Some(signs) = signs {
-                monitor.on_heard(&address, signs.last_received, now);
-            }
-            monitor.note_data_round_trips(&address, signs.and_then(|signs| signs.round_trips));
-        }
+        monitor.on_signs(now, |address| self.links.signs(address));
     }
 
     /// What has come of a beat, and of all others that have ended by now: most are sent, and answered, together.

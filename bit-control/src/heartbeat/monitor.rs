@@ -6,9 +6,9 @@ use std::{
 };
 
 use membership::NodeAddress;
-use rpc_bus::RoundTripStats;
 
 use super::{
+    driver::Signs,
     node::{Failure, Health, Node, NodeHealth, Reason, VersionMismatch},
     options::{BeatOptions, Timing},
     skew::Exchange,
@@ -193,10 +193,14 @@ impl Monitor {
         }
     }
 
-    /// Round trips that were measured on a data connection with a node.
-    pub fn note_data_round_trips(&mut self, address: &NodeAddress, trips: Option<RoundTripStats>) {
-        if let Some(node) = self.nodes.get_mut(address) {
-            node.data_round_trips = trips;
+    /// What connections of the data plane tell of each node; `None` where there is none.
+    pub fn on_signs(&mut self, now: Instant, signs: impl Fn(&NodeAddress) -> Option<Signs>) {
+        for (address, node) in &mut self.nodes {
+            let signs = signs(address);
+            if let Some(signs) = signs {
+                node.on_heard(signs.last_received.min(now), now, &mut self.events);
+            }
+            node.data_round_trips = signs.and_then(|signs| signs.round_trips);
         }
     }
 
@@ -210,11 +214,6 @@ impl Monitor {
     #[must_use]
     pub fn incarnation(&self, address: &NodeAddress) -> Option<u64> {
         self.nodes.get(address)?.incarnation()
-    }
-
-    /// All nodes under watch.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &NodeAddress> {
-        self.nodes.keys()
     }
 
     /// Everything that is known of all nodes, by address.

@@ -12,18 +12,22 @@ use std::{
 use bit_control::{
     Assignment, ControlOptions, Foremen, ForemenOptions, FragmentControl, FragmentRunner,
     FragmentTask, Fragments, FragmentsOptions, Outcome, QueryPlan, Services, Started,
+    heartbeat::{BeatOptions, Heartbeats},
 };
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
-use membership::NodeAddress;
+use membership::{Member, NodeAddress, Registry, RegistryOptions};
 use protos::{
     control::{InitializeFragments, PlanFragment},
     error::{ErrorType, Retry},
     id::{FragmentId, QueryId},
     shared::{MinorFragmentProfile, query_result::QueryState},
 };
-use rpc_bus::{CallError, RpcFailure};
-use tokio::sync::{Notify, Semaphore};
+use rpc_bus::{CallError, RpcFailure, task::Tasks};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 
 use crate::support::{Node, PATIENCE, QUERY, runtime, settled, until};
 
@@ -379,6 +383,80 @@ async fn a_node_that_goes_down_fails_its_queries_and_leaves_no_orphans() {
     nodes[2].fragments.node_down(&nodes[0].address());
     all_idle(&nodes).await;
     stop(nodes).await;
+}
+
+/// The beats of a worker, who knows the others; what runs on those that go down is failed.
+fn watch_over(worker: &Worker, others: &[Worker]) -> Heartbeats {
+    let local = Member::of(worker.node.control.endpoint().into()).unwrap();
+    let registry = Registry::of_node(local, RegistryOptions::default());
+    for other in others {
+        registry.join(Member::at(other.address())).unwrap();
+    }
+    let options = BeatOptions {
+        interval: Duration::from_millis(50),
+        down_grace: Duration::from_millis(50),
+        ..BeatOptions::default()
+    };
+    Heartbeats::new(registry, options).unwrap()
+}
+
+#[tokio::test]
+async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
+    // Nothing else may find out.
+    let patient = FragmentsOptions {
+        foreman_patience: Duration::from_hours(1),
+        ..FragmentsOptions::default()
+    };
+    let lasting = ForemenOptions {
+        silence_max: Duration::from_hours(1),
+        ..ForemenOptions::default()
+    };
+    let nodes = join_all((0..3).map(|_| Worker::with(patient, lasting))).await;
+    let [head, worker, lost] = &nodes[..] else {
+        unreachable!("three of them")
+    };
+    let (tasks, ledger) = (Tasks::default(), crate::support::ledger());
+    for (node, other) in [(head, lost), (worker, lost)] {
+        let beats = watch_over(node, std::slice::from_ref(other));
+        let links = Arc::new(node.node.control.clone());
+        let (foremen, fragments) = (node.foremen.clone(), node.fragments.clone());
+        let run = async move {
+            let both = |node: &NodeAddress| {
+                foremen.node_down(node);
+                fragments.node_down(node);
+            };
+            tokio::join!(beats.run(links), beats.on_down(both));
+        };
+        tasks.spawn(&Handle::current(), &ledger, run).unwrap();
+    }
+    // One query of a foreman that stays, on all nodes; one of the foreman that is lost, on a node that stays.
+    let mut run = head.foremen.run(plan(&nodes, "hang", "hang")).unwrap();
+    let orphaned = lost.foremen.run(plan(&nodes[1..2], "hang", "hang"));
+    let mut orphaned = orphaned.unwrap();
+    assert!(run.started().await && orphaned.started().await);
+    assert_eq!(worker.running(), 4);
+
+    lost.node.control.shutdown(PATIENCE).await;
+    let outcome = run.outcome().await;
+    let Outcome::Failed(failure) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(failure.retry(), Retry::OtherNode);
+    until("nothing is left of either", || {
+        head.is_idle() && worker.is_idle()
+    })
+    .await;
+    tasks.abort();
+    tasks.join(PATIENCE).await;
+    drop((run, orphaned));
+    // Nobody is left whom it could tell.
+    for node in [head, worker] {
+        lost.foremen.node_down(&node.address());
+        lost.fragments.node_down(&node.address());
+    }
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 /// Nobody says that the foreman has lost the query; the node learns it when it reports.

@@ -5,26 +5,27 @@ use std::{fs, path::Path, sync::Arc};
 use bit_control::{ControlOptions, CustomReply, Direction, Services};
 use bytes::Bytes;
 use membership::NodeAddress;
+use protos::coord::DrillbitEndpoint;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use rpc_bus::{
-    CallError,
+    CallError, ConnectError,
     auth::{AuthOptions, Authenticator, Credentials, Login, Mechanism, ScramKeys, Users},
     tls::{
         IdentityFiles, Roots, TlsClient, TlsClientOptions, TlsServer, TlsServerFiles, TlsVersions,
     },
 };
 
-use crate::support::{Node, QUERY, runtime};
+use crate::support::{Node, QUERY, endpoint, runtime};
 
-/// An authority in `dir`, and a certificate of it for the nodes of this machine.
-fn issue(dir: &Path) -> IdentityFiles {
+/// An authority in `dir`, and a certificate of it for the nodes of `host`.
+fn issue(dir: &Path, host: &str) -> IdentityFiles {
     let key = || KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, key()).unwrap();
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let mut params = CertificateParams::new([host.to_owned()]).unwrap();
     params.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
@@ -89,6 +90,15 @@ async fn call_each_other(a: &Node, b: &Node) {
     assert_eq!(connections[0].0, Direction::Inbound);
 }
 
+/// A node that others know by the name of this machine.
+async fn named(options: ControlOptions) -> Node {
+    let endpoint = DrillbitEndpoint {
+        address: Some("localhost".to_owned()),
+        ..endpoint(0)
+    };
+    Node::known_as(endpoint, options, echo()).await
+}
+
 async fn is_refused(node: &Node, by: &Node) {
     let refused = node.control.tunnel(by.address()).cancel_query(QUERY).await;
     let lost = matches!(refused, Err(CallError::Connect(_) | CallError::Lost(_)));
@@ -99,7 +109,7 @@ async fn is_refused(node: &Node, by: &Node) {
 #[tokio::test]
 async fn nodes_call_each_other_over_mutual_tls() {
     let dir = tempfile::tempdir().unwrap();
-    let identity = issue(dir.path());
+    let identity = issue(dir.path(), "127.0.0.1");
     let start = |options| Node::with_options(options, echo());
     let a = start(mutual(dir.path(), &identity)).await;
     let b = start(mutual(dir.path(), &identity)).await;
@@ -114,9 +124,25 @@ async fn nodes_call_each_other_over_mutual_tls() {
 }
 
 #[tokio::test]
+async fn certificates_are_for_the_hosts_that_nodes_are_known_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = issue(dir.path(), "localhost");
+    let a = named(mutual(dir.path(), &identity)).await;
+    let b = named(mutual(dir.path(), &identity)).await;
+    call_each_other(&a, &b).await;
+    // By its address it might be another one.
+    let by_address = NodeAddress::new("127.0.0.1", b.address().control_port()).unwrap();
+    let refused = a.control.tunnel(&by_address).cancel_query(QUERY).await;
+    let untrusted = matches!(refused, Err(CallError::Connect(ConnectError::Tls(_))));
+    assert!(untrusted, "{refused:?}");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_without_a_certificate_or_without_tls_is_not_let_in() {
     let dir = tempfile::tempdir().unwrap();
-    let identity = issue(dir.path());
+    let identity = issue(dir.path(), "127.0.0.1");
     let there = Node::with_options(mutual(dir.path(), &identity), echo()).await;
     for tls in [None, Some(client(dir.path(), None))] {
         let options = ControlOptions {

@@ -283,3 +283,45 @@ async fn round_trips_on_other_connections_are_known_as_long_as_there_is_one() {
     a.stop().await;
     b.stop().await;
 }
+
+#[tokio::test]
+async fn a_node_that_goes_down_is_told_of_and_so_is_one_that_is_no_member_any_more() {
+    let (a, b, c) = (
+        Node::start().await,
+        Node::start().await,
+        Node::start().await,
+    );
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (tasks, ledger) = (Tasks::default(), Ledger::root("test", Limits::default()));
+    let watch = || {
+        let (beats, told) = (a.beats.clone(), Arc::clone(&told));
+        let run = async move {
+            let tell = |node: &NodeAddress| told.lock().unwrap().push(node.clone());
+            beats.on_down(tell).await;
+        };
+        tasks.spawn(&Handle::current(), &ledger, run).unwrap();
+    };
+    watch();
+    for node in [&b, &c] {
+        a.knows(node);
+        a.until_health(node, Health::Up).await;
+    }
+    a.registry.leave(b.address());
+    let is_told = |node: &Node, times: usize| {
+        let told = told.lock().unwrap();
+        told.iter().filter(|one| *one == node.address()).count() == times
+    };
+    until("it is told of the first", || is_told(&b, 1)).await;
+    c.control.shutdown(PATIENCE).await;
+    until("it is told of the second", || is_told(&c, 1)).await;
+    assert_eq!(a.beats.health(c.address()), Some(Health::Down));
+    // Whoever comes later is told, too.
+    watch();
+    until("it is told once more", || is_told(&c, 2)).await;
+    assert!(is_told(&b, 1));
+    tasks.abort();
+    tasks.join(PATIENCE).await;
+    for node in [a, b, c] {
+        node.stop().await;
+    }
+}

@@ -51,15 +51,16 @@ impl DataPeers {
     }
 
     /// Connects with the node whose data server listens at `address`, if there is no connection: its beats are measured
-    /// from then on, and the first stream need not wait for it.
+    /// from then on, and the first stream need not wait for it. With TLS its certificate must be for `host`, a name or an
+    /// IP address.
     ///
     /// # Errors
     ///
     /// None could be made, the peer is not one of ours, or this node is gone.
-    pub async fn connect(&self, address: SocketAddr) -> Result<(), OpenError> {
+    pub async fn connect(&self, address: SocketAddr, host: &str) -> Result<(), OpenError> {
         let peers = self.0.upgrade().ok_or(OpenError::ShuttingDown)?;
         if peers.open(address).is_empty() {
-            peers.line(address).await?;
+            peers.line_to(address, Some(host)).await?;
         }
         Ok(())
     }
@@ -103,6 +104,11 @@ impl Peers {
 
     /// A connection to `address`: each in turn, made where there is none.
     pub(crate) async fn line(&self, address: SocketAddr) -> Result<Line, OpenError> {
+        self.line_to(address, None).await
+    }
+
+    /// The same, to a node whose name is known.
+    async fn line_to(&self, address: SocketAddr, host: Option<&str>) -> Result<Line, OpenError> {
         let peer = self.peer(address);
         let turn = peer.next.fetch_add(1, Ordering::Relaxed) % peer.places.len();
         // Held while connecting: others wait for the same connection.
@@ -112,7 +118,7 @@ impl Peers {
         {
             return Ok(line.clone());
         }
-        let line = self.connect(address).await?;
+        let line = self.connect(address, host).await?;
         *place = Some(line.clone());
         drop(place);
         // Closed while this one was being made.
@@ -144,7 +150,7 @@ impl Peers {
         Arc::clone(peer)
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Line, OpenError> {
+    async fn connect(&self, address: SocketAddr, host: Option<&str>) -> Result<Line, OpenError> {
         let Dialing {
             runtime,
             tls,
@@ -154,8 +160,11 @@ impl Peers {
             ..
         } = &self.dialing;
         let side = ReceiverSide::new();
+        let named = tls.as_ref().zip(host);
+        let named = named.and_then(|(tls, host)| tls.for_host(host).ok());
         let target = DataTarget {
-            tls: tls.clone(),
+            // A host that no certificate can name is known by its IP address.
+            tls: named.or_else(|| tls.clone()),
             login: login.clone(),
             options: options.clone(),
             ..DataTarget::new(address, ledger.clone())

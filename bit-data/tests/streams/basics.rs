@@ -33,7 +33,10 @@ async fn a_node_that_is_connected_to_is_measured_until_it_is_disconnected() {
     let (peers, address) = (here.node.peers(), there.node.local_addr());
     assert!(peers.connections(address).is_empty());
     for _ in 0..2 {
-        peers.connect(address).await.expect("it listens");
+        peers
+            .connect(address, "127.0.0.1")
+            .await
+            .expect("it listens");
     }
     let connection = match &peers.connections(address)[..] {
         [one] => one.clone(),
@@ -53,7 +56,7 @@ async fn a_node_that_is_connected_to_is_measured_until_it_is_disconnected() {
     assert!(peers.connections(address).is_empty());
     drop(connection);
     here.stop().await;
-    let gone = peers.connect(address).await;
+    let gone = peers.connect(address, "127.0.0.1").await;
     assert!(matches!(gone, Err(OpenError::ShuttingDown)), "{gone:?}");
     there.stop().await;
 }

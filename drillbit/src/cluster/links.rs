@@ -68,12 +68,17 @@ impl Links {
         };
         let (node, host) = (&member.address, member.address.host());
         let connecting = async {
-            let Some(server) = tokio::net::lookup_host((host, port)).await?.next() else {
-                return Ok(());
-            };
-            self.data_servers().insert(node.clone(), server);
-            data.connect(server).await?;
-            Ok::<_, DataError>(())
+            let mut last: Result<_, DataError> = Ok(());
+            for server in tokio::net::lookup_host((host, port)).await? {
+                match data.connect(server, host).await {
+                    Ok(()) => {
+                        self.data_servers().insert(node.clone(), server);
+                        return Ok(());
+                    }
+                    Err(error) => last = Err(error.into()),
+                }
+            }
+            last
         };
         match tokio::time::timeout(CONNECT_TIME, connecting).await {
             Ok(Ok(())) => {}

@@ -45,6 +45,9 @@ pub(crate) struct NodeView {
     pub(crate) data_rtt_ms: RttView,
     pub(crate) queries_running: Option<u32>,
     pub(crate) fragments_running: Option<u32>,
+    /// What its queries hold, and may hold.
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) memory_bytes_max: Option<u64>,
     pub(crate) beats: Option<BeatsView>,
 }
 
@@ -135,6 +138,8 @@ impl From<Node> for NodeView {
             },
             queries_running: node.queries_running,
             fragments_running: node.fragments_running,
+            memory_bytes: node.memory_bytes,
+            memory_bytes_max: node.memory_bytes_max,
             address: endpoint.address.unwrap_or_default(),
             beats: (beats != Beats::default()).then(|| beats.into()),
         }

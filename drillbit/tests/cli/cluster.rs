@@ -99,6 +99,7 @@ fn five_nodes_see_each_other_stop_die_and_come_back() {
         );
         assert!(node["rtt_ms"]["p50"].as_f64().unwrap() > 0.0, "{node}");
         assert!(node["beats"]["clock_skew_ms"].is_number(), "{node}");
+        assert!(node["memory_bytes_max"].as_u64().unwrap() > 0, "{node}");
         assert!(node["beats"]["recent_rtt_ms"][0].is_number(), "{node}");
     }
 

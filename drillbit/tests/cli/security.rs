@@ -169,6 +169,7 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
             "[tls]\ncertificates = '{certificate}'\nkey = '{key}'\n[auth]\nusers = '{users_file}'\n\
              [cluster]\nenabled = true\nport = {port}\npeers = ['127.0.0.1:{peer}']\nbeat_interval_ms = 100\n\
              tls_ca = '{ca}'\nuser = 'node'\npassword_file = '{}'\n\
+             [data]\nenabled = true\nport = 0\n\
              [client]\nuser = 'node'\ntls_ca = '{ca}'\ntls = true\npassword_file = '{}'\n",
             users.file(password),
             users.file("password"),
@@ -177,6 +178,7 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
         let file = users.file(name);
         (Served::start_with(&["--config", &file]), file)
     };
+    let is_measured = |other: &Value| other["data_rtt_ms"]["p50"].is_number();
     let sees = |(node, config): &(Served, String), port: u16, wanted: &str| {
         let arguments = [
             "status",
@@ -189,7 +191,9 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
         node.wait_for(wanted, || {
             let status: Value = serde_json::from_str(&run(&arguments).stdout).unwrap();
             let other = of_port(&status, port);
-            (other["health"] == wanted).then_some(other.clone())
+            // Data connections are made with the same certificates and password.
+            let is_so = other["health"] == wanted && is_measured(other) == (wanted == "up");
+            is_so.then_some(other.clone())
         })
     };
     let [left, right, stranger] = free_ports(3)[..] else {
