@@ -10,3 +10,8 @@ pub mod node;
 pub mod peer;
 pub mod process;
 pub mod transcript;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
