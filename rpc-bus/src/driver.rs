@@ -27,7 +27,6 @@ use crate::{
     lanes::{SLICES_MAX, Transmit},
     link::{self, Link},
     lookout::Lookout,
-    turn_clock,
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
@@ -282,7 +281,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         });
         self.give_back_inbox();
         self.see(seen);
-        let _clock = turn_clock::begin(now);
         self.pass_on(events);
     }
 

@@ -89,7 +89,6 @@ mod server;
 mod socket;
 mod spawn;
 mod stats;
-mod turn_clock;
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,13 @@ use prost::Message;
 use protos::{Call, error::ErrorType};
 
 use crate::{
-    dispatch, error::RpcFailure, frame::CoordinationId, lanes::Pbody, link::Link, metrics::Ticket,
-    remote::RemoteConnection, turn_clock,
+    dispatch,
+    error::RpcFailure,
+    frame::CoordinationId,
+    lanes::Pbody,
+    link::{self, Link},
+    metrics::Ticket,
+    remote::RemoteConnection,
 };
 
 /// A request as it came in. Dropping it answers with `RESPONSE_FAILURE`.
@@ -30,8 +35,8 @@ impl InboundRequest {
     /// The message of `C`, the raw body, and where the reply goes. A body that is no such message is answered with
     /// `RESPONSE_FAILURE` here; then there is nothing left to do.
     #[must_use]
-    pub fn decode<C: Call>(mut self) -> Option<(C::Request, Bytes, Reply<C>)> {
-        match C::Request::decode(&mut self.pbody) {
+    pub fn decode<C: Call>(self) -> Option<(C::Request, Bytes, Reply<C>)> {
+        match C::Request::decode(self.pbody) {
             Ok(message) => Some((message, self.dbody, Reply::new(self.responder))),
             Err(error) => {
                 let message = format!("malformed {} request: {error}", C::name());
@@ -102,7 +107,7 @@ impl Responder {
 
     fn respond(mut self, rpc_type: i32, pbody: Pbody<'_>, dbody: Vec<Bytes>) {
         if let Some(link) = self.link.take() {
-            let now = dispatch::answering(turn_clock::answering());
+            let now = dispatch::answering(link::now());
             let answer = (pbody, dbody);
             link.reply(self.ticket, rpc_type, answer, now);
         }
@@ -110,7 +115,7 @@ impl Responder {
 
     fn send_failure(&mut self, error: &RpcFailure) {
         if let Some(link) = self.link.take() {
-            let now = dispatch::answering(turn_clock::answering());
+            let now = dispatch::answering(link::now());
             link.with(|connection| connection.fail(&self.ticket, error, now));
         }
     }
