@@ -6,6 +6,7 @@
 //!
 //! [`calls`] answers every "which message is this" question: one row per RPC of the three planes.
 
+pub mod body;
 pub mod calls;
 pub mod error;
 pub mod id;

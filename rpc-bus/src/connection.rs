@@ -15,9 +15,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use prost::Message;
 use protos::{
-    Plane,
+    Plane, body,
     error::{ErrorType, Retry},
     rpc::{Ack, RpcMode},
     shared::DrillPbError,
@@ -423,19 +422,22 @@ impl Connection {
             pbody: frame.pbody,
             dbody: frame.dbody,
         };
-        if !self.finish_call(id, Ok(response), now) {
+        if !self.finish_call(id, || Ok(response), now) {
             self.close(ProtocolError::UnknownResponse { id }.into(), now);
         }
     }
 
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java: an unknown id is ignored here, unlike in a RESPONSE
     fn handle_failure(&mut self, frame: Frame, now: Instant) {
-        let failure = match DrillPbError::decode(frame.pbody) {
-            Ok(error) => CallError::Remote(Box::new(error.into())),
-            Err(error) => CallError::MalformedAnswer(error),
+        let Frame {
+            header, mut pbody, ..
+        } = frame;
+        let failure = || match body::decode::<DrillPbError>(&mut pbody) {
+            Ok(error) => Err(CallError::Remote(Box::new(error.into()))),
+            Err(error) => Err(CallError::MalformedAnswer(error)),
         };
-        let id = frame.header.coordination_id;
-        if self.finish_call(id, Err(failure), now) {
+        let id = header.coordination_id;
+        if self.finish_call(id, failure, now) {
             self.stats.calls_failed += 1;
         } else if self.has(Feature::Streams) {
             // Our own nodes answer nothing that was not asked: a one-way message was damaged, here or on its way there.
@@ -443,9 +445,16 @@ impl Connection {
         }
     }
 
-    fn finish_call(&mut self, id: CoordinationId, outcome: Outcome, now: Instant) -> bool {
+    /// `outcome` is asked for only if somebody waits for it.
+    fn finish_call(
+        &mut self,
+        id: CoordinationId,
+        outcome: impl FnOnce() -> Outcome,
+        now: Instant,
+    ) -> bool {
         match self.calls.answered(id) {
             Answered::Waiting(call) => {
+                let outcome = outcome();
                 let (ending, bytes) = match &outcome {
                     Ok(response) => (Ending::Answered, response.bytes_len()),
                     Err(error) => (error.into(), 0),

@@ -14,8 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use prost::Message;
-use protos::{OneWay, error::ErrorType};
+use protos::{OneWay, body, error::ErrorType};
 
 use crate::{
     auth::{AuthError, Authenticator, Credentials, Identity},
@@ -97,8 +96,8 @@ impl OneWayMessage {
     /// # Errors
     ///
     /// The body is no such message.
-    pub fn decode<M: OneWay>(self) -> Result<(M::Message, Bytes), PeerMisbehaved> {
-        match M::Message::decode(self.pbody) {
+    pub fn decode<M: OneWay>(mut self) -> Result<(M::Message, Bytes), PeerMisbehaved> {
+        match body::decode::<M::Message>(&mut self.pbody) {
             Ok(message) => Ok((message, self.dbody)),
             Err(error) => Err(PeerMisbehaved {
                 reason: format!("malformed {}: {error}", M::name()),

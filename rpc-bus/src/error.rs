@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use protos::{
+    body::BodyError,
     error::{ErrorType, Retry},
     shared::DrillPbError,
 };
@@ -301,7 +302,7 @@ pub enum CallError {
     },
     /// The answer is not the protobuf message that it should be.
     #[error("the answer is malformed: {0}")]
-    MalformedAnswer(#[from] prost::DecodeError),
+    MalformedAnswer(#[from] BodyError),
     /// The peer has not offered what the message needs; nothing was sent.
     #[error("the peer has not offered {0:?}")]
     NotOffered(Feature),

@@ -11,8 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use prost::Message;
-use protos::{Call, OneWay, Plane};
+use prost::{Message, Name};
+use protos::{Call, OneWay, Plane, body};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -357,7 +357,7 @@ pub struct PendingAnswer<M> {
     message: PhantomData<fn() -> M>,
 }
 
-impl<M: Message + Default> PendingAnswer<M> {
+impl<M: Message + Default + Name> PendingAnswer<M> {
     // wire: drill@051b164 exec/rpc/.../RequestIdMap.java compares the classes of both messages
     fn decode(&self, mut response: Response) -> Result<Answer<M>, CallError> {
         if response.rpc_type != self.expected {
@@ -365,7 +365,7 @@ impl<M: Message + Default> PendingAnswer<M> {
             return Err(CallError::UnexpectedAnswer { expected, actual });
         }
         Ok(Answer {
-            message: M::decode(&mut response.pbody)?,
+            message: body::decode(&mut response.pbody)?,
             dbody: response.dbody,
         })
     }
@@ -375,7 +375,7 @@ impl<M: Message + Default> PendingAnswer<M> {
     }
 }
 
-impl<M: Message + Default> Future for PendingAnswer<M> {
+impl<M: Message + Default + Name> Future for PendingAnswer<M> {
     type Output = Result<Answer<M>, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData, sync::Arc, thread};
 
 use bytes::Bytes;
 use prost::Message;
-use protos::{Call, error::ErrorType};
+use protos::{Call, body, error::ErrorType};
 
 use crate::{
     dispatch,
@@ -35,8 +35,8 @@ impl InboundRequest {
     /// The message of `C`, the raw body, and where the reply goes. A body that is no such message is answered with
     /// `RESPONSE_FAILURE` here; then there is nothing left to do.
     #[must_use]
-    pub fn decode<C: Call>(self) -> Option<(C::Request, Bytes, Reply<C>)> {
-        match C::Request::decode(self.pbody) {
+    pub fn decode<C: Call>(mut self) -> Option<(C::Request, Bytes, Reply<C>)> {
+        match body::decode::<C::Request>(&mut self.pbody) {
             Ok(message) => Some((message, self.dbody, Reply::new(self.responder))),
             Err(error) => {
                 let message = format!("malformed {} request: {error}", C::name());
