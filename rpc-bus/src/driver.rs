@@ -42,6 +42,8 @@ const SETTLE_ROUNDS_MAX: u32 = 8;
 /// A queue of this many frames is written at once.
 const SETTLE_FRAMES_MAX: usize = 256;
 
+/// How often a closing connection is read from before others on the thread get their turn.
+const DISCARDING_READS_MAX: u32 = 16;
 /// After so long a time others on the thread get their turn, however much there is to read and to write.
 const TURN_TIME: Duration = Duration::from_micros(50);
 
@@ -277,6 +279,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             for frame in frames {
                 connection.handle_frame(frame, now);
             }
+            // A driver that always has something to read may never get to its timer.
+            if connection.poll_timeout().is_some_and(|due| due <= now) {
+                connection.handle_timeout(now);
+            }
             Seen::of(connection)
         });
         self.give_back_inbox();
@@ -441,10 +447,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Sleeps until the connection wants to be called.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.timer.poll(cx));
+        self.on_time();
+        Poll::Ready(())
+    }
+
+    fn on_time(&mut self) {
         let now = link::now();
         let events = self.step(|connection| connection.handle_timeout(now));
         self.pass_on(events);
-        Poll::Ready(())
     }
 
     /// A turn; ready once the connection is closed.
@@ -518,16 +528,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     Poll::Pending => {}
                 }
                 if self.transmit.is_empty() && !self.write.blocked {
-                    if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
-                        return Poll::Ready(());
+                    match Pin::new(&mut self.socket).poll_shutdown(cx) {
+                        Poll::Ready(Ok(())) => self.closing = Closing::Draining,
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        // TLS still has to say so, and the peer may never read it.
+                        Poll::Pending => {}
                     }
-                    self.closing = Closing::Draining;
                 }
             }
             if self.poll_discard(cx).is_ready() {
                 return Poll::Ready(());
             }
-            ready!(self.poll_time(cx));
+            // Reading may have used up what the runtime allows a task in one go, timers included.
+            if self.timer.is_due() {
+                self.on_time();
+            } else {
+                ready!(self.poll_time(cx));
+            }
         }
         Poll::Ready(())
     }
@@ -535,13 +552,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Reads and forgets; ready at the peer's end.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         STAGING.with_borrow_mut(|staging| {
-            loop {
+            for _ in 0..DISCARDING_READS_MAX {
                 let mut target = ReadBuf::new(staging);
                 let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target));
                 if read.is_err() || target.filled().is_empty() {
                     return Poll::Ready(());
                 }
             }
+            give_way(cx);
+            Poll::Pending
         })
     }
 }
@@ -621,6 +640,10 @@ impl WriteState {
 }
 
 impl Timer {
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= link::now())
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = self.due else {
             return Poll::Pending;

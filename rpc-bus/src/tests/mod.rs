@@ -3,6 +3,7 @@
 
 mod calls;
 mod capabilities;
+mod driver;
 mod handshake;
 mod heartbeat;
 mod limits;
