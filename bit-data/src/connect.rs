@@ -128,8 +128,8 @@ impl DataClient {
     }
 
     /// Closes the connection that there is, which breaks the tunnels that use it. The next tunnel makes a new one.
-    pub async fn close(&self) {
-        self.client.close().await;
+    pub fn close(&self) {
+        self.client.close();
     }
 
     /// A key under which the batches of one tunnel leave in order.

@@ -160,6 +160,16 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) began: Instant,
 }
 
+/// A call that waits for room to write its request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsent {
+    pub(crate) rpc_type: i32,
+    /// Of its bodies.
+    pub(crate) bytes: usize,
+    /// When its caller began.
+    pub(crate) began: Instant,
+}
+
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -709,7 +719,7 @@ impl Connection {
         self.stats.calls_started += 1;
         let call = Waiting {
             completion,
-            deadline: timeout.map(|timeout| request.began + timeout),
+            deadline: timeout.and_then(|timeout| request.began.checked_add(timeout)),
             started,
         };
         self.calls.insert(coordination_id, call);
@@ -724,6 +734,17 @@ impl Connection {
             self.stats.on_room_wait(waited);
             self.rpcs.on_room_wait(started, waited);
         }
+    }
+
+    /// A call's deadline passed before there was room to write its request.
+    pub(crate) fn note_unsent(&mut self, call: &Unsent, waited: Duration) {
+        let started = self
+            .rpcs
+            .on_call(self.plane, call.rpc_type, call.bytes, call.began);
+        self.stats.on_room_wait(waited);
+        self.rpcs.on_room_wait(&started, waited);
+        self.stats.calls_timed_out += 1;
+        self.rpcs.on_call_ended(&started, Ending::TimedOut);
     }
 
     /// Queues a message that is never answered, behind the requests of its stream.

@@ -18,7 +18,7 @@ use protos::Plane;
 use tokio::sync::{Semaphore, TryAcquireError, watch};
 
 use crate::{
-    connection::{Completion, Connection, Event, Outgoing},
+    connection::{Completion, Connection, Event, Outgoing, Unsent},
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::Pbody,
@@ -252,6 +252,25 @@ impl Link {
         Ok(Room {
             bytes: bytes as usize,
             waited: Some(now().saturating_duration_since(since)),
+        })
+    }
+
+    /// The same for a call, which ends if it gets no room within `timeout` of its beginning.
+    pub(crate) async fn wait_for_call_room(
+        &self,
+        call: Unsent,
+        timeout: Option<Duration>,
+    ) -> Result<Room, CallError> {
+        let (since, room) = (now(), self.wait_for_room(call.bytes));
+        let Some((timeout, at)) = timeout.and_then(|t| Some((t, call.began.checked_add(t)?)))
+        else {
+            return room.await;
+        };
+        let in_time = tokio::time::timeout_at(at.into(), room).await;
+        in_time.unwrap_or_else(|_| {
+            let waited = now().saturating_duration_since(since);
+            self.lock().note_unsent(&call, waited);
+            Err(CallError::Timeout(timeout))
         })
     }
 

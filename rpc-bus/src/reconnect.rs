@@ -1,19 +1,21 @@
 //! A client that connects when it is needed, and again when the connection is lost.
 //!
-//! Whoever needs the connection first makes it, while the others wait; a waiter that goes away stops nobody.
+//! Whoever needs the connection first begins an attempt, and all who come while it goes on get its outcome. It goes on
+//! without those who have stopped waiting, so that whoever comes later finds it made; it ends with the client.
 
 use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use protos::{Call, Plane};
-use tokio::sync::Mutex;
+use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
     auth::{Login, authenticate},
@@ -21,6 +23,7 @@ use crate::{
     dispatch::Handler,
     error::{CallError, CloseReason, ConnectError},
     ledger::Ledger,
+    link,
     options::ConnectionOptions,
     remote::{Answer, CallOptions, RemoteConnection},
     retry::RetryPolicy,
@@ -68,11 +71,18 @@ pub struct Target {
 pub struct ReconnectingClient(Arc<Inner>);
 
 struct Inner {
+    dial: Arc<Dial>,
+    policy: RetryPolicy,
+    /// The last one, which may be going on, or have made the connection that there is.
+    attempt: Mutex<Option<Attempt>>,
+}
+
+/// How it ended; `None` while it goes on.
+type Attempt = watch::Receiver<Option<Result<RemoteConnection, ConnectError>>>;
+
+struct Dial {
     target: Target,
     runtime: BusRuntime,
-    policy: RetryPolicy,
-    /// Held while connecting.
-    current: Mutex<Option<RemoteConnection>>,
     /// Index of the endpoint to try next.
     next: AtomicUsize,
 }
@@ -92,13 +102,15 @@ impl ReconnectingClient {
         if target.endpoints.is_empty() {
             return Err(ConnectError::NoEndpoint);
         }
-        let (current, next) = (Mutex::new(None), AtomicUsize::new(0));
-        Ok(Self(Arc::new(Inner {
+        let dial = Dial {
             target,
             runtime,
+            next: AtomicUsize::new(0),
+        };
+        Ok(Self(Arc::new(Inner {
+            dial: Arc::new(dial),
             policy,
-            current,
-            next,
+            attempt: Mutex::default(),
         })))
     }
 
@@ -112,6 +124,8 @@ impl ReconnectingClient {
     }
 
     /// Makes a call, again and on new connections as far as the policy allows. Only for requests that may be run twice.
+    /// The deadline is that of all tries together, the waits for a connection and between tries included; no try begins
+    /// after it.
     ///
     /// # Errors
     ///
@@ -122,39 +136,105 @@ impl ReconnectingClient {
         dbody: Vec<Bytes>,
         options: CallOptions,
     ) -> Result<Answer<C::Reply>, CallError> {
+        let deadline = options.deadline;
+        let until = deadline.and_then(|deadline| link::now().checked_add(deadline));
         let attempt = || async {
-            let connection = self.0.connection().await?;
+            let connection = self.0.connection_until(until).await?;
+            let deadline = until.map(rest);
+            let options = CallOptions {
+                deadline,
+                ..options
+            };
             connection.call::<C>(request, dbody.clone(), options).await
         };
-        self.0.policy.run(attempt).await
+        let outcome = self.0.policy.run_until(until, attempt).await;
+        outcome.map_err(|error| match (error, deadline) {
+            // What is reported is the whole time, not what was left of it for the last try.
+            (CallError::Timeout(_), Some(deadline)) => CallError::Timeout(deadline),
+            (error, _) => error,
+        })
     }
 
     /// Closes the connection that there is. The next call makes a new one.
-    pub async fn close(&self) {
-        if let Some(connection) = self.0.current.lock().await.take() {
+    pub fn close(&self) {
+        let attempt = self.0.lock().take();
+        let outcome = attempt.and_then(|attempt| attempt.borrow().clone());
+        if let Some(Ok(connection)) = outcome {
             connection.close();
         }
     }
 }
 
+/// How long it is to `until`.
+fn rest(until: Instant) -> Duration {
+    until.saturating_duration_since(link::now())
+}
+
 impl Inner {
-    /// One try.
+    /// The connection that there is, or the outcome of one attempt.
     async fn connection(&self) -> Result<RemoteConnection, ConnectError> {
-        let mut current = self.current.lock().await;
-        if let Some(connection) = current
-            .as_ref()
-            .filter(|connection| !connection.is_closed())
-        {
-            return Ok(connection.clone());
-        }
-        *current = None;
-        let connection = self.connect().await.inspect_err(|_| {
-            self.next.fetch_add(1, Ordering::Relaxed);
-        })?;
-        Ok(current.insert(connection).clone())
+        let mut attempt = self.attempt()?;
+        let ended = attempt.wait_for(Option::is_some).await;
+        let outcome = ended.ok().and_then(|outcome| outcome.clone());
+        // Nobody ends an attempt whose runtime has gone away.
+        outcome.unwrap_or(Err(ConnectError::Lost(CloseReason::Aborted)))
     }
 
+    async fn connection_until(
+        &self,
+        until: Option<Instant>,
+    ) -> Result<RemoteConnection, CallError> {
+        let Some(until) = until else {
+            return Ok(self.connection().await?);
+        };
+        let patience = rest(until);
+        let connection = timeout_at(until.into(), self.connection()).await;
+        Ok(connection.map_err(|_| CallError::Timeout(patience))??)
+    }
+
+    /// The attempt that goes on or has made the connection that there is, or a new one.
+    fn attempt(&self) -> Result<Attempt, ConnectError> {
+        let mut last = self.lock();
+        if let Some(attempt) = last.as_ref().filter(|attempt| is_of_use(attempt)) {
+            return Ok(attempt.clone());
+        }
+        let (ended, attempt) = watch::channel(None);
+        let (dial, runtime) = (Arc::clone(&self.dial), &self.dial.runtime);
+        let task = async move {
+            tokio::select! {
+                outcome = dial.connect() => drop(ended.send(Some(outcome))),
+                // Nobody waits for it, and the client is gone.
+                () = ended.closed() => {}
+            }
+        };
+        let ledger = &self.dial.target.ledger;
+        runtime.clients().spawn(runtime.app(), ledger, task)?;
+        *last = Some(attempt.clone());
+        Ok(attempt)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Attempt>> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it goes on, or its connection is open.
+fn is_of_use(attempt: &Attempt) -> bool {
+    match &*attempt.borrow() {
+        Some(Ok(connection)) => !connection.is_closed(),
+        Some(Err(_)) => false,
+        None => attempt.has_changed().is_ok(),
+    }
+}
+
+impl Dial {
     async fn connect(&self) -> Result<RemoteConnection, ConnectError> {
+        self.connect_to_next().await.inspect_err(|_| {
+            self.next.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    async fn connect_to_next(&self) -> Result<RemoteConnection, ConnectError> {
         let Target {
             endpoints,
             plane,
@@ -186,7 +266,7 @@ impl Inner {
 impl fmt::Debug for ReconnectingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReconnectingClient")
-            .field("endpoints", &self.0.target.endpoints)
+            .field("endpoints", &self.0.dial.target.endpoints)
             .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     capabilities::{Capabilities, Feature},
-    connection::{Connection, Outcome, Outgoing, Response},
+    connection::{Connection, Outcome, Outgoing, Response, Unsent},
     error::{CallError, CloseReason},
     frame::CoordinationId,
     lanes::{Pbody, StreamKey},
@@ -30,7 +30,8 @@ use crate::{
 /// How a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallOptions {
-    /// How long the answer may take; `None`: until the connection ends. Default 60 s.
+    /// How long the answer may take, the wait for room to write the request included; `None`: until the connection
+    /// ends. Default 60 s.
     pub deadline: Option<Duration>,
     /// Requests of one stream leave in order; streams take turns.
     pub stream: StreamKey,
@@ -115,7 +116,9 @@ impl RemoteConnection {
     ) -> Result<Answer<C::Reply>, CallError> {
         // As `start` does; a future within this one would be moved around with every call.
         let began = link::now();
-        let room = self.room(request, &dbody).await?;
+        let room = self
+            .call_room::<C>(request, &dbody, (began, &options))
+            .await?;
         self.send::<C>(request, dbody, &options, (room, began))?
             .await
     }
@@ -124,7 +127,7 @@ impl RemoteConnection {
     ///
     /// # Errors
     ///
-    /// The connection has ended, or a limit of this side was met.
+    /// The connection has ended, the deadline passed before there was room, or a limit of this side was met.
     ///
     /// # Cancel safety
     ///
@@ -136,7 +139,9 @@ impl RemoteConnection {
         options: CallOptions,
     ) -> Result<PendingAnswer<C::Reply>, CallError> {
         let began = link::now();
-        let room = self.room(request, &dbody).await?;
+        let room = self
+            .call_room::<C>(request, &dbody, (began, &options))
+            .await?;
         self.send::<C>(request, dbody, &options, (room, began))
     }
 
@@ -187,7 +192,7 @@ impl RemoteConnection {
         stream: StreamKey,
     ) -> Result<(), CallError> {
         let began = link::now();
-        let room = self.room(message, &dbody).await?;
+        let room = self.post_room(message, &dbody).await?;
         self.0.link.post(Outgoing {
             rpc_type: M::RPC_TYPE,
             pbody: Pbody::of(message),
@@ -198,9 +203,30 @@ impl RemoteConnection {
         })
     }
 
-    /// Room to write a message, which must be queued at once.
-    async fn room(&self, message: &impl Message, dbody: &[Bytes]) -> Result<Room, CallError> {
-        let bytes = message.encoded_len() + dbody.iter().map(Bytes::len).sum::<usize>();
+    /// Room to write a request, which must be queued at once.
+    async fn call_room<C: Call>(
+        &self,
+        request: &C::Request,
+        dbody: &[Bytes],
+        (began, options): (Instant, &CallOptions),
+    ) -> Result<Room, CallError> {
+        let bytes = bytes_len(request, dbody);
+        if let Some(room) = self.0.link.try_room(bytes)? {
+            return Ok(room);
+        }
+        let call = Unsent {
+            rpc_type: C::REQUEST,
+            bytes,
+            began,
+        };
+        // Boxed: few calls wait, and all would hold space for it.
+        let waiting = self.0.link.wait_for_call_room(call, options.deadline);
+        Box::pin(waiting).await
+    }
+
+    /// Room to write a message that is never answered, which must be queued at once.
+    async fn post_room(&self, message: &impl Message, dbody: &[Bytes]) -> Result<Room, CallError> {
+        let bytes = bytes_len(message, dbody);
         match self.0.link.try_room(bytes)? {
             Some(room) => Ok(room),
             None => self.0.link.wait_for_room(bytes).await,
@@ -335,6 +361,10 @@ impl RemoteConnection {
         let plane = self.0.link.ends.plane;
         self.0.link.counters().rpcs.outbound(plane)
     }
+}
+
+fn bytes_len(message: &impl Message, dbody: &[Bytes]) -> usize {
+    message.encoded_len() + dbody.iter().map(Bytes::len).sum::<usize>()
 }
 
 impl fmt::Debug for RemoteConnection {

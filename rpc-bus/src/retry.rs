@@ -9,13 +9,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rand::Rng;
 use thiserror::Error;
 
-use crate::error::{CallError, CloseReason, ConnectError, RpcFailure};
+use crate::{
+    error::{CallError, CloseReason, ConnectError, RpcFailure},
+    link,
+};
 
 /// How often, and how soon, to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +124,20 @@ impl RetryPolicy {
     /// # Cancel safety
     ///
     /// Dropping the future drops the attempt that is going on.
-    pub async fn run<T, E, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, E>
+    pub async fn run<T, E, F>(&self, attempt: impl FnMut() -> F) -> Result<T, E>
+    where
+        E: Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.run_until(None, attempt).await
+    }
+
+    /// The same, with no wait that would last until `until` or longer.
+    pub(crate) async fn run_until<T, E, F>(
+        &self,
+        until: Option<Instant>,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, E>
     where
         E: Error + 'static,
         F: Future<Output = Result<T, E>>,
@@ -134,17 +150,23 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             failures += 1;
+            let wait = self.wait(failures, &error);
             if failures >= self.options.attempts_max
                 || !is_retryable(&error)
+                || until.is_some_and(|until| link::now() + wait >= until)
                 || !self.budget.withdraw()
             {
                 return Err(error);
             }
-            let wait = self.options.wait(failures, &mut rand::rng());
-            let asked_for = retry_after(&error).unwrap_or_default();
-            let wait = wait.max(asked_for.min(self.options.backoff_max));
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// How long to wait after the last of so many failures.
+    fn wait(&self, failures: u32, last: &(dyn Error + 'static)) -> Duration {
+        let wait = self.options.wait(failures, &mut rand::rng());
+        let asked_for = retry_after(last).unwrap_or_default();
+        wait.max(asked_for.min(self.options.backoff_max))
     }
 }
 

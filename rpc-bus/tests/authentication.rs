@@ -263,7 +263,7 @@ async fn a_reconnecting_client_proves_who_it_is_on_every_connection() {
         let cancel = client.call::<CancelQuery>(&query, vec![], CallOptions::default());
         cancel.await.unwrap();
         assert_eq!(scene.admitted.lock().unwrap().len(), logins);
-        client.close().await;
+        client.close();
     }
     scene.finish().await;
 }

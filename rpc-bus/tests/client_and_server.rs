@@ -324,6 +324,68 @@ async fn a_deadline_passes_while_the_peer_reads_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_passes_while_a_call_waits_for_room() {
+    let scene = Scene::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, mut raw) = connect_raw(&scene, &listener, ConnectionOptions::user_client()).await;
+    let body = Bytes::from(vec![0; 20_000_000]);
+    let options = CallOptions::default();
+    // The socket takes some of the first; the second is queued, and takes all the room.
+    let _first = client
+        .start::<RunQuery>(&query("a"), vec![body.clone()], options)
+        .await
+        .unwrap();
+    let _second = client
+        .start::<RunQuery>(&query("b"), vec![body], options)
+        .await
+        .unwrap();
+    // It reads nothing, but shows that it lives.
+    let alive = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            raw.send(RpcMode::Ping, 0, 0, &[]).await;
+        }
+    };
+    let request = query("c");
+    let calls = async {
+        let late = client
+            .call::<RunQuery>(&request, vec![], deadline(50))
+            .await;
+        let unsent = client
+            .start::<RunQuery>(&request, vec![], deadline(1))
+            .await;
+        (late, unsent.map(drop))
+    };
+    let (late, unsent) = tokio::select! {
+        ended = calls => ended,
+        () = alive => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(late, Err(CallError::Timeout(Duration::from_secs(50))));
+    assert_eq!(unsent, Err(CallError::Timeout(Duration::from_secs(1))));
+    let stats = client.stats();
+    assert_eq!((stats.calls_timed_out, stats.calls_in_flight), (2, 2));
+    assert_eq!(stats.room_wait_time, Duration::from_secs(51));
+    drop((client, raw));
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_deadline_is_none() {
+    let scene = Scene::new().await;
+    let client = scene.connect().await;
+    let endless = CallOptions {
+        deadline: Some(Duration::MAX),
+        ..CallOptions::default()
+    };
+    let answer = client
+        .call::<RunQuery>(&query(plan::ECHO), vec![], endless)
+        .await;
+    assert!(answer.is_ok(), "{answer:?}");
+    drop(client);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handshake_that_is_not_answered_ends_the_attempt() {
     let scene = Scene::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

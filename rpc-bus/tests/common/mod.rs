@@ -359,6 +359,10 @@ impl Raw {
         pending::<()>().await;
     }
 
+    pub(crate) fn peer_addr(&self) -> SocketAddr {
+        self.socket.peer_addr().unwrap()
+    }
+
     pub(crate) fn into_socket(self) -> TcpStream {
         self.socket
     }
