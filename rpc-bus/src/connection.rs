@@ -49,6 +49,8 @@ pub(crate) const HANDSHAKE: i32 = 0;
 const GOODBYE: i32 = 2;
 /// Requests in flight of a peer that is not let in yet.
 const UNPROVEN_REQUESTS_MAX: usize = 16;
+/// Bytes of replies that such a peer has not read yet.
+const UNPROVEN_REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// PINGs that are read a second, once a second's worth has come at once: far more than anybody needs to measure with, and
 /// so few that answering them costs a hundredth of a core.
@@ -507,16 +509,26 @@ impl Connection {
         }
     }
 
-    // Reading never stops, so a peer that asks without reading can only be closed.
+    // Reading never stops, so a peer that asks without reading can only be closed. What is waiting when more comes counts,
+    // not what comes: one reply may be as long as it likes.
     fn may_owe_more(&mut self, now: Instant) -> bool {
-        let (bytes, bytes_max) = (
-            self.lanes.control_bytes(),
-            self.options.reply_queue_bytes_max,
-        );
+        let (bytes, bytes_max) = (self.lanes.control_bytes(), self.reply_bytes_max());
         if bytes > bytes_max {
             self.close(CloseReason::RepliesNotRead { bytes, bytes_max }, now);
             return false;
         }
+        self.owes(now)
+    }
+
+    fn reply_bytes_max(&self) -> usize {
+        match self.phase {
+            Phase::Open => self.options.reply_queue_bytes_max,
+            _ => UNPROVEN_REPLY_BYTES_MAX.min(self.options.reply_queue_bytes_max),
+        }
+    }
+
+    /// Charges the replies that wait; without room for them the peer is closed.
+    fn owes(&mut self, now: Instant) -> bool {
         match self.charge_owed() {
             Ok(()) => true,
             Err(exceeded) => {
@@ -599,10 +611,10 @@ impl Connection {
 
     /// Answers requests. Every [`Event::Request`] ends in this or in [`Self::fail`], once.
     pub(crate) fn take_replies(&mut self, replies: &mut Replies) {
-        if replies.is_empty() {
+        let Some(at) = replies.settled.last().map(|settled| settled.at) else {
             return;
-        }
-        if !self.settle_requests(replies.settled.len()) {
+        };
+        if !self.may_owe_more(at) || !self.settle_requests(replies.settled.len()) {
             *replies = Replies::default();
             return;
         }
@@ -610,6 +622,7 @@ impl Connection {
             self.rpcs.on_settled(&ticket, Ending::Answered, bytes, at);
         }
         self.lanes.append_control(&mut replies.frames);
+        self.owes(at);
     }
 
     /// Answers one request.

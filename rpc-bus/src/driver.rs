@@ -37,6 +37,9 @@ const STAGING_BYTES_MIN: usize = 4 * 1024;
 /// while this side works on the second; but in no smaller and no larger shares than these.
 const SHARE_FRAMES_MIN: usize = 32;
 const SHARE_FRAMES_MAX: usize = 256;
+/// Of what is read at once, so many frames and a few more are held as such, which takes up to ten times the bytes that they
+/// had on the wire; the rest waits as it came.
+const INBOX_FRAMES_ENOUGH: usize = 1024;
 /// How often a write is put off while the queue still grows.
 const SETTLE_ROUNDS_MAX: u32 = 8;
 /// A queue of this many frames is written at once.
@@ -97,8 +100,24 @@ struct Inbox {
     share: usize,
     /// Bytes of the last read, until the connection knows of them.
     bytes: usize,
+    /// What else was read, not decoded yet.
+    rest: Vec<u8>,
     /// What is wrong with what came behind them.
     broken: Option<CloseReason>,
+}
+
+impl Inbox {
+    fn decode(&mut self, bytes: &[u8], decoder: &mut FrameDecoder) {
+        match decoder.feed_some(bytes, &mut self.frames, INBOX_FRAMES_ENOUGH) {
+            Ok(used) => self.rest.extend_from_slice(&bytes[used..]),
+            Err(error) => self.broken = Some(error.into()),
+        }
+    }
+
+    fn decode_rest(&mut self, decoder: &mut FrameDecoder) {
+        let rest = mem::take(&mut self.rest);
+        self.decode(&rest, decoder);
+    }
 }
 
 /// The connection as it was when its lock was last held.
@@ -207,6 +226,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_fill_inbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         self.decoder
             .set_frame_bytes_max(self.link.frame_bytes_max());
+        if !self.inbox.rest.is_empty() {
+            self.inbox.decode_rest(&mut self.decoder);
+            return Poll::Ready(Ok(()));
+        }
         self.inbox.bytes = match self.decoder.body_target()? {
             Some(target) => {
                 let mut target = ReadBuf::new(target);
@@ -248,8 +271,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         STAGING.with_borrow_mut(|staging| {
             let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
             ready!(Pin::new(socket).poll_read(cx, &mut target))?;
-            let (bytes, frames) = (target.filled(), &mut inbox.frames);
-            inbox.broken = decoder.feed(bytes, frames).err().map(CloseReason::from);
+            let bytes = target.filled();
+            inbox.decode(bytes, decoder);
             if bytes.len() == *staging_bytes {
                 // More is there, and it is not a large body.
                 *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
@@ -291,8 +314,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn deliver_all(&mut self) {
-        while !self.inbox.frames.is_empty() {
-            self.deliver();
+        loop {
+            while !self.inbox.frames.is_empty() {
+                self.deliver();
+            }
+            if self.inbox.rest.is_empty() {
+                return;
+            }
+            self.inbox.decode_rest(&mut self.decoder);
         }
     }
 
@@ -429,17 +458,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         });
         let seen = Seen::of(&connection);
         drop(connection);
-        self.see(seen);
         self.wakes = self.transmit.is_empty();
+        self.see_drained(seen);
         link.release_room(self.transmit.take_room());
+    }
+
+    /// Taking the replies may have closed the connection.
+    fn see_drained(&mut self, seen: (Seen, Option<Instant>)) {
+        let closed = self.seen.stage == Stage::Running && seen.0.stage != Stage::Running;
+        self.see(seen);
+        if closed {
+            let events = self.step(|_| {});
+            self.pass_on(events);
+        }
     }
 
     /// Leaves the waker behind while the socket takes nothing.
     fn wait_blocked(&mut self, cx: &mut Context<'_>) {
         let link = Arc::clone(&self.link);
         let seen = Seen::of(&link.drain(cx.waker(), |_| false));
-        self.see(seen);
         self.wakes = true;
+        self.see_drained(seen);
     }
 
     // ---- time ----

@@ -7,7 +7,7 @@
 //!
 //! - bodies of up to 4 KiB: at most two of them belong to a call, so that [`Limits::calls`] bounds them to 8 KiB a call;
 //! - what a socket needs, which [`Limits::files`] and the limit of connections bound: the start of a frame of up to 16 KiB
-//!   that has not come to its end, and with TLS up to 64 KiB of a handshake, afterwards one record of 16 KiB each way.
+//!   that has not come to its end, up to 64 KiB that were read and wait their turn, a thousand frames of them decoded, and with TLS up to 64 KiB of a handshake, afterwards one record of 16 KiB each way.
 
 use std::{
     fmt,

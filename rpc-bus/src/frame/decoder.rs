@@ -74,8 +74,23 @@ impl FrameDecoder {
     /// # Errors
     ///
     /// The stream is no Drill RPC, or a large body does not fit the budget. The decoder is of no use afterwards.
-    pub fn feed(&mut self, mut input: &[u8], frames: &mut Vec<Frame>) -> Result<(), DecodeError> {
-        while !input.is_empty() {
+    pub fn feed(&mut self, input: &[u8], frames: &mut Vec<Frame>) -> Result<(), DecodeError> {
+        self.feed_some(input, frames, usize::MAX).map(drop)
+    }
+
+    /// The same, but stops once there are `frames_enough` frames or a few hundred more. Returns how many bytes it took.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::feed`].
+    pub fn feed_some(
+        &mut self,
+        mut input: &[u8],
+        frames: &mut Vec<Frame>,
+        frames_enough: usize,
+    ) -> Result<usize, DecodeError> {
+        let len = input.len();
+        while !input.is_empty() && frames.len() < frames_enough {
             let used = if self.large.is_some() {
                 self.feed_large(input, frames)?
             } else if self.partial.bytes.is_empty() {
@@ -88,7 +103,7 @@ impl FrameDecoder {
             };
             input = &input[used..];
         }
-        Ok(())
+        Ok(len - input.len())
     }
 
     /// Where the next bytes of a large body belong; `None` if other bytes come next.

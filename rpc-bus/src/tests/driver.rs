@@ -31,23 +31,28 @@ use crate::{
 
 /// Takes all that is written; how it reads, and whether its end can be said, is given.
 struct Strange {
-    /// Read again and again; if it is empty, nothing ever comes.
+    /// Whole frames, read again and again.
     input: Vec<u8>,
+    /// How much of it is read; then nothing ever comes.
+    bytes_left: usize,
     ends: bool,
 }
 
 impl AsyncRead for Strange {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.input.is_empty() {
+        let bytes = self.bytes_left.min(out.remaining());
+        if bytes == 0 {
             return Poll::Pending;
         }
-        while out.remaining() >= self.input.len() {
-            out.put_slice(&self.input);
-        }
+        let endless: Vec<u8> = self.input.iter().copied().cycle().take(bytes).collect();
+        out.put_slice(&endless);
+        let used = bytes % self.input.len();
+        self.input.rotate_left(used);
+        self.bytes_left -= bytes;
         Poll::Ready(Ok(()))
     }
 }
@@ -122,6 +127,7 @@ async fn some_turns() {
 async fn deadlines_pass_while_there_is_always_something_to_read() {
     let (link, _driver) = drive(Strange {
         input: ignored(),
+        bytes_left: usize::MAX,
         ends: true,
     });
     let mut outcome = call(&link, Duration::from_secs(3));
@@ -135,8 +141,12 @@ async fn deadlines_pass_while_there_is_always_something_to_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closing_connection_ends_though_its_end_cannot_be_said() {
-    for input in [Vec::new(), ignored()] {
-        let (link, driver) = drive(Strange { input, ends: false });
+    for bytes_left in [0, usize::MAX] {
+        let (link, driver) = drive(Strange {
+            input: ignored(),
+            bytes_left,
+            ends: false,
+        });
         some_turns().await;
         link.close(CloseReason::ClosedHere);
         some_turns().await;
@@ -145,4 +155,33 @@ async fn a_closing_connection_ends_though_its_end_cannot_be_said() {
         some_turns().await;
         assert!(driver.is_finished());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_small_frames_only_some_are_decoded_at_a_time_and_none_is_lost() {
+    let (mut pings, header) = (Vec::new(), Header::bare(RpcMode::Ping));
+    for _ in 0..5000 {
+        encode(&header, &[8, 1], &[], &mut pings);
+    }
+    let bodies = BodyPool::new(BodyPoolOptions::default());
+    let ledger = Ledger::root("test", Limits::default());
+    let mut decoder = FrameDecoder::new(1 << 20, bodies, ledger);
+    let (mut rest, mut total) = (&pings[..], 0);
+    while !rest.is_empty() {
+        let mut frames = Vec::new();
+        let used = decoder.feed_some(rest, &mut frames, 1000).unwrap();
+        assert!((1..1500).contains(&frames.len()));
+        (rest, total) = (&rest[used..], total + frames.len());
+    }
+    assert_eq!(total, 5000);
+    // Through a driver, all at once.
+    let (link, _driver) = drive(Strange {
+        bytes_left: pings.len(),
+        input: pings,
+        ends: true,
+    });
+    while link.counters().stats.pings_received < 5000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(link.counters().stats.pings_received, 5000);
 }

@@ -205,6 +205,53 @@ fn a_peer_that_makes_requests_without_reading_is_closed() {
 }
 
 #[test]
+fn replies_to_a_peer_that_has_fallen_silent_are_charged_and_bounded() {
+    let mut pair = server(|options| options.reply_queue_bytes_max = 100_000);
+    for id in 1..=20 {
+        pair.server.receive_frame(RpcMode::Request, id, 3, pair.now);
+    }
+    let tickets: Vec<_> = pair.server.requests.drain(..).collect();
+    let mut charged = 0;
+    for (ticket, ..) in tickets {
+        let answer = (bytes::Bytes::from(vec![0; 20_000]), Vec::new());
+        let connection = &mut pair.server.connection;
+        connection.respond(&ticket, 4, answer, pair.now);
+        charged = charged.max(pair.server.ledger.used(crate::ledger::Kind::Bytes));
+    }
+    // Nothing more has come from it.
+    assert!(matches!(
+        pair.server.reason(),
+        Some(CloseReason::RepliesNotRead {
+            bytes: 100_000..=120_200,
+            ..
+        })
+    ));
+    assert!(charged > 90_000, "{charged}");
+    assert!(pair.server.ledger.is_zero());
+}
+
+#[test]
+fn a_peer_that_is_not_let_in_yet_is_owed_little() {
+    let mut pair = Pair::before_handshake();
+    let hello = bytes::Bytes::new();
+    pair.server
+        .receive_frame(RpcMode::Request, 0, crate::connection::HANDSHAKE, pair.now);
+    pair.server.connection.authenticate(hello);
+    for id in 1..100_000 {
+        pair.server.receive_frame(RpcMode::Request, id, 3, pair.now);
+    }
+    let reason = pair.server.reason().cloned();
+    let bounded = matches!(
+        reason,
+        Some(CloseReason::RepliesNotRead {
+            bytes_max: 65_536,
+            ..
+        })
+    );
+    assert!(bounded, "{reason:?}");
+}
+
+#[test]
 fn a_spent_budget_of_calls_refuses_both_ways() {
     use crate::ledger::{Kind, Ledger, Limits};
     let ledger = Ledger::root(
