@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Heartbeats {
-    /// Calls `node_down` for every node that has been down or goes down, at once: the one way by which what runs there,
+    /// Calls `node_down` for every node that is down or goes down, at once: the one way by which what runs there,
     /// or here for its queries, is failed. A node that is no member any more, or that was started again, has gone down
     /// too. A watcher that is too slow for single events is told all the same, and a node may be told of twice.
     /// `node_down` must not wait.
@@ -33,7 +33,12 @@ impl Heartbeats {
         let (_, mut members) = self.shared().registry().watch();
         let mut watch = self.watch();
         let mut downs = Downs::default();
-        downs.catch_up(self, &mut node_down);
+        for node in self.nodes() {
+            if node.health == Health::Down {
+                node_down(&node.address);
+            }
+            downs.0.insert(node.address, node.counts.downs);
+        }
         loop {
             tokio::select! {
                 biased;

@@ -405,7 +405,6 @@ impl<'a> Driver<'a> {
         let incarnation = Some(learned.incarnation);
         if monitor.on_answer(due, exchange, incarnation, versions_of(&learned)) {
             self.shared.registry.learn(&due.address, &learned);
-            // A copy: what came shares its memory with what else was read.
             let status = Bytes::copy_from_slice(&status.unwrap_or_default());
             self.said.insert(due.address.clone(), (status, learned));
         }

@@ -52,7 +52,8 @@ pub(super) fn learned(status: Option<Bytes>) -> Result<Learned, StatusError> {
     if actual > STATUS_BYTES_MAX {
         return Err(StatusError::TooLong { actual });
     }
-    let status = NodeStatus::decode(status)?;
+    // A copy, which the endpoint is a part of: what came shares its memory with what else was read.
+    let status = NodeStatus::decode(Bytes::copy_from_slice(&status))?;
     let versions = [&status.software_version, &status.engine_version];
     let longest = versions.into_iter().flatten().map(String::len).max();
     if let Some(actual) = longest.filter(|&bytes| bytes > VERSION_BYTES_MAX) {

@@ -28,7 +28,14 @@ pub(super) struct Links {
     control: ControlNode,
     data: Option<DataPeers>,
     /// Where data servers listen, as far as they were connected to.
-    data_servers: Mutex<HashMap<NodeAddress, SocketAddr>>,
+    data_servers: Mutex<HashMap<NodeAddress, DataServer>>,
+}
+
+#[derive(Clone, Copy)]
+struct DataServer {
+    address: SocketAddr,
+    /// Of its node: another one may listen there since.
+    incarnation: u64,
 }
 
 impl Links {
@@ -63,15 +70,20 @@ impl Links {
     }
 
     async fn connect(&self, data: &DataPeers, member: &Member) {
-        let Some(port) = data_port(member) else {
+        // Only a node of ours has an incarnation.
+        let (Some(port), Some(incarnation)) = (data_port(member), member.incarnation) else {
             return;
         };
         let (node, host) = (&member.address, member.address.host());
         let connecting = async {
             let mut last: Result<_, DataError> = Ok(());
-            for server in tokio::net::lookup_host((host, port)).await? {
-                match data.connect(server, host).await {
+            for address in tokio::net::lookup_host((host, port)).await? {
+                match data.connect(address, host).await {
                     Ok(()) => {
+                        let server = DataServer {
+                            address,
+                            incarnation,
+                        };
                         self.data_servers().insert(node.clone(), server);
                         return Ok(());
                     }
@@ -88,24 +100,25 @@ impl Links {
     }
 
     fn data_connections(&self, node: &NodeAddress) -> Vec<RemoteConnection> {
-        let server = self.data_server(node);
-        server.map_or_else(Vec::new, |(data, server)| data.connections(server))
+        let server = self.data_servers().get(node).copied();
+        let Some((data, server)) = self.data.as_ref().zip(server) else {
+            return Vec::new();
+        };
+        let mut connections = data.connections(server.address);
+        connections.retain(|connection| {
+            let peer = connection.peer_capabilities();
+            peer.and_then(|peer| peer.incarnation) == Some(server.incarnation)
+        });
+        connections
     }
 
-    fn data_server(&self, node: &NodeAddress) -> Option<(&DataPeers, SocketAddr)> {
-        let server = self.data_servers().get(node).copied()?;
-        Some((self.data.as_ref()?, server))
-    }
-
-    fn data_servers(&self) -> MutexGuard<'_, HashMap<NodeAddress, SocketAddr>> {
+    fn data_servers(&self) -> MutexGuard<'_, HashMap<NodeAddress, DataServer>> {
         let servers = self.data_servers.lock();
         servers.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Of a node that has answered a beat, and so is one of ours.
 fn data_port(member: &Member) -> Option<u16> {
-    member.incarnation?;
     let port = member.endpoint.message().data_port?;
     u16::try_from(port).ok().filter(|&port| port > 0)
 }
@@ -130,8 +143,8 @@ impl PeerLinks for Links {
 
     fn disconnect(&self, node: &NodeAddress) {
         self.control.disconnect(node);
-        if let Some((data, server)) = self.data_server(node) {
-            data.disconnect(server);
+        for connection in self.data_connections(node) {
+            connection.close();
         }
     }
 
