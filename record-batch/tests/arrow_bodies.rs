@@ -17,7 +17,11 @@ use arrow::{
         DataType, Field, Fields, Int8Type, Int32Type, IntervalUnit, Schema, SchemaRef, TimeUnit,
         UnionFields, UnionMode,
     },
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    ipc::{
+        MetadataVersion,
+        reader::StreamReader,
+        writer::{IpcWriteOptions, StreamWriter},
+    },
 };
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -359,11 +363,19 @@ fn what_arrow_writes_is_read() {
         columns.map(|(name, column)| (name, column, true)),
     )
     .unwrap();
-    let mut stream = Vec::new();
-    let mut writer = StreamWriter::try_new(&mut stream, &batch.schema()).unwrap();
-    writer.write(&batch).unwrap();
-    writer.finish().unwrap();
-    assert_eq!(decoder().decode(&stream.into()).unwrap(), Some(batch));
+    // Java and C++ align to 8 bytes.
+    for alignment in [8, 64] {
+        let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5).unwrap();
+        let stream = Vec::new();
+        let writer = StreamWriter::try_new_with_options(stream, &batch.schema(), options);
+        let mut writer = writer.unwrap();
+        writer.write(&batch).unwrap();
+        let stream = writer.into_inner().unwrap();
+        assert_eq!(
+            decoder().decode(&stream.into()).unwrap().as_ref(),
+            Some(&batch)
+        );
+    }
 }
 
 #[test]
@@ -487,6 +499,44 @@ fn text_that_is_not_utf8_is_refused_by_column() {
     broken[at + 1] = 0xff;
     let error = decoder().decode(&broken.into()).unwrap_err();
     assert!(error.to_string().starts_with("column t: "), "{error}");
+}
+
+/// A body of two columns of numbers, and where in it the place of the second one's values is said.
+fn numbers_and_place() -> (Vec<u8>, usize) {
+    let column = || -> ArrayRef { Arc::new(Int64Array::from_iter_values(0..1_000)) };
+    let batch = RecordBatch::try_from_iter([("a", column()), ("b", column())]).unwrap();
+    let body = bodies(&[batch]).remove(0);
+    let place = [8_000_u64, 8_000].map(u64::to_le_bytes).concat();
+    let mut windows = body.windows(16);
+    let at = windows.rposition(|bytes| bytes == place).unwrap();
+    (body.to_vec(), at)
+}
+
+#[test]
+fn buffers_that_overlap_are_refused_by_column() {
+    let (body, at) = numbers_and_place();
+    // Also where it is not aligned, and would be copied.
+    for offset in [0, 1, 7_992, 7_999_u64] {
+        let mut body = body.clone();
+        body[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+        let error = decoder().decode(&body.into()).unwrap_err().to_string();
+        let expected = format!("column b: a buffer at {offset}, expected at 8000 or above");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn what_is_empty_may_be_anywhere() {
+    let (body, at) = numbers_and_place();
+    let expected = decoder().decode(&body.clone().into()).unwrap();
+    // The validity, which has no bytes.
+    let at = at - 16;
+    assert_eq!(body[at + 8..at + 16], [0; 8]);
+    for offset in [0, 1, -1, 16_000, i64::MAX] {
+        let mut body = body.clone();
+        body[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+        assert_eq!(decoder().decode(&body.into()).unwrap(), expected);
+    }
 }
 
 /// Streams to start from: every type, nested ones with values, dictionaries.

@@ -125,6 +125,14 @@ pub enum ColumnProblem {
         /// Bytes of the body.
         available: usize,
     },
+    /// A buffer in front of the end of the one before.
+    #[error("a buffer at {actual}, expected at {expected} or above, where the one before it ends")]
+    Overlap {
+        /// Where it begins, in bytes of the message's data.
+        actual: usize,
+        /// Where the one before it ends.
+        expected: usize,
+    },
     /// The validity is shorter than the column.
     #[error("a validity of {actual} bytes, expected {expected}")]
     Validity {
