@@ -483,6 +483,62 @@ fn rows_and_dictionaries_have_a_limit() {
     );
 }
 
+/// The messages of a body, without the end of the stream.
+fn messages(mut body: Bytes) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    while body.len() > 8 {
+        let prefix = u32::from_le_bytes(body[4..8].try_into().unwrap());
+        let header = body.slice(8..8 + prefix as usize);
+        let length = arrow::ipc::root_as_message(&header).unwrap().bodyLength();
+        let end = 8 + header.len() + usize::try_from(length).unwrap();
+        messages.push(body.split_to(end));
+    }
+    messages
+}
+
+#[test]
+fn a_dictionary_comes_once_in_a_body() {
+    let stream = bodies(&[
+        dictionary(&["a", "b"], &[Some(0)]),
+        dictionary(&["a", "b", "c"], &[Some(2)]),
+    ]);
+    let [delta, batch] = &messages(stream[1].clone())[..] else {
+        panic!("two messages");
+    };
+    let once = Bytes::from([&**delta, &**batch].concat());
+    let twice = Bytes::from([&**delta, &**delta, &**batch].concat());
+    let mut decoder = decoder();
+    decoder.decode(&stream[0]).unwrap().unwrap();
+    // As often as one likes, in bodies of their own.
+    for _ in 0..3 {
+        decoder.decode(&once).unwrap().unwrap();
+    }
+    let alone = decoder.decode(delta).unwrap_err();
+    assert!(matches!(alone, ArrowBodyError::Malformed(_)), "{alone}");
+    let twice = decoder.decode(&twice).unwrap_err();
+    assert!(
+        matches!(twice, ArrowBodyError::SecondDictionary { .. }),
+        "{twice}"
+    );
+}
+
+#[test]
+fn replaced_dictionaries_count_no_more() {
+    let long = |letter: &str| letter.repeat(1_000);
+    let values: Vec<_> = ["a", "b", "c", "d"].map(long).into();
+    let batches: Vec<_> = values
+        .iter()
+        .map(|value| dictionary(&[value], &[Some(0)]))
+        .collect();
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions {
+        dictionary_bytes_max: 2_500,
+        ..ArrowDecodeOptions::default()
+    });
+    for (body, batch) in bodies(&batches).iter().zip(&batches) {
+        assert_eq!(decoder.decode(body).unwrap().as_ref(), Some(batch));
+    }
+}
+
 #[test]
 fn a_schema_nested_too_deep_is_refused_by_name() {
     let deep = (0..40).fold(DataType::Int32, |inner, _| DataType::List(list(inner)));

@@ -63,6 +63,12 @@ pub enum ArrowBodyError {
         /// As sent.
         id: i64,
     },
+    /// Values for a dictionary that the same body has brought already.
+    #[error("the dictionary {id} comes twice in one body, expected once, in front of the batch")]
+    SecondDictionary {
+        /// As sent.
+        id: i64,
+    },
     /// The dictionaries of the stream take too much memory.
     #[error("dictionaries of {bytes} bytes, at most {bytes_max} allowed")]
     DictionaryBytes {
