@@ -9,12 +9,13 @@
 //! came before anything is cut or allocated, and every array is validated.
 
 mod arrays;
+mod compact;
 mod error;
 mod header;
 mod message;
 mod plain;
-mod rebased;
 mod schema;
+mod size;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,12 +35,14 @@ use arrow::{
 use bytes::Bytes;
 
 pub use error::ArrowBodyError;
+pub use size::arrow_body_bytes;
 
 use crate::{body::Body, checked::Region, error::EncodeError};
 use arrays::Columns;
 use header::{Lists, Template};
 use plain::PlainWriter;
 use schema::StreamSchema;
+use size::Size;
 
 /// Limits of decoding.
 #[derive(Clone, Debug)]
@@ -156,14 +159,11 @@ fn are_columns_of(batch: &RecordBatch, schema: &SchemaRef) -> bool {
 
 /// The columns, in a form that Arrow writes as they are.
 fn written_right(batch: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
-    let columns = batch.columns().iter().map(|column| {
-        if rebased::has_listed_union(column.data_type()) {
-            rebased::rebased(column)
-        } else {
-            Ok(Arc::clone(column))
-        }
-    });
-    columns.collect()
+    let size = Size::of(batch);
+    let columns = batch.columns().iter();
+    columns
+        .map(|column| compact::compact(column, size))
+        .collect()
 }
 
 impl std::fmt::Debug for ArrowEncoder {
