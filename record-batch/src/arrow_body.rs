@@ -9,17 +9,21 @@
 //! came before anything is cut or allocated, and every array is validated.
 
 mod arrays;
+mod compact;
 mod error;
 mod header;
 mod message;
 mod plain;
-mod rebased;
 mod schema;
+mod size;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions},
+    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
     compute::concat,
     datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
@@ -31,12 +35,14 @@ use arrow::{
 use bytes::Bytes;
 
 pub use error::ArrowBodyError;
+pub use size::arrow_body_bytes;
 
 use crate::{body::Body, checked::Region, error::EncodeError};
 use arrays::Columns;
 use header::{Lists, Template};
 use plain::PlainWriter;
 use schema::StreamSchema;
+use size::Size;
 
 /// Limits of decoding.
 #[derive(Clone, Debug)]
@@ -153,14 +159,11 @@ fn are_columns_of(batch: &RecordBatch, schema: &SchemaRef) -> bool {
 
 /// The columns, in a form that Arrow writes as they are.
 fn written_right(batch: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
-    let columns = batch.columns().iter().map(|column| {
-        if rebased::has_listed_union(column.data_type()) {
-            rebased::rebased(column)
-        } else {
-            Ok(Arc::clone(column))
-        }
-    });
-    columns.collect()
+    let size = Size::of(batch);
+    let columns = batch.columns().iter();
+    columns
+        .map(|column| compact::compact(column, size))
+        .collect()
 }
 
 impl std::fmt::Debug for ArrowEncoder {
@@ -178,6 +181,10 @@ pub struct ArrowDecoder {
     stream: Option<StreamSchema>,
     /// By their id in the stream.
     dictionaries: HashMap<i64, ArrayRef>,
+    /// Memory of all dictionaries.
+    dictionary_bytes: usize,
+    /// Those of the body that is being decoded. A delta copies all of its dictionary, so one body brings one of each.
+    brought: HashSet<i64>,
     /// The header of the last batch whose header was read as a flatbuffer.
     template: Option<Template>,
 }
@@ -209,11 +216,15 @@ impl ArrowDecoder {
     pub fn decode(&mut self, dbody: &Bytes) -> Result<Option<RecordBatch>, ArrowBodyError> {
         let mut rest = dbody.clone();
         let mut batch = None;
+        self.brought.clear();
         while let Some(header) = message::cut(&mut rest)? {
             if batch.is_some() {
                 return Err(ArrowBodyError::BehindTheBatch);
             }
             batch = self.message(&header, &mut rest)?;
+        }
+        if batch.is_none() && !self.brought.is_empty() {
+            return Err(ArrowBodyError::Malformed("dictionaries without a batch"));
         }
         Ok(batch)
     }
@@ -305,6 +316,9 @@ impl ArrowDecoder {
         let Some(dictionary) = stream.dictionaries.get(&id) else {
             return Err(unknown);
         };
+        if !self.brought.insert(id) {
+            return Err(ArrowBodyError::SecondDictionary { id });
+        }
         let batch = header
             .data()
             .ok_or(ArrowBodyError::Malformed("an empty dictionary"))?;
@@ -318,17 +332,15 @@ impl ArrowDecoder {
             Some(before) => concat(&[before, &values]).map_err(ArrowBodyError::Batch)?,
             None => values,
         };
-        self.dictionaries.insert(id, values);
-        self.expect_dictionaries_fit()
+        self.keep(id, values)
     }
 
-    fn expect_dictionaries_fit(&self) -> Result<(), ArrowBodyError> {
-        let bytes = self
-            .dictionaries
-            .values()
-            .map(|values| values.get_buffer_memory_size())
-            .sum();
-        let bytes_max = self.options.dictionary_bytes_max;
+    fn keep(&mut self, id: i64, values: ArrayRef) -> Result<(), ArrowBodyError> {
+        self.dictionary_bytes += values.get_buffer_memory_size();
+        if let Some(before) = self.dictionaries.insert(id, values) {
+            self.dictionary_bytes -= before.get_buffer_memory_size();
+        }
+        let (bytes, bytes_max) = (self.dictionary_bytes, self.options.dictionary_bytes_max);
         if bytes > bytes_max {
             return Err(ArrowBodyError::DictionaryBytes { bytes, bytes_max });
         }

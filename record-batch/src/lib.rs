@@ -61,7 +61,9 @@ mod split;
 mod time;
 mod validity;
 
-pub use arrow_body::{ArrowBodyError, ArrowDecodeOptions, ArrowDecoder, ArrowEncoder};
+pub use arrow_body::{
+    ArrowBodyError, ArrowDecodeOptions, ArrowDecoder, ArrowEncoder, arrow_body_bytes,
+};
 pub use checksum::Checksum;
 pub use chunks::{ChunkError, Reassembly, chunks};
 pub use codec::{Codec, CodecError};

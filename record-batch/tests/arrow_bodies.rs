@@ -7,21 +7,27 @@ use std::{io::Cursor, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, DictionaryArray, Int8Array, Int32Array, Int64Array, ListArray, NullArray,
-        RecordBatch, RunArray, StringArray, StringViewArray, StructArray, UnionArray,
-        new_empty_array, new_null_array,
+        Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int8Array, Int32Array, Int64Array,
+        ListArray, ListViewArray, NullArray, RecordBatch, RunArray, StringArray, StringViewArray,
+        StructArray, UnionArray, new_empty_array, new_null_array,
     },
     buffer::OffsetBuffer,
-    compute::cast,
+    compute::{cast, filter},
     datatypes::{
         DataType, Field, Fields, Int8Type, Int32Type, IntervalUnit, Schema, SchemaRef, TimeUnit,
         UnionFields, UnionMode,
     },
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    ipc::{
+        MetadataVersion,
+        reader::StreamReader,
+        writer::{IpcWriteOptions, StreamWriter},
+    },
 };
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use record_batch::{ArrowBodyError, ArrowDecodeOptions, ArrowDecoder, ArrowEncoder};
+use record_batch::{
+    ArrowBodyError, ArrowDecodeOptions, ArrowDecoder, ArrowEncoder, arrow_body_bytes,
+};
 
 fn joined(pieces: &[Bytes]) -> Bytes {
     Bytes::from(pieces.concat())
@@ -359,11 +365,19 @@ fn what_arrow_writes_is_read() {
         columns.map(|(name, column)| (name, column, true)),
     )
     .unwrap();
-    let mut stream = Vec::new();
-    let mut writer = StreamWriter::try_new(&mut stream, &batch.schema()).unwrap();
-    writer.write(&batch).unwrap();
-    writer.finish().unwrap();
-    assert_eq!(decoder().decode(&stream.into()).unwrap(), Some(batch));
+    // Java and C++ align to 8 bytes.
+    for alignment in [8, 64] {
+        let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5).unwrap();
+        let stream = Vec::new();
+        let writer = StreamWriter::try_new_with_options(stream, &batch.schema(), options);
+        let mut writer = writer.unwrap();
+        writer.write(&batch).unwrap();
+        let stream = writer.into_inner().unwrap();
+        assert_eq!(
+            decoder().decode(&stream.into()).unwrap().as_ref(),
+            Some(&batch)
+        );
+    }
 }
 
 #[test]
@@ -388,6 +402,127 @@ fn large_buffers_are_referenced_and_every_buffer_counts_only_itself() {
     let decoded = decoder().decode(&joined(&pieces)).unwrap().unwrap();
     let memory = decoded.get_array_memory_size();
     assert!((1_600_000..1_700_000).contains(&memory), "{memory}");
+}
+
+// ---- what rows need, and no more ----
+
+/// Bytes of the second body of a stream, which has no schema and no dictionary that the first had.
+fn later_bytes(batch: &RecordBatch) -> usize {
+    bodies(&[batch.clone(), batch.clone()])[1].len()
+}
+
+/// Heads, padding and what is rounded.
+fn expect_size(batch: &RecordBatch) {
+    let (expected, actual) = (arrow_body_bytes(batch), later_bytes(batch));
+    let overhead = 2_000 + expected / 10;
+    let types = batch.schema();
+    assert!(
+        actual <= expected + overhead && expected <= actual + overhead,
+        "{actual} bytes, {expected} expected of {} rows: {types}",
+        batch.num_rows()
+    );
+}
+
+#[test]
+fn bodies_are_about_as_long_as_expected_of_every_type_also_cut() {
+    for data_type in scalar_types().into_iter().chain(nested_types()) {
+        let data_type = match data_type {
+            DataType::Dictionary(..) => continue,
+            // Random maps are in no order.
+            DataType::Map(entries, _) => DataType::Map(entries, false),
+            other => other,
+        };
+        let field = Field::new("c", data_type, true);
+        let batch = random_batches::column(field, 11, 4_000);
+        expect_size(&batch);
+        expect_size(&batch.slice(1_000, 700));
+        expect_size(&batch.slice(3_990, 5));
+        expect_size(&batch.slice(3_990, 0));
+    }
+}
+
+/// Texts that are too long to stand in their views.
+fn long_views(rows: usize) -> ArrayRef {
+    let texts = (0..rows).map(|row| format!("{row:0100}"));
+    Arc::new(StringViewArray::from_iter_values(texts))
+}
+
+/// All of `column`, and what is cut out of it by rows, or filtered, is sent in about as many bytes as the rows have.
+fn expect_no_excess(column: &ArrayRef, row_bytes: usize) {
+    let every_tenth: BooleanArray = (0..column.len()).map(|row| Some(row % 10 == 0)).collect();
+    let filtered = filter(column, &every_tenth).unwrap();
+    for column in [
+        column.clone(),
+        column.slice(333, 500),
+        filtered.slice(3, 50),
+    ] {
+        let batch = one_column(column);
+        let expected = batch.num_rows() * row_bytes;
+        let actual = later_bytes(&batch);
+        assert!(actual <= expected + 2_000, "{actual}, {expected} expected");
+        expect_size(&batch);
+        expect_decoded(&[batch]);
+    }
+}
+
+#[test]
+fn values_that_no_row_has_are_left_out() {
+    let views = long_views(10_000);
+    expect_no_excess(&views, 116);
+    expect_no_excess(&cast(&views, &DataType::BinaryView).unwrap(), 116);
+    let offsets = OffsetBuffer::from_lengths(vec![4; 2_500]);
+    let lists = ListArray::new(list(DataType::Utf8View), offsets, views.clone(), None);
+    expect_no_excess(&(Arc::new(lists) as ArrayRef), 4 + 4 * 116);
+    let (starts, sizes): (Vec<_>, Vec<_>) = (0..2_500).map(|row| (4 * row, 4)).unzip();
+    let (item, nulls) = (list(DataType::Utf8View), None);
+    let lists = ListViewArray::new(item, starts.into(), sizes.into(), views.clone(), nulls);
+    expect_no_excess(&(Arc::new(lists) as ArrayRef), 8 + 4 * 116);
+    let member = Field::new("v", DataType::Utf8View, true);
+    let structs = StructArray::new(vec![member.clone()].into(), vec![views.clone()], None);
+    expect_no_excess(&(Arc::new(structs) as ArrayRef), 116);
+    let members: UnionFields = [(1, Arc::new(member))].into_iter().collect();
+    let (ids, offsets) = (vec![1; 10_000], (0..10_000).collect::<Vec<_>>());
+    let unions = UnionArray::try_new(members, ids.into(), Some(offsets.into()), vec![views]);
+    expect_no_excess(&(Arc::new(unions.unwrap()) as ArrayRef), 5 + 116);
+}
+
+#[test]
+fn list_views_of_rows_without_elements_keep_their_values() {
+    let items: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
+    let item = list(DataType::Int64);
+    // Those of size 0 are anywhere; some overlap, some run backwards.
+    let (starts, sizes) = (vec![0, 900, 500, 999, 499, 3], vec![0, 2, 3, 0, 2, 0]);
+    let lists = ListViewArray::new(item, starts.into(), sizes.into(), items, None);
+    let batch = one_column(Arc::new(lists));
+    expect_decoded(&[batch.clone(), batch.slice(2, 3), batch.slice(3, 1)]);
+}
+
+#[test]
+fn views_that_show_most_of_their_buffers_are_not_copied() {
+    let views = long_views(1_000);
+    let batch = one_column(views.slice(0, 600));
+    let mut encoder = ArrowEncoder::try_new(&batch.schema()).unwrap();
+    let pieces = encoder.encode(&batch).unwrap();
+    let data = views.as_string_view().data_buffers().iter();
+    let data = data.map(|buffer| buffer[..].as_ptr()).collect::<Vec<_>>();
+    let shared = pieces.iter().filter(|piece| data.contains(&piece.as_ptr()));
+    assert!(shared.count() > 0);
+}
+
+#[test]
+fn large_dictionaries_are_cut_to_what_rows_have_and_others_are_sent_once() {
+    for (values, is_cut) in [(1_000, false), (20_000, true)] {
+        let texts = cast(&long_views(values), &DataType::Utf8).unwrap();
+        let keys = Int32Array::from_iter_values((0..500).map(|row| row % 100));
+        let column = DictionaryArray::<Int32Type>::new(keys, texts);
+        let batch = one_column(Arc::new(column));
+        let stream = bodies(&[batch.clone(), batch.slice(100, 50)]);
+        let expected = if is_cut { 100 * 104 } else { values * 104 } + 500 * 4;
+        assert!(stream[0].len() <= expected + 2_000, "{}", stream[0].len());
+        let once = if is_cut { 50 * 104 } else { 0 };
+        assert!(stream[1].len() <= once + 2_000, "{}", stream[1].len());
+        expect_decoded(&[batch.clone(), batch.slice(100, 50)]);
+    }
 }
 
 // ---- bodies that lie ----
@@ -471,6 +606,62 @@ fn rows_and_dictionaries_have_a_limit() {
     );
 }
 
+/// The messages of a body, without the end of the stream.
+fn messages(mut body: Bytes) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    while body.len() > 8 {
+        let prefix = u32::from_le_bytes(body[4..8].try_into().unwrap());
+        let header = body.slice(8..8 + prefix as usize);
+        let length = arrow::ipc::root_as_message(&header).unwrap().bodyLength();
+        let end = 8 + header.len() + usize::try_from(length).unwrap();
+        messages.push(body.split_to(end));
+    }
+    messages
+}
+
+#[test]
+fn a_dictionary_comes_once_in_a_body() {
+    let stream = bodies(&[
+        dictionary(&["a", "b"], &[Some(0)]),
+        dictionary(&["a", "b", "c"], &[Some(2)]),
+    ]);
+    let [delta, batch] = &messages(stream[1].clone())[..] else {
+        panic!("two messages");
+    };
+    let once = Bytes::from([&**delta, &**batch].concat());
+    let twice = Bytes::from([&**delta, &**delta, &**batch].concat());
+    let mut decoder = decoder();
+    decoder.decode(&stream[0]).unwrap().unwrap();
+    // As often as one likes, in bodies of their own.
+    for _ in 0..3 {
+        decoder.decode(&once).unwrap().unwrap();
+    }
+    let alone = decoder.decode(delta).unwrap_err();
+    assert!(matches!(alone, ArrowBodyError::Malformed(_)), "{alone}");
+    let twice = decoder.decode(&twice).unwrap_err();
+    assert!(
+        matches!(twice, ArrowBodyError::SecondDictionary { .. }),
+        "{twice}"
+    );
+}
+
+#[test]
+fn replaced_dictionaries_count_no_more() {
+    let long = |letter: &str| letter.repeat(1_000);
+    let values: Vec<_> = ["a", "b", "c", "d"].map(long).into();
+    let batches: Vec<_> = values
+        .iter()
+        .map(|value| dictionary(&[value], &[Some(0)]))
+        .collect();
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions {
+        dictionary_bytes_max: 2_500,
+        ..ArrowDecodeOptions::default()
+    });
+    for (body, batch) in bodies(&batches).iter().zip(&batches) {
+        assert_eq!(decoder.decode(body).unwrap().as_ref(), Some(batch));
+    }
+}
+
 #[test]
 fn a_schema_nested_too_deep_is_refused_by_name() {
     let deep = (0..40).fold(DataType::Int32, |inner, _| DataType::List(list(inner)));
@@ -487,6 +678,44 @@ fn text_that_is_not_utf8_is_refused_by_column() {
     broken[at + 1] = 0xff;
     let error = decoder().decode(&broken.into()).unwrap_err();
     assert!(error.to_string().starts_with("column t: "), "{error}");
+}
+
+/// A body of two columns of numbers, and where in it the place of the second one's values is said.
+fn numbers_and_place() -> (Vec<u8>, usize) {
+    let column = || -> ArrayRef { Arc::new(Int64Array::from_iter_values(0..1_000)) };
+    let batch = RecordBatch::try_from_iter([("a", column()), ("b", column())]).unwrap();
+    let body = bodies(&[batch]).remove(0);
+    let place = [8_000_u64, 8_000].map(u64::to_le_bytes).concat();
+    let mut windows = body.windows(16);
+    let at = windows.rposition(|bytes| bytes == place).unwrap();
+    (body.to_vec(), at)
+}
+
+#[test]
+fn buffers_that_overlap_are_refused_by_column() {
+    let (body, at) = numbers_and_place();
+    // Also where it is not aligned, and would be copied.
+    for offset in [0, 1, 7_992, 7_999_u64] {
+        let mut body = body.clone();
+        body[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+        let error = decoder().decode(&body.into()).unwrap_err().to_string();
+        let expected = format!("column b: a buffer at {offset}, expected at 8000 or above");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn what_is_empty_may_be_anywhere() {
+    let (body, at) = numbers_and_place();
+    let expected = decoder().decode(&body.clone().into()).unwrap();
+    // The validity, which has no bytes.
+    let at = at - 16;
+    assert_eq!(body[at + 8..at + 16], [0; 8]);
+    for offset in [0, 1, -1, 16_000, i64::MAX] {
+        let mut body = body.clone();
+        body[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+        assert_eq!(decoder().decode(&body.into()).unwrap(), expected);
+    }
 }
 
 /// Streams to start from: every type, nested ones with values, dictionaries.

@@ -1,7 +1,7 @@
 //! The arrays of one batch, from the nodes and buffers that its header lists depth first.
 // wire: https://github.com/apache/arrow/blob/main/format/Message.fbs
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use arrow::{
     array::{
@@ -40,6 +40,8 @@ struct Next {
     node: usize,
     buffer: usize,
     variadic: usize,
+    /// Where in the body the last buffer ended.
+    byte: usize,
 }
 
 type Decoded<T> = Result<T, ColumnProblem>;
@@ -265,25 +267,38 @@ impl<'a> Columns<'a> {
             .ok_or(ColumnProblem::Missing("count of data buffers"))
     }
 
-    /// The next buffer, wrapped on its own.
+    /// The next buffer, wrapped on its own. Buffers follow one another, as every writer lays them out: if they could
+    /// overlap, a small body would hold any number of large columns, to be copied and checked one by one.
     fn buffer(&mut self) -> Decoded<Buffer> {
         let buffer = self.lists.buffers.get(self.next.buffer);
         let buffer = buffer.ok_or(ColumnProblem::Missing("buffer"))?;
         self.next.buffer += 1;
         let (offset, length) = numbers(buffer);
+        // Where nothing is, some writers leave the offset 0.
+        if length == 0 {
+            return Ok(Buffer::default());
+        }
         let available = self.body.len();
-        let range = || {
-            let start = usize::try_from(offset).ok()?;
-            let end = start.checked_add(usize::try_from(length).ok()?)?;
-            self.body.get(start..end)
-        };
-        let range = range().ok_or(ColumnProblem::Buffer {
+        let found =
+            range(offset, length).and_then(|range| Some((self.body.get(range.clone())?, range)));
+        let (bytes, range) = found.ok_or(ColumnProblem::Buffer {
             offset,
             length,
             available,
         })?;
-        Ok(range.share())
+        let (actual, expected) = (range.start, self.next.byte);
+        if actual < expected {
+            return Err(ColumnProblem::Overlap { actual, expected });
+        }
+        self.next.byte = range.end;
+        Ok(bytes.share())
     }
+}
+
+fn range(offset: i64, length: i64) -> Option<Range<usize>> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    Some(start..end)
 }
 
 /// The validity of `len` rows; how many of them are null is counted here, not believed.

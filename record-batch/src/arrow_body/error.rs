@@ -63,6 +63,12 @@ pub enum ArrowBodyError {
         /// As sent.
         id: i64,
     },
+    /// Values for a dictionary that the same body has brought already.
+    #[error("the dictionary {id} comes twice in one body, expected once, in front of the batch")]
+    SecondDictionary {
+        /// As sent.
+        id: i64,
+    },
     /// The dictionaries of the stream take too much memory.
     #[error("dictionaries of {bytes} bytes, at most {bytes_max} allowed")]
     DictionaryBytes {
@@ -124,6 +130,14 @@ pub enum ColumnProblem {
         length: i64,
         /// Bytes of the body.
         available: usize,
+    },
+    /// A buffer in front of the end of the one before.
+    #[error("a buffer at {actual}, expected at {expected} or above, where the one before it ends")]
+    Overlap {
+        /// Where it begins, in bytes of the message's data.
+        actual: usize,
+        /// Where the one before it ends.
+        expected: usize,
     },
     /// The validity is shorter than the column.
     #[error("a validity of {actual} bytes, expected {expected}")]
