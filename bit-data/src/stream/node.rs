@@ -332,6 +332,13 @@ impl DataNode {
     }
 }
 
+#[cfg(test)]
+impl DataNode {
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.around.registry)
+    }
+}
+
 /// Opens a stream on a connection, and waits until its sender is there.
 async fn open_remote(
     line: Line,

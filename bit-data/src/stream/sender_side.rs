@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak},
+    task::Waker,
 };
 
 use protos::{
@@ -23,8 +24,8 @@ use super::{
     error::SendError,
     frame::codec_from_wire,
     options::piece_bytes,
-    outbound::{Outbound, RemoteRoute, Route},
-    registry::{Opener, Registry},
+    outbound::{Outbound, RemoteRoute, Route, SenderGone},
+    registry::{Met, Opener, Registry, sender_gone},
     stats::lock,
 };
 use crate::dispatch::{StreamHost, StreamSink};
@@ -69,25 +70,33 @@ struct Streams {
 }
 
 impl SenderSide {
-    /// Connects a sender with the receiver that has opened its stream, and acknowledges; says whether the receiver is
-    /// still there.
+    /// Connects a sender with the receiver that has opened its stream, and acknowledges.
     pub(crate) fn attach(
         self: &Arc<Self>,
         outbound: &Arc<Outbound>,
         request: &data::OpenStream,
         reply: Reply<OpenCall>,
-    ) -> bool {
-        {
-            let mut streams = lock(&self.streams);
-            if streams.ended.is_some() {
-                return false;
-            }
-            let (stream, outbound) = (request.stream(), Arc::clone(outbound));
-            streams.open.insert(stream, outbound);
-        }
-        reply.send(&Ack { ok: Some(true) });
+    ) -> Met {
         let route = Route::Remote(Arc::new(self.route(request)));
-        outbound.attach(route, request.limit_bytes())
+        let mut streams = lock(&self.streams);
+        if streams.ended.is_some() {
+            return Met::ReceiverGone;
+        }
+        // In one step: whoever is listed here has a receiver, and is stopped with the connection.
+        let attached = outbound.attach(route, request.limit_bytes());
+        if attached.is_ok() {
+            let stream = request.stream();
+            streams.open.insert(stream, Arc::clone(outbound));
+        }
+        drop(streams);
+        match attached {
+            Ok(sender) => {
+                reply.send(&Ack { ok: Some(true) });
+                sender.into_iter().for_each(Waker::wake);
+            }
+            Err(SenderGone) => reply.fail(sender_gone()),
+        }
+        Met::Told
     }
 
     fn route(self: &Arc<Self>, request: &data::OpenStream) -> RemoteRoute {
