@@ -75,9 +75,24 @@ impl Opener {
         }
     }
 
+    /// Whether the receiver has not gone.
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Remote { side, request, .. } => side.is_waiting(request.stream()),
+            Self::Local { opened, .. } => !opened.is_closed(),
+        }
+    }
+
     fn refuse(self, failure: RpcFailure) {
         match self {
-            Self::Remote { reply, .. } => reply.fail(failure),
+            Self::Remote {
+                side,
+                request,
+                reply,
+            } => {
+                side.forget(request.stream());
+                reply.fail(failure);
+            }
             // Nobody may be waiting any more.
             Self::Local { opened, .. } => drop(opened.send(Err(failure))),
         }
@@ -90,11 +105,18 @@ pub(crate) fn sender_gone() -> RpcFailure {
     RpcFailure::new(ErrorType::Resource, message).with_retry(Retry::SameNode)
 }
 
+/// For a receiver that is not there any more; nobody reads it.
+fn receiver_gone() -> RpcFailure {
+    RpcFailure::new(ErrorType::Connection, "the receiver of the stream has gone")
+}
+
 /// How long, and how many, receivers may wait for senders that are not there yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) wait: Duration,
     pub(crate) waiting_max: usize,
+    /// Of one connection.
+    pub(crate) waiting_per_connection_max: usize,
 }
 
 #[derive(Debug)]
@@ -205,9 +227,31 @@ impl Registry {
         }
     }
 
+    /// A receiver that may wait has gone. It says so first: what waits here is looked at under the lock, so that it is
+    /// either found now, or was found to be gone and does not wait.
+    pub(crate) fn withdraw(&self, address: StreamAddress, is_it: impl FnOnce(&Opener) -> bool) {
+        let mut slots = lock(&self.slots);
+        let Entry::Occupied(slot) = slots.by_address.entry(address) else {
+            return;
+        };
+        if !matches!(slot.get(), Slot::Opener { opener, .. } if is_it(opener)) {
+            return;
+        }
+        let gone = slot.remove();
+        slots.waiting -= 1;
+        drop(slots);
+        if let Slot::Opener { opener, .. } = gone {
+            opener.refuse(receiver_gone());
+        }
+    }
+
     /// A receiver has come: it gets the sender that is there, or waits for it.
     pub(crate) fn open(&self, address: StreamAddress, opener: Opener) {
         let mut slots = lock(&self.slots);
+        if !opener.is_there() {
+            drop(slots);
+            return opener.refuse(receiver_gone());
+        }
         match slots.by_address.remove(&address) {
             Some(Slot::Sender(outbound)) => {
                 drop(slots);
@@ -216,8 +260,10 @@ impl Registry {
             Some(slot @ Slot::Opener { .. }) => {
                 slots.by_address.insert(address, slot);
                 drop(slots);
-                let message = format!("the stream {address} has a receiver already");
-                opener.refuse(RpcFailure::new(ErrorType::Validation, message));
+                let message = format!("a receiver of the stream {address} waits already");
+                let failure = RpcFailure::new(ErrorType::Validation, message);
+                // That one may be gone, without this node knowing of it yet.
+                opener.refuse(failure.with_retry(Retry::SameNode));
             }
             None if slots.waiting >= self.patience.waiting_max => {
                 drop(slots);
@@ -272,6 +318,10 @@ impl Registry {
         rest: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), rpc_bus::BudgetExceeded> {
         self.tasks.spawn(&self.app, &self.ledger, rest)
+    }
+
+    pub(crate) fn waiting_max_of_a_connection(&self) -> usize {
+        self.patience.waiting_per_connection_max
     }
 
     /// Senders that wait for receivers, and receivers that wait for senders.

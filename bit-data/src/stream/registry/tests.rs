@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 
-use protos::id::QueryId;
+use protos::{data::close_stream, id::QueryId};
 use rpc_bus::{BusRuntime, CallError, ledger::Limits};
 
 use super::*;
 use crate::stream::{
+    checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
     intake::Terms,
     node::{DataNode, NodeOptions, Origin},
     options::{ReceiveOptions, window_sizes},
+    receiver_side::close,
 };
 
 fn address() -> StreamAddress {
@@ -21,6 +23,7 @@ fn registry() -> Arc<Registry> {
     let patience = Patience {
         wait: Duration::from_secs(10),
         waiting_max: 2,
+        waiting_per_connection_max: 2,
     };
     let ledger = Ledger::root("test", Limits::default());
     Registry::new(patience, Handle::current(), ledger)
@@ -160,5 +163,49 @@ async fn a_receiver_of_another_node_whose_sender_goes_while_they_are_brought_tog
     assert_eq!(refused.retry(), Retry::SameNode);
     for node in [here, there] {
         node.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_closed_before_it_is_opened_is_refused() {
+    let [there, here] = nodes().await;
+    let (peers, address_there) = (here.peers(), there.local_addr());
+    let connected = peers.connect(address_there, "127.0.0.1").await;
+    connected.expect("it listens");
+    let connection = peers.connections(address_there).remove(0);
+    let open = |stream| {
+        let request = sealed(data::OpenStream {
+            stream: Some(stream),
+            limit_bytes: Some(1 << 20),
+            ..address().to_wire()
+        });
+        let connection = connection.clone();
+        async move {
+            let options = rpc_bus::CallOptions::default();
+            connection
+                .call::<OpenCall>(&request, Vec::new(), options)
+                .await
+        }
+    };
+    close(&connection, 2, close_stream::Kind::Cancelled, None);
+    connection.ping().await.expect("it lives");
+    let refused = open(2).await.expect_err("it is closed");
+    assert!(refused.to_string().contains("closed before"), "{refused}");
+    let outbound = there.registry().register(address()).expect("the first");
+    open(3).await.expect("another stream");
+    close(&connection, 3, close_stream::Kind::Finished, None);
+    let stopped = wait_for_stop(&outbound).await;
+    assert!(stopped.is_finished(), "{stopped}");
+    for node in [here, there] {
+        node.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
+async fn wait_for_stop(outbound: &Outbound) -> SendError {
+    loop {
+        if let Some(reason) = outbound.stopped() {
+            return reason;
+        }
+        tokio::task::yield_now().await;
     }
 }
