@@ -135,8 +135,10 @@ impl Index {
                 return Ok((Taken::OnDisk { tell }, Unused::default()));
             }
             Entry::ReadBack(record) => {
-                // Records are taken in the order of the files.
-                if let Some(extent) = self.segments.front_mut() {
+                // Records are taken in the order of the files. One without any is kept at the front as long as it may
+                // be written to, and nothing has looked at it since.
+                let mut in_order = self.segments.iter_mut();
+                if let Some(extent) = in_order.find(|extent| extent.records > 0) {
                     extent.records -= 1;
                 }
                 record

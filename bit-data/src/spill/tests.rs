@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{
-    index::{Index, NextWrite, Taken},
+    index::{Index, NextWrite, SEGMENT_BYTES, Taken},
     segment::{ALIGNMENT, CreateFile, Segment, create_file},
     *,
 };
@@ -495,10 +495,12 @@ impl ByHand {
     }
 
     fn push(&mut self, number: usize) -> bool {
+        self.push_record(record(number, 10))
+    }
+
+    fn push_record(&mut self, record: SpillRecord) -> bool {
         let charge = || self.ledger.charge(Kind::Bytes, 1).unwrap();
-        self.index
-            .push(record(number, 10), charge(), charge())
-            .unwrap()
+        self.index.push(record, charge(), charge()).unwrap()
     }
 
     fn take(&mut self) -> Taken {
@@ -588,6 +590,27 @@ fn a_file_that_is_being_written_is_not_deleted_for_being_read_to_its_end() {
     assert_eq!(number(&queue.take()), "record 2");
     assert_eq!(queue.segments, 1);
     assert!(queue.begin_write().is_none() && queue.ledger.is_zero());
+}
+
+#[test]
+fn a_record_counts_in_its_own_file_where_an_empty_one_is_before_it() {
+    let mut queue = ByHand::new();
+    let a_whole_file = usize::try_from(SEGMENT_BYTES).unwrap();
+    queue.push_record(record(1, a_whole_file));
+    let writing = queue.begin_write().unwrap();
+    queue.end_write(writing);
+    queue.push(2);
+    let writing = queue.begin_write().unwrap();
+    queue.read();
+    assert_eq!(number(&queue.take()), "record 1");
+    queue.push(3);
+    queue.end_write(writing);
+    queue.read();
+    assert_eq!(number(&queue.take()), "record 2");
+    assert_eq!(queue.segments, 2);
+    assert_eq!(number(&queue.take()), "record 3");
+    assert!(queue.begin_write().is_none());
+    assert!(queue.ledger.is_zero(), "{:?}", queue.ledger);
 }
 
 #[test]

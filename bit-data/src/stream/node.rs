@@ -4,10 +4,13 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arrow::datatypes::SchemaRef;
 use futures::future::try_join_all;
-use protos::{calls::data::OpenStream as OpenCall, data::OpenStream};
+use protos::{
+    calls::data::OpenStream as OpenCall,
+    data::{OpenStream, close_stream},
+};
 use rpc_bus::{
     BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
-    auth::Login, tls::TlsClient,
+    RpcFailure, auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
@@ -16,13 +19,15 @@ use super::{
     budget::{Budget, Budgets},
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
-    error::OpenError,
+    error::{OpenError, SendError},
     frame::codec_to_wire,
     inbound::Inbound,
     intake::Terms,
     options::{Checksums, ReceiveOptions, SendOptions},
+    outbound::Outbound,
     peers::{DataPeers, Dialing, Line, Peers},
     receiver::{Parts, Source, StreamReceiver},
+    receiver_side::close,
     receivers::Receivers,
     registry::{Opener, Patience, Registry},
     sender::StreamSender,
@@ -63,6 +68,8 @@ pub struct NodeOptions {
     pub sender_timeout: Duration,
     /// How many receivers may wait so. Default 1,024.
     pub waiting_receivers_max: usize,
+    /// How many of one connection. Default 256.
+    pub waiting_receivers_per_connection_max: usize,
     /// Limits of what real Drillbits send.
     pub fragments: FragmentsOptions,
     /// What that causes elsewhere. Default: nothing.
@@ -87,6 +94,7 @@ impl Default for NodeOptions {
             batch_bytes_max: 16 * MIB,
             sender_timeout: Duration::from_secs(10),
             waiting_receivers_max: 1024,
+            waiting_receivers_per_connection_max: 256,
             fragments: FragmentsOptions::default(),
             events: Arc::new(NoEvents),
             incarnation: None,
@@ -130,6 +138,7 @@ impl DataNode {
         let patience = Patience {
             wait: options.sender_timeout,
             waiting_max: options.waiting_receivers_max,
+            waiting_per_connection_max: options.waiting_receivers_per_connection_max,
         };
         let registry = Registry::new(patience, runtime.app().clone(), ledger.clone());
         let host = SenderHost {
@@ -289,17 +298,26 @@ impl DataNode {
         inbound: &Arc<Inbound>,
         patience: Duration,
     ) -> Result<Source, OpenError> {
+        let registry = &self.around.registry;
         let (opened, sender) = oneshot::channel();
+        let mut opening = OpeningHere {
+            registry,
+            stream,
+            inbound: Some(inbound),
+            sender,
+        };
         let inbound = Arc::clone(inbound);
-        self.around
-            .registry
-            .open(stream, Opener::Local { inbound, opened });
+        registry.open(stream, Opener::Local { inbound, opened });
         let late = OpenError::NoSender {
             address: stream,
             waited: patience,
         };
-        match tokio::time::timeout(patience, sender).await {
-            Ok(Ok(Ok(outbound))) => Ok(Source::Local(outbound)),
+        match tokio::time::timeout(patience, &mut opening.sender).await {
+            Ok(Ok(Ok(outbound))) => {
+                // There is a receiver from now on, which does the same.
+                opening.inbound = None;
+                Ok(Source::Local(outbound))
+            }
             Ok(Ok(Err(failure))) => Err(CallError::Remote(Box::new(failure)).into()),
             Ok(Err(_)) => Err(OpenError::ShuttingDown),
             Err(_) => Err(late),
@@ -332,6 +350,13 @@ impl DataNode {
     }
 }
 
+#[cfg(test)]
+impl DataNode {
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.around.registry)
+    }
+}
+
 /// Opens a stream on a connection, and waits until its sender is there.
 async fn open_remote(
     line: Line,
@@ -342,11 +367,12 @@ async fn open_remote(
 ) -> Result<Source, OpenError> {
     let id = line.side.register(inbound).map_err(Line::lost)?;
     // Until there is a receiver, which does the same.
-    let mut listed = Listed {
+    let mut opening = Opening {
         line: Some(line),
         id,
+        is_asked: false,
     };
-    let Some(line) = &listed.line else {
+    let Some(line) = &opening.line else {
         return Err(OpenError::ShuttingDown);
     };
     let codecs = options
@@ -368,10 +394,16 @@ async fn open_remote(
     if let Some(dir) = &options.spill {
         inbound.spill_to(dir);
     }
-    line.connection
-        .call::<OpenCall>(&request, Vec::new(), call)
-        .await?;
-    let line = listed.line.take().ok_or(OpenError::ShuttingDown)?;
+    let answer = line
+        .connection
+        .start::<OpenCall>(&request, Vec::new(), call);
+    let answer = answer.await?;
+    opening.is_asked = true;
+    answer.await.inspect_err(|error| {
+        // Who refuses needs not be told.
+        opening.is_asked = !matches!(error, CallError::Remote(_));
+    })?;
+    let line = opening.line.take().ok_or(OpenError::ShuttingDown)?;
     Ok(Source::Remote {
         connection: line.connection,
         side: line.side,
@@ -379,17 +411,52 @@ async fn open_remote(
     })
 }
 
-/// Takes a stream off the list if it is not opened.
-struct Listed {
+/// A stream that is being opened. If it is given up, its sender is told, whether or not it was found yet: nothing else
+/// would, once the stream is off the list.
+struct Opening {
     line: Option<Line>,
     id: u64,
+    /// Whether the request is with the connection, and not refused.
+    is_asked: bool,
 }
 
-impl Drop for Listed {
+impl Drop for Opening {
     fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            line.side.forget(self.id);
+        let Some(line) = &self.line else {
+            return;
+        };
+        line.side.forget(self.id);
+        if self.is_asked {
+            let kind = close_stream::Kind::Cancelled;
+            close(&line.connection, self.id, kind, None);
         }
+    }
+}
+
+/// The same for a sender of this process, which is here or will be.
+struct OpeningHere<'a> {
+    registry: &'a Registry,
+    stream: StreamAddress,
+    /// `None` once it is opened.
+    inbound: Option<&'a Arc<Inbound>>,
+    sender: oneshot::Receiver<Result<Arc<Outbound>, RpcFailure>>,
+}
+
+impl Drop for OpeningHere<'_> {
+    fn drop(&mut self) {
+        let Some(ours) = self.inbound else {
+            return;
+        };
+        // From now on nobody can give it a sender. Who has given it one before knows no better than that it is there.
+        self.sender.close();
+        if let Ok(Ok(outbound)) = self.sender.try_recv() {
+            outbound.stop(SendError::ReceiverCancelled);
+        }
+        self.registry.withdraw(
+            self.stream,
+            |opener| matches!(opener, Opener::Local { inbound, .. } if Arc::ptr_eq(inbound, ours)),
+        );
+        ours.close();
     }
 }
 

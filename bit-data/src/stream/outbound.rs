@@ -39,6 +39,8 @@ pub(crate) struct RemoteRoute {
     pub(crate) batch_bytes_max: usize,
 }
 
+/// Under its lock, a sender is found to be gone either by the receiver that comes, which is refused, or by its own drop,
+/// which then finds the receiver and tells it. There is no third case, in which one would wait for the other for ever.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     state: Mutex<State>,
@@ -52,16 +54,27 @@ struct State {
     sender: Option<Waker>,
 }
 
+/// The sender of a stream has gone before its receiver came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SenderGone;
+
 impl Outbound {
-    /// A receiver has opened the stream; says whether it is the first.
-    pub(crate) fn attach(&self, route: Route, limit_bytes: u64) -> bool {
-        self.change(|state| {
-            let is_first = state.attached.is_none();
-            if is_first {
-                state.attached = Some((route, SendCredit::new(limit_bytes)));
-            }
-            is_first
-        })
+    /// A receiver, the only one, has opened the stream. The sender, if it waits, is the caller's to wake.
+    pub(crate) fn attach(
+        &self,
+        route: Route,
+        limit_bytes: u64,
+    ) -> Result<Option<Waker>, SenderGone> {
+        let mut state = lock(&self.state);
+        if state.stopped.is_some() {
+            return Err(SenderGone);
+        }
+        debug_assert!(
+            state.attached.is_none(),
+            "invariant: who has a receiver is not listed"
+        );
+        state.attached = Some((route, SendCredit::new(limit_bytes)));
+        Ok(state.sender.take())
     }
 
     /// The receiver grants more.
@@ -78,6 +91,16 @@ impl Outbound {
         self.change(|state| {
             state.stopped.get_or_insert(reason);
         });
+    }
+
+    /// The sender is dropped: where its receiver is, if there is one, and what has stopped the stream before.
+    pub(crate) fn end(&self) -> (Option<Route>, Option<SendError>) {
+        self.change(|state| {
+            let route = state.attached.as_ref().map(|(route, _)| route.clone());
+            let before = state.stopped.clone();
+            state.stopped.get_or_insert(SendError::Ended);
+            (route, before)
+        })
     }
 
     fn change<R>(&self, step: impl FnOnce(&mut State) -> R) -> R {

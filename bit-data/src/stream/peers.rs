@@ -174,7 +174,6 @@ impl Peers {
             connection.close();
             return Err(CallError::NotOffered(Feature::Streams).into());
         }
-        side.set_connection(&connection);
         Ok(Line { connection, side })
     }
 

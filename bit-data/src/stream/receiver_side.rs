@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     task::Waker,
 };
 
@@ -28,8 +28,6 @@ pub(crate) struct ReceiverSide {
     /// Consumers that are woken when what came in one go has been taken: a batch often comes with others, and waking
     /// somebody costs more than taking it.
     asleep: Mutex<Vec<Waker>>,
-    /// Set once the handshake is done. Closed by whoever holds the connection's place.
-    connection: OnceLock<RemoteConnection>,
 }
 
 #[derive(Debug)]
@@ -50,12 +48,7 @@ impl ReceiverSide {
                 ended: None,
             }),
             asleep: Mutex::default(),
-            connection: OnceLock::new(),
         })
-    }
-
-    pub(crate) fn set_connection(&self, connection: &RemoteConnection) {
-        self.connection.get_or_init(|| connection.clone());
     }
 
     /// Gives a stream its id; frames of it are taken from now on.
@@ -91,32 +84,21 @@ impl ReceiverSide {
                 lock(&self.asleep).extend(consumer);
                 accepted.map_err(misbehaved)
             }
-            None if (1..next).contains(&id) => self.late(frame, &body),
+            None if (1..next).contains(&id) => late(frame, &body),
             None => Err(PeerMisbehaved {
                 reason: format!("a frame of stream {id}, which was never opened"),
             }),
         }
     }
+}
 
-    /// A frame of a stream that is not open any more. Its id may be the damaged one of another stream, which would then
-    /// wait for ever.
-    fn late(&self, mut frame: StreamFrame, body: &Bytes) -> Result<(), PeerMisbehaved> {
-        if frame.crc.is_some() {
-            verify(&mut frame, body).map_err(misbehaved)?;
-        }
-        // Opened after the receiver had given up waiting: nobody has told its sender yet.
-        if frame.sequence() == 0
-            && let Some(connection) = self.connection.get()
-        {
-            close(
-                connection,
-                frame.stream(),
-                close_stream::Kind::Cancelled,
-                None,
-            );
-        }
-        Ok(())
+/// A frame of a stream that is not open any more: whoever has closed it has told its sender. Its id may be the damaged one
+/// of another stream, which would then wait for ever.
+fn late(mut frame: StreamFrame, body: &Bytes) -> Result<(), PeerMisbehaved> {
+    if frame.crc.is_some() {
+        verify(&mut frame, body).map_err(misbehaved)?;
     }
+    Ok(())
 }
 
 /// Tells the sender of a stream that nothing more is wanted.

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, Weak},
+    task::Waker,
     time::Duration,
 };
 
@@ -17,9 +18,9 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     address::StreamAddress,
-    error::OpenError,
+    error::{OpenError, SendError},
     inbound::Inbound,
-    outbound::{Outbound, Route},
+    outbound::{Outbound, Route, SenderGone},
     sender_side::SenderSide,
     stats::lock,
 };
@@ -40,30 +41,73 @@ pub(crate) enum Opener {
     },
 }
 
+/// What became of giving a receiver its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a sender whose receiver has gone waits for another"]
+pub(crate) enum Met {
+    /// The receiver has been told, also if the sender was gone.
+    Told,
+    ReceiverGone,
+}
+
 impl Opener {
-    /// Says whether the receiver is still there.
-    fn attach(self, outbound: &Arc<Outbound>) -> bool {
+    fn attach(self, outbound: &Arc<Outbound>) -> Met {
         match self {
             Self::Remote {
                 side,
                 request,
                 reply,
             } => side.attach(outbound, &request, reply),
+            Self::Local { opened, .. } if opened.is_closed() => Met::ReceiverGone,
             Self::Local { inbound, opened } => {
                 let limit_bytes = inbound.limit_bytes();
-                let is_there = opened.send(Ok(Arc::clone(outbound))).is_ok();
-                is_there && outbound.attach(Route::Local(inbound), limit_bytes)
+                match outbound.attach(Route::Local(inbound), limit_bytes) {
+                    Ok(sender) => {
+                        if opened.send(Ok(Arc::clone(outbound))).is_err() {
+                            outbound.stop(SendError::ReceiverCancelled);
+                        }
+                        sender.into_iter().for_each(Waker::wake);
+                    }
+                    Err(SenderGone) => drop(opened.send(Err(sender_gone()))),
+                }
+                Met::Told
             }
+        }
+    }
+
+    /// Whether the receiver has not gone.
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Remote { side, request, .. } => side.is_waiting(request.stream()),
+            Self::Local { opened, .. } => !opened.is_closed(),
         }
     }
 
     fn refuse(self, failure: RpcFailure) {
         match self {
-            Self::Remote { reply, .. } => reply.fail(failure),
+            Self::Remote {
+                side,
+                request,
+                reply,
+            } => {
+                side.forget(request.stream());
+                reply.fail(failure);
+            }
             // Nobody may be waiting any more.
             Self::Local { opened, .. } => drop(opened.send(Err(failure))),
         }
     }
+}
+
+/// For a receiver whose sender has gone: another one may come.
+pub(crate) fn sender_gone() -> RpcFailure {
+    let message = "the sender of the stream was cancelled";
+    RpcFailure::new(ErrorType::Resource, message).with_retry(Retry::SameNode)
+}
+
+/// For a receiver that is not there any more; nobody reads it.
+fn receiver_gone() -> RpcFailure {
+    RpcFailure::new(ErrorType::Connection, "the receiver of the stream has gone")
 }
 
 /// How long, and how many, receivers may wait for senders that are not there yet.
@@ -71,6 +115,8 @@ impl Opener {
 pub(crate) struct Patience {
     pub(crate) wait: Duration,
     pub(crate) waiting_max: usize,
+    /// Of one connection.
+    pub(crate) waiting_per_connection_max: usize,
 }
 
 #[derive(Debug)]
@@ -121,12 +167,18 @@ impl Registry {
     /// There is one already.
     pub(crate) fn register(&self, address: StreamAddress) -> Result<Arc<Outbound>, OpenError> {
         let outbound = Arc::<Outbound>::default();
-        while let Some(opener) = self.announce(address, &outbound)? {
-            if opener.attach(&outbound) {
+        self.offer(address, &outbound)?;
+        Ok(outbound)
+    }
+
+    /// Gives a sender to the receiver that waits for it, or lists it.
+    fn offer(&self, address: StreamAddress, outbound: &Arc<Outbound>) -> Result<(), OpenError> {
+        while let Some(opener) = self.announce(address, outbound)? {
+            if opener.attach(outbound) == Met::Told {
                 break;
             }
         }
-        Ok(outbound)
+        Ok(())
     }
 
     /// Lists a sender, unless a receiver waits for it.
@@ -136,6 +188,10 @@ impl Registry {
         outbound: &Arc<Outbound>,
     ) -> Result<Option<Opener>, OpenError> {
         let mut slots = lock(&self.slots);
+        // A sender stops before it is taken off the list: it will not look here again.
+        if outbound.stopped().is_some() {
+            return Ok(None);
+        }
         match slots.by_address.remove(&address) {
             None => {
                 let slot = Slot::Sender(Arc::clone(outbound));
@@ -155,13 +211,13 @@ impl Registry {
 
     /// Gives the receiver its sender; one that has gone in the meantime leaves it to the next.
     fn connect(&self, address: StreamAddress, opener: Opener, outbound: &Arc<Outbound>) {
-        if !opener.attach(outbound) {
-            let slot = Slot::Sender(Arc::clone(outbound));
-            lock(&self.slots).by_address.entry(address).or_insert(slot);
+        if opener.attach(outbound) == Met::ReceiverGone && self.offer(address, outbound).is_err() {
+            // While it was not listed, another one has taken its place.
+            outbound.stop(SendError::Ended);
         }
     }
 
-    /// A sender has gone, before or after its receiver came.
+    /// A sender has stopped and goes, before or after its receiver came.
     pub(crate) fn unregister(&self, address: StreamAddress, outbound: &Arc<Outbound>) {
         let mut slots = lock(&self.slots);
         if let Some(Slot::Sender(waiting)) = slots.by_address.get(&address)
@@ -171,9 +227,31 @@ impl Registry {
         }
     }
 
+    /// A receiver that may wait has gone. It says so first: what waits here is looked at under the lock, so that it is
+    /// either found now, or was found to be gone and does not wait.
+    pub(crate) fn withdraw(&self, address: StreamAddress, is_it: impl FnOnce(&Opener) -> bool) {
+        let mut slots = lock(&self.slots);
+        let Entry::Occupied(slot) = slots.by_address.entry(address) else {
+            return;
+        };
+        if !matches!(slot.get(), Slot::Opener { opener, .. } if is_it(opener)) {
+            return;
+        }
+        let gone = slot.remove();
+        slots.waiting -= 1;
+        drop(slots);
+        if let Slot::Opener { opener, .. } = gone {
+            opener.refuse(receiver_gone());
+        }
+    }
+
     /// A receiver has come: it gets the sender that is there, or waits for it.
     pub(crate) fn open(&self, address: StreamAddress, opener: Opener) {
         let mut slots = lock(&self.slots);
+        if !opener.is_there() {
+            drop(slots);
+            return opener.refuse(receiver_gone());
+        }
         match slots.by_address.remove(&address) {
             Some(Slot::Sender(outbound)) => {
                 drop(slots);
@@ -182,8 +260,10 @@ impl Registry {
             Some(slot @ Slot::Opener { .. }) => {
                 slots.by_address.insert(address, slot);
                 drop(slots);
-                let message = format!("the stream {address} has a receiver already");
-                opener.refuse(RpcFailure::new(ErrorType::Validation, message));
+                let message = format!("a receiver of the stream {address} waits already");
+                let failure = RpcFailure::new(ErrorType::Validation, message);
+                // That one may be gone, without this node knowing of it yet.
+                opener.refuse(failure.with_retry(Retry::SameNode));
             }
             None if slots.waiting >= self.patience.waiting_max => {
                 drop(slots);
@@ -240,6 +320,10 @@ impl Registry {
         self.tasks.spawn(&self.app, &self.ledger, rest)
     }
 
+    pub(crate) fn waiting_max_of_a_connection(&self) -> usize {
+        self.patience.waiting_per_connection_max
+    }
+
     /// Senders that wait for receivers, and receivers that wait for senders.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let slots = lock(&self.slots);
@@ -267,3 +351,6 @@ impl Slots {
         (ticket, settled)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! One connection that a peer has opened: the streams that go out on it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    ptr,
     sync::{Arc, Mutex, Weak},
+    task::Waker,
 };
 
 use protos::{
@@ -23,11 +25,14 @@ use super::{
     error::SendError,
     frame::codec_from_wire,
     options::piece_bytes,
-    outbound::{Outbound, RemoteRoute, Route},
-    registry::{Opener, Registry},
+    outbound::{Outbound, RemoteRoute, Route, SenderGone},
+    registry::{Met, Opener, Registry, sender_gone},
     stats::lock,
 };
 use crate::dispatch::{StreamHost, StreamSink};
+
+/// Only streams whose opening is on its way are closed before they are opened.
+const CLOSED_EARLY_MAX: usize = 16_384;
 
 /// Serves the streams of all peers that connect.
 pub(crate) struct SenderHost {
@@ -60,34 +65,56 @@ pub(crate) struct SenderSide {
     streams: Mutex<Streams>,
 }
 
+/// Under its lock. A receiver is there as long as its stream is listed; so the registry, which looks for that under its
+/// own lock, and only there, never keeps one that has gone.
 #[derive(Debug, Default)]
 struct Streams {
-    open: HashMap<u64, Arc<Outbound>>,
+    listed: HashMap<u64, Listed>,
+    /// How many of them wait.
+    waiting: usize,
     /// Ids up to here were given to streams.
     highest: u64,
+    /// Ids above that were closed: what closes is fast, and overtakes what opens.
+    closed_early: BTreeSet<u64>,
     ended: Option<CloseReason>,
 }
 
+#[derive(Debug)]
+enum Listed {
+    /// For a sender.
+    Waiting(StreamAddress),
+    Open(Arc<Outbound>),
+}
+
 impl SenderSide {
-    /// Connects a sender with the receiver that has opened its stream, and acknowledges; says whether the receiver is
-    /// still there.
+    /// Connects a sender with the receiver that has opened its stream, and acknowledges.
     pub(crate) fn attach(
         self: &Arc<Self>,
         outbound: &Arc<Outbound>,
         request: &data::OpenStream,
         reply: Reply<OpenCall>,
-    ) -> bool {
-        {
-            let mut streams = lock(&self.streams);
-            if streams.ended.is_some() {
-                return false;
-            }
-            let (stream, outbound) = (request.stream(), Arc::clone(outbound));
-            streams.open.insert(stream, outbound);
-        }
-        reply.send(&Ack { ok: Some(true) });
+    ) -> Met {
         let route = Route::Remote(Arc::new(self.route(request)));
-        outbound.attach(route, request.limit_bytes())
+        let mut streams = lock(&self.streams);
+        if !streams.is_waiting(request.stream()) {
+            return Met::ReceiverGone;
+        }
+        streams.remove(request.stream());
+        // In one step: an open stream has a receiver, and is stopped with the connection.
+        let attached = outbound.attach(route, request.limit_bytes());
+        if attached.is_ok() {
+            let open = Listed::Open(Arc::clone(outbound));
+            streams.listed.insert(request.stream(), open);
+        }
+        drop(streams);
+        match attached {
+            Ok(sender) => {
+                reply.send(&Ack { ok: Some(true) });
+                sender.into_iter().for_each(Waker::wake);
+            }
+            Err(SenderGone) => reply.fail(sender_gone()),
+        }
+        Met::Told
     }
 
     fn route(self: &Arc<Self>, request: &data::OpenStream) -> RemoteRoute {
@@ -124,30 +151,24 @@ impl SenderSide {
 
     /// Sends nothing any more of a stream.
     pub(crate) fn forget(&self, stream: u64) {
-        lock(&self.streams).open.remove(&stream);
+        lock(&self.streams).remove(stream);
+    }
+
+    /// Whether the receiver of a stream, which has no sender yet, is still there.
+    pub(crate) fn is_waiting(&self, stream: u64) -> bool {
+        lock(&self.streams).is_waiting(stream)
     }
 
     /// The sender of a stream; `None` if it has ended.
     fn sender(&self, stream: u64) -> Result<Option<Arc<Outbound>>, PeerMisbehaved> {
         let streams = lock(&self.streams);
         if stream == 0 || stream > streams.highest {
-            return Err(PeerMisbehaved {
-                reason: format!("stream {stream} was never opened"),
-            });
+            return Err(never_opened(stream));
         }
-        Ok(streams.open.get(&stream).cloned())
-    }
-
-    /// Takes the id of a new stream; ids only ever grow.
-    fn take_id(&self, stream: u64) -> Result<(), Box<RpcFailure>> {
-        let mut streams = lock(&self.streams);
-        if stream <= streams.highest {
-            let highest = streams.highest;
-            let message = format!("stream id {stream}, expected one above {highest}");
-            return Err(refusal(ErrorType::Validation, message));
+        match streams.listed.get(&stream) {
+            Some(Listed::Open(outbound)) => Ok(Some(Arc::clone(outbound))),
+            _ => Ok(None),
         }
-        streams.highest = stream;
-        Ok(())
     }
 
     fn check(&self, request: &mut data::OpenStream) -> Result<StreamAddress, Box<RpcFailure>> {
@@ -157,9 +178,11 @@ impl SenderSide {
         }
         let damaged = |error: Damaged| refusal(ErrorType::Connection, error.to_string());
         self.checked(request).map_err(damaged)?;
-        self.take_id(request.stream())?;
         let invalid = |error: IncompleteAddress| refusal(ErrorType::Validation, error.to_string());
-        StreamAddress::from_wire(request).map_err(invalid)
+        let address = StreamAddress::from_wire(request).map_err(invalid)?;
+        let waiting_max = self.registry.waiting_max_of_a_connection();
+        lock(&self.streams).list(request.stream(), address, waiting_max)?;
+        Ok(address)
     }
 
     /// A flipped bit in a limit could let the sender wait for ever.
@@ -171,11 +194,90 @@ impl SenderSide {
     }
 
     fn close_stream(&self, message: &CloseStream) -> Result<(), PeerMisbehaved> {
-        if let Some(outbound) = self.sender(message.stream())? {
-            self.forget(message.stream());
-            outbound.stop(stop_reason(message));
+        let stream = message.stream();
+        // Not locked any more: the registry looks here under its own lock.
+        let closed = lock(&self.streams).close(stream)?;
+        if let Some(closed) = closed {
+            self.end(stream, closed, stop_reason(message));
         }
         Ok(())
+    }
+
+    /// The receiver of a stream that was listed has gone.
+    fn end(&self, stream: u64, was: Listed, reason: SendError) {
+        match was {
+            Listed::Open(outbound) => outbound.stop(reason),
+            Listed::Waiting(address) => self.registry.withdraw(address, |opener| {
+                matches!(opener, Opener::Remote { side, request, .. }
+                    if ptr::eq(&raw const **side, self) && request.stream() == stream)
+            }),
+        }
+    }
+}
+
+impl Streams {
+    /// Takes the id of a new stream, for a receiver that waits from now on; ids only ever grow.
+    fn list(
+        &mut self,
+        stream: u64,
+        address: StreamAddress,
+        waiting_max: usize,
+    ) -> Result<(), Box<RpcFailure>> {
+        let highest = self.highest;
+        if stream <= highest {
+            let message = format!("stream id {stream}, expected one above {highest}");
+            return Err(refusal(ErrorType::Validation, message));
+        }
+        self.highest = stream;
+        let is_closed = self.closed_early.remove(&stream);
+        self.closed_early = self.closed_early.split_off(&stream);
+        if is_closed || self.ended.is_some() {
+            let message = "the stream was closed before it was opened";
+            return Err(refusal(ErrorType::Connection, message));
+        }
+        if self.waiting >= waiting_max {
+            let message = format!(
+                "{waiting_max} receivers of this connection wait for their senders already"
+            );
+            let failure = RpcFailure::new(ErrorType::Resource, message);
+            return Err(Box::new(failure.with_retry(Retry::SameNode)));
+        }
+        self.listed.insert(stream, Listed::Waiting(address));
+        self.waiting += 1;
+        Ok(())
+    }
+
+    fn is_waiting(&self, stream: u64) -> bool {
+        matches!(self.listed.get(&stream), Some(Listed::Waiting(_)))
+    }
+
+    fn remove(&mut self, stream: u64) -> Option<Listed> {
+        let removed = self.listed.remove(&stream);
+        self.waiting -= usize::from(matches!(removed, Some(Listed::Waiting(_))));
+        removed
+    }
+
+    /// The receiver of a stream wants nothing any more; a stream that is not opened yet never will be.
+    fn close(&mut self, stream: u64) -> Result<Option<Listed>, PeerMisbehaved> {
+        if stream > self.highest {
+            if self.closed_early.len() == CLOSED_EARLY_MAX {
+                return Err(never_opened(stream));
+            }
+            self.closed_early.insert(stream);
+        }
+        Ok(self.remove(stream))
+    }
+
+    fn end(&mut self, reason: &CloseReason) -> HashMap<u64, Listed> {
+        self.ended = Some(reason.clone());
+        self.waiting = 0;
+        std::mem::take(&mut self.listed)
+    }
+}
+
+fn never_opened(stream: u64) -> PeerMisbehaved {
+    PeerMisbehaved {
+        reason: format!("stream {stream} was never opened"),
     }
 }
 
@@ -239,13 +341,9 @@ impl StreamSink for SenderSide {
     }
 
     fn closed(&self, reason: &CloseReason) {
-        let open = {
-            let mut streams = lock(&self.streams);
-            streams.ended = Some(reason.clone());
-            std::mem::take(&mut streams.open)
-        };
-        for outbound in open.into_values() {
-            outbound.stop(SendError::Lost(reason.clone()));
+        let listed = lock(&self.streams).end(reason);
+        for (stream, was) in listed {
+            self.end(stream, was, SendError::Lost(reason.clone()));
         }
     }
 }

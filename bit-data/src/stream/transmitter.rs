@@ -384,15 +384,15 @@ impl Encoded {
 /// Dropped before its end: the receiver is told, behind what was sent.
 impl Drop for Transmitter {
     fn drop(&mut self) {
+        let (route, stopped) = self.outbound.end();
+        // Afterwards: the registry lists nobody who has ended, so that nobody is left there.
         self.around
             .registry
             .unregister(self.address, &self.outbound);
         if self.has_ended {
             return;
         }
-        let is_stopped = self.outbound.stopped().is_some();
-        let route = self.outbound.route();
-        self.outbound.stop(SendError::Ended);
+        let is_stopped = stopped.is_some();
         match (self.target.take(), route) {
             (_, Some(Route::Local(inbound))) => inbound.end(Err(ReceiveError::SenderCancelled)),
             (Some(Target::Remote(remote)), _) => self.cancel(remote, is_stopped),

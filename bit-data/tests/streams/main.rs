@@ -8,6 +8,7 @@
 mod basics;
 mod faults;
 mod merging;
+mod opening;
 mod spilling;
 mod support;
 mod tls;
