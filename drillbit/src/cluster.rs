@@ -22,7 +22,7 @@ use rpc_bus::{
     auth::{Authenticator, Credentials, Login},
     ledger::BudgetExceeded,
     task::Tasks,
-    tls::{TlsClient, TlsClientOptions, TlsConfigError, TlsServer},
+    tls::{TlsClient, TlsServer},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,8 +57,6 @@ pub struct ClusterOptions {
     pub zookeeper: Option<ZooKeeperOptions>,
     /// How often to beat, and how long silence may last.
     pub beats: BeatOptions,
-    /// TLS of the other nodes. Default `None`.
-    pub tls: Option<TlsClientOptions>,
     /// Name of the user to be there, and the file whose first line is its password. Default `None`.
     pub login: Option<(String, PathBuf)>,
 }
@@ -74,9 +72,6 @@ pub enum ClusterError {
         /// Why not.
         source: io::Error,
     },
-    /// Certificates or authorities cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsConfigError),
     /// The password cannot be read.
     #[error("cannot read the password file {}: {source}", path.display())]
     Password {
@@ -104,7 +99,6 @@ impl ClusterOptions {
             peers: Vec::new(),
             zookeeper: None,
             beats: BeatOptions::default(),
-            tls: None,
             login: None,
         }
     }
@@ -115,6 +109,8 @@ pub(crate) struct Joining<'a> {
     pub(crate) bus: &'a BusRuntime,
     pub(crate) ledger: &'a Ledger,
     pub(crate) tls: Option<TlsServer>,
+    /// What other nodes are connected to with.
+    pub(crate) peer_tls: Option<TlsClient>,
     pub(crate) authenticator: Option<Arc<Authenticator>>,
     /// Without its control port.
     pub(crate) endpoint: DrillbitEndpoint,
@@ -284,11 +280,6 @@ impl fmt::Debug for Cluster {
 }
 
 impl ClusterOptions {
-    /// What other nodes are connected to with.
-    pub(crate) fn tls_client(&self) -> Result<Option<TlsClient>, ClusterError> {
-        Ok(self.tls.clone().map(TlsClient::new).transpose()?)
-    }
-
     /// Who this node is to others.
     pub(crate) fn login(&self) -> Result<Option<Login>, ClusterError> {
         self.login.as_ref().map(login).transpose()
@@ -306,7 +297,7 @@ impl ClusterOptions {
                 handshake_timeout: HANDSHAKE_TIME,
                 ..default.connection
             },
-            tls: self.tls_client()?,
+            tls: joining.peer_tls.clone(),
             login: self.login()?,
             incarnation: Some(joining.incarnation),
             features: default.features.with(Feature::Beats),

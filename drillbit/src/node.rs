@@ -330,7 +330,7 @@ impl Parts<'_> {
         };
         data.connection.capabilities = Some(version::capabilities().into());
         if let Some(cluster) = &options.cluster {
-            (data.tls, data.login) = (cluster.tls_client()?, cluster.login()?);
+            (data.tls, data.login) = (self.security.peers.clone(), cluster.login()?);
         }
         let bound = DataNode::bind(addr, self.bus.clone(), data, self.ledger.clone()).await;
         let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);
@@ -351,6 +351,7 @@ impl Parts<'_> {
             bus: self.bus,
             ledger: &self.ledger,
             tls: self.security.tls.clone(),
+            peer_tls: self.security.peers.clone(),
             authenticator: self.security.authenticator.clone(),
             endpoint,
             incarnation: self.admin.incarnation(),

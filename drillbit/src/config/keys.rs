@@ -235,7 +235,7 @@ sections! {
         password_file: Option<PathBuf> = None,
     }
 
-    /// TLS for clients. Certificates are read again when their files change.
+    /// TLS for clients and other nodes. Certificates are read again when their files change.
     tls: TlsSection {
         /// PEM file of the node's certificate, followed by those that it was issued by. Unset: no
         /// TLS.

@@ -300,6 +300,64 @@ fn certificates_are_read_again_by_sighup() {
 }
 
 #[test]
+fn nodes_meet_with_the_certificates_of_another_authority_after_they_were_read_again() {
+    let authority = Authority::new("old");
+    let (certificate, key) = authority.issue("node", "127.0.0.1");
+    let (client, client_key) = authority.issue("client", "client.example");
+    let ca = authority.file("authority.pem");
+    let [watcher, watched] = free_ports(2)[..] else {
+        unreachable!()
+    };
+    // Only the watcher connects: what it connects with decides.
+    let start = |port: u16, peers: String| {
+        let text = format!(
+            "[tls]\ncertificates = '{certificate}'\nkey = '{key}'\nclient_authorities = '{ca}'\n\
+             [cluster]\nenabled = true\nport = {port}\n{peers}beat_interval_ms = 100\n\
+             [data]\nenabled = true\nport = 0\n\
+             [client]\ntls = true\ntls_ca = '{ca}'\ntls_certificates = '{client}'\ntls_key = '{client_key}'\n",
+        );
+        let file = authority.folder().join(port.to_string());
+        fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap().to_owned();
+        (Served::start_with(&["--config", &file]), file)
+    };
+    let is_measured = |other: &Value| other["data_rtt_ms"]["p50"].is_number();
+    let sees = |(node, config): &(Served, String), wanted: &str| {
+        let connect = ["--config", config, "--connect", &node.address];
+        node.wait_for(wanted, || {
+            let status = run(&[&["status", "--json"], &connect[..]].concat()).stdout;
+            let status: Value = serde_json::from_str(&status).unwrap();
+            let other = of_port(&status, watched);
+            let is_so = other["health"] == wanted && is_measured(other) == (wanted == "up");
+            is_so.then_some(())
+        });
+    };
+    let one = start(watcher, format!("peers = ['127.0.0.1:{watched}']\n"));
+    let (other, _) = start(watched, String::new());
+    sees(&one, "up");
+
+    let rotated = Authority::new("new");
+    rotated.issue("node", "127.0.0.1");
+    rotated.issue("client", "client.example");
+    for name in [
+        "authority.pem",
+        "node.pem",
+        "node-key.pem",
+        "client.pem",
+        "client-key.pem",
+    ] {
+        fs::copy(rotated.file(name), authority.file(name)).unwrap();
+    }
+    crate::program::signal(one.0.pid(), "HUP");
+    one.0
+        .wait_for_log(&["certificates for other nodes", "read again"]);
+    assert_eq!(other.end("KILL").code, None);
+    sees(&one, "down");
+    let _other = start(watched, String::new());
+    sees(&one, "up");
+}
+
+#[test]
 fn files_that_cannot_be_used_are_told_before_anything_starts() {
     let authority = Authority::new("authority");
     let (certificate, _) = authority.issue("node", "127.0.0.1");
