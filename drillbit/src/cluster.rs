@@ -19,7 +19,7 @@ use protos::{
 };
 use rpc_bus::{
     BusRuntime, ConnectionOptions, Feature, Ledger, ServerOptions,
-    auth::{Authenticator, Credentials, Login},
+    auth::{Authenticator, Credentials, Login, Mechanism},
     ledger::BudgetExceeded,
     task::Tasks,
     tls::{TlsClient, TlsServer},
@@ -59,6 +59,9 @@ pub struct ClusterOptions {
     pub beats: BeatOptions,
     /// Name of the user to be there, and the file whose first line is its password. Default `None`.
     pub login: Option<(String, PathBuf)>,
+    /// How to prove it. Default `None`: the strongest mechanism that is offered, and without TLS only SCRAM-SHA-256, as
+    /// whoever sits on the way, or makes itself known as a node, could offer nothing but PLAIN.
+    pub mechanism: Option<Mechanism>,
 }
 
 /// Why a node cannot be one of a cluster.
@@ -100,6 +103,7 @@ impl ClusterOptions {
             zookeeper: None,
             beats: BeatOptions::default(),
             login: None,
+            mechanism: None,
         }
     }
 }
@@ -280,9 +284,25 @@ impl fmt::Debug for Cluster {
 }
 
 impl ClusterOptions {
-    /// Who this node is to others.
-    pub(crate) fn login(&self) -> Result<Option<Login>, ClusterError> {
-        self.login.as_ref().map(login).transpose()
+    /// Who this node is to others, over `tls` or in clear.
+    pub(crate) fn login(&self, tls: Option<&TlsClient>) -> Result<Option<Login>, ClusterError> {
+        let Some((user, path)) = &self.login else {
+            return Ok(None);
+        };
+        let password = File::open(path).and_then(first_line);
+        let password = password.map_err(|source| ClusterError::Password {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Some(Login {
+            mechanism: self.mechanism_over(tls),
+            ..Login::new(Credentials::new(user, password))
+        }))
+    }
+
+    fn mechanism_over(&self, tls: Option<&TlsClient>) -> Option<Mechanism> {
+        let in_clear = tls.is_none().then_some(Mechanism::ScramSha256);
+        self.mechanism.or(in_clear)
     }
 
     fn control(&self, joining: &Joining<'_>) -> Result<ControlOptions, ClusterError> {
@@ -298,22 +318,13 @@ impl ClusterOptions {
                 ..default.connection
             },
             tls: joining.peer_tls.clone(),
-            login: self.login()?,
+            login: self.login(joining.peer_tls.as_ref())?,
             incarnation: Some(joining.incarnation),
             features: default.features.with(Feature::Beats),
             engine_version: engine::version(),
             ..default
         })
     }
-}
-
-fn login((user, path): &(String, PathBuf)) -> Result<Login, ClusterError> {
-    let password = File::open(path).and_then(first_line);
-    let password = password.map_err(|source| ClusterError::Password {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(Login::new(Credentials::new(user, password)))
 }
 
 impl Joining<'_> {

@@ -330,7 +330,8 @@ impl Parts<'_> {
         };
         data.connection.capabilities = Some(version::capabilities().into());
         if let Some(cluster) = &options.cluster {
-            (data.tls, data.login) = (self.security.peers.clone(), cluster.login()?);
+            data.tls.clone_from(&self.security.peers);
+            data.login = cluster.login(data.tls.as_ref())?;
         }
         let bound = DataNode::bind(addr, self.bus.clone(), data, self.ledger.clone()).await;
         let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);

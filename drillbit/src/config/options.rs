@@ -140,6 +140,7 @@ impl Config {
                 ..defaults.beats
             },
             login: cluster.user.clone().zip(cluster.password_file.clone()),
+            mechanism: cluster.mechanism.map(Into::into),
             ..defaults
         }
     }
