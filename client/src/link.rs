@@ -18,7 +18,7 @@ use protos::{
     shared::QueryType,
     user::{QueryResultsMode, RunQuery},
 };
-use rpc_bus::{CallOptions, Endpoint, Feature, RemoteConnection, auth, task::Tasks};
+use rpc_bus::{CallOptions, ConnectError, Endpoint, Feature, RemoteConnection, auth, task::Tasks};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -71,6 +71,13 @@ impl Link {
                 server
             }
         };
+        if let Some(beats) = options.beats
+            && connection.has(Feature::Beats)
+        {
+            connection
+                .begin_beats(beats)
+                .map_err(ConnectError::Options)?;
+        }
         Ok((Self::open(connection, router, options, server.kind), server))
     }
 

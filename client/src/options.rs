@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use rpc_bus::{
-    BusRuntime, Capabilities, ConnectionOptions, Feature, Ledger,
+    Beats, BusRuntime, Capabilities, ConnectionOptions, Feature, Features, Ledger,
     auth::{Credentials, Login, Mechanism, Password},
     tls::TlsClient,
 };
@@ -27,7 +27,8 @@ pub struct ClientOptions {
     /// Used only when the server asks for authentication.
     pub password: Option<Password>,
     /// The only way to authenticate. Default `None`: the strongest that the server offers. PLAIN
-    /// shows the password to the server and, without TLS, to everybody on the way.
+    /// shows the password to the server and, without TLS, to everybody on the way: so without TLS,
+    /// and to another machine, it is used only if it is named here.
     pub mechanism: Option<Mechanism>,
     /// Schema in which unqualified names are looked up. Default `None`.
     pub schema: Option<String>,
@@ -48,6 +49,10 @@ pub struct ClientOptions {
     pub connections_max: usize,
     /// How long a cancelled query may take to end before it is given up. Default 10 s.
     pub cancel_timeout: Duration,
+    /// Regular PINGs to a server that has agreed to send them too, so that a dead one is soon found; a real Drill knows
+    /// nothing of it, and is held to the times in `connection`. `None`: so are all. Default: one a second, and five may
+    /// be missed.
+    pub beats: Option<Beats>,
     /// TLS in front of everything. The server's certificate must be for the host that is connected
     /// to, unless these say otherwise. Default `None`.
     pub tls: Option<TlsClient>,
@@ -75,6 +80,10 @@ impl ClientOptions {
             undelivered_bytes_max: 64 << 20,
             connections_max: 64,
             cancel_timeout: Duration::from_secs(10),
+            beats: Some(Beats {
+                interval: Duration::from_secs(1),
+                missed_max: 5,
+            }),
             tls: None,
             connection: ConnectionOptions {
                 capabilities: Some(Arc::new(Capabilities::of_software(env!(
@@ -104,13 +113,21 @@ impl ClientOptions {
         let mut options = self.connection.clone();
         if let Some(ours) = options.capabilities.take() {
             let mut ours = Arc::unwrap_or_clone(ours);
-            ours.features = ours.features.with(Feature::NodeStatus);
-            if !self.arrow_bodies {
-                ours.features = ours.features.without(Feature::ArrowBodies);
-            }
+            ours.features = self.wanted(ours.features);
             options.capabilities = Some(Arc::new(ours));
         }
         options
+    }
+
+    fn wanted(&self, mut features: Features) -> Features {
+        features = features.with(Feature::NodeStatus);
+        if self.beats.is_some() {
+            features = features.with(Feature::Beats);
+        }
+        if !self.arrow_bodies {
+            features = features.without(Feature::ArrowBodies);
+        }
+        features
     }
 }
 
@@ -125,5 +142,32 @@ impl fmt::Debug for ClientOptions {
             .field("autolimit_rows", &self.autolimit_rows)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rpc_bus::ledger::Limits;
+
+    use super::*;
+
+    #[test]
+    fn beats_are_offered_and_never_forced_on_a_server_that_may_be_a_drill() {
+        let cpu = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let pool = Arc::new(cpu.expect("a thread"));
+        let threads = tokio::runtime::Builder::new_current_thread().build();
+        let threads = threads.expect("a runtime");
+        let _within = threads.enter();
+        let ledger = Ledger::root("test", Limits::default());
+        let mut options = ClientOptions::new(BusRuntime::current(pool), ledger);
+        let offers = |options: &ClientOptions| {
+            let connection = options.connection();
+            assert_eq!(connection.beats, None);
+            let ours = connection.capabilities.expect("an offer");
+            ours.features.contains(Feature::Beats)
+        };
+        assert!(offers(&options));
+        options.beats = None;
+        assert!(!offers(&options));
     }
 }

@@ -19,10 +19,10 @@ use protos::{
 };
 use rpc_bus::{
     BusRuntime, ConnectionOptions, Feature, Ledger, ServerOptions,
-    auth::{Authenticator, Credentials, Login},
+    auth::{Authenticator, Credentials, Login, Mechanism},
     ledger::BudgetExceeded,
     task::Tasks,
-    tls::{TlsClient, TlsClientOptions, TlsConfigError, TlsServer},
+    tls::{TlsClient, TlsServer},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,10 +57,11 @@ pub struct ClusterOptions {
     pub zookeeper: Option<ZooKeeperOptions>,
     /// How often to beat, and how long silence may last.
     pub beats: BeatOptions,
-    /// TLS of the other nodes. Default `None`.
-    pub tls: Option<TlsClientOptions>,
     /// Name of the user to be there, and the file whose first line is its password. Default `None`.
     pub login: Option<(String, PathBuf)>,
+    /// How to prove it. Default `None`: the strongest mechanism that is offered, and without TLS only SCRAM-SHA-256, as
+    /// whoever sits on the way, or makes itself known as a node, could offer nothing but PLAIN.
+    pub mechanism: Option<Mechanism>,
 }
 
 /// Why a node cannot be one of a cluster.
@@ -74,9 +75,6 @@ pub enum ClusterError {
         /// Why not.
         source: io::Error,
     },
-    /// Certificates or authorities cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsConfigError),
     /// The password cannot be read.
     #[error("cannot read the password file {}: {source}", path.display())]
     Password {
@@ -104,8 +102,8 @@ impl ClusterOptions {
             peers: Vec::new(),
             zookeeper: None,
             beats: BeatOptions::default(),
-            tls: None,
             login: None,
+            mechanism: None,
         }
     }
 }
@@ -115,6 +113,8 @@ pub(crate) struct Joining<'a> {
     pub(crate) bus: &'a BusRuntime,
     pub(crate) ledger: &'a Ledger,
     pub(crate) tls: Option<TlsServer>,
+    /// What other nodes are connected to with.
+    pub(crate) peer_tls: Option<TlsClient>,
     pub(crate) authenticator: Option<Arc<Authenticator>>,
     /// Without its control port.
     pub(crate) endpoint: DrillbitEndpoint,
@@ -284,14 +284,25 @@ impl fmt::Debug for Cluster {
 }
 
 impl ClusterOptions {
-    /// What other nodes are connected to with.
-    pub(crate) fn tls_client(&self) -> Result<Option<TlsClient>, ClusterError> {
-        Ok(self.tls.clone().map(TlsClient::new).transpose()?)
+    /// Who this node is to others, over `tls` or in clear.
+    pub(crate) fn login(&self, tls: Option<&TlsClient>) -> Result<Option<Login>, ClusterError> {
+        let Some((user, path)) = &self.login else {
+            return Ok(None);
+        };
+        let password = File::open(path).and_then(first_line);
+        let password = password.map_err(|source| ClusterError::Password {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Some(Login {
+            mechanism: self.mechanism_over(tls),
+            ..Login::new(Credentials::new(user, password))
+        }))
     }
 
-    /// Who this node is to others.
-    pub(crate) fn login(&self) -> Result<Option<Login>, ClusterError> {
-        self.login.as_ref().map(login).transpose()
+    fn mechanism_over(&self, tls: Option<&TlsClient>) -> Option<Mechanism> {
+        let in_clear = tls.is_none().then_some(Mechanism::ScramSha256);
+        self.mechanism.or(in_clear)
     }
 
     fn control(&self, joining: &Joining<'_>) -> Result<ControlOptions, ClusterError> {
@@ -306,23 +317,14 @@ impl ClusterOptions {
                 handshake_timeout: HANDSHAKE_TIME,
                 ..default.connection
             },
-            tls: self.tls_client()?,
-            login: self.login()?,
+            tls: joining.peer_tls.clone(),
+            login: self.login(joining.peer_tls.as_ref())?,
             incarnation: Some(joining.incarnation),
             features: default.features.with(Feature::Beats),
             engine_version: engine::version(),
             ..default
         })
     }
-}
-
-fn login((user, path): &(String, PathBuf)) -> Result<Login, ClusterError> {
-    let password = File::open(path).and_then(first_line);
-    let password = password.map_err(|source| ClusterError::Password {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(Login::new(Credentials::new(user, password)))
 }
 
 impl Joining<'_> {

@@ -3,7 +3,7 @@
 use client::{Client, ClientError, ClientOptions};
 use rpc_bus::{
     BusRuntime, CloseReason, ConnectError,
-    auth::Password,
+    auth::{LoginError, Mechanism, Password},
     frame::{DecodeError, FrameErrorKind},
     ledger::{Ledger, Limits},
     tls::{TlsClient, TlsError},
@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Login {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Password>,
+    /// The only way to authenticate, if there shall be only one.
+    pub(crate) mechanism: Option<Mechanism>,
     pub(crate) schema: Option<String>,
     pub(crate) tls: Option<TlsClient>,
 }
@@ -67,6 +69,7 @@ fn options(bus: &BusRuntime, login: Login) -> ClientOptions {
     options.connection.capabilities = Some(version::capabilities().into());
     options.user = login.user;
     options.password = login.password;
+    options.mechanism = login.mechanism;
     options.schema = login.schema;
     options.tls = login.tls;
     options
@@ -77,6 +80,9 @@ fn way_out(error: &ClientError) -> &'static str {
     match error {
         ClientError::Authentication { .. } => {
             "; who are you? -u NAME with --ask-password, --password-file FILE or DRILLBIT_PASSWORD"
+        }
+        ClientError::Login(LoginError::InClear { .. }) => {
+            "; --tls speaks TLS, --mechanism PLAIN shows the password all the same"
         }
         ClientError::Connect(ConnectError::Tls(error)) => match error {
             TlsError::UnknownIssuer => "; --tls-ca FILE names authorities to trust",

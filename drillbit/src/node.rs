@@ -330,7 +330,8 @@ impl Parts<'_> {
         };
         data.connection.capabilities = Some(version::capabilities().into());
         if let Some(cluster) = &options.cluster {
-            (data.tls, data.login) = (cluster.tls_client()?, cluster.login()?);
+            data.tls.clone_from(&self.security.peers);
+            data.login = cluster.login(data.tls.as_ref())?;
         }
         let bound = DataNode::bind(addr, self.bus.clone(), data, self.ledger.clone()).await;
         let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);
@@ -351,6 +352,7 @@ impl Parts<'_> {
             bus: self.bus,
             ledger: &self.ledger,
             tls: self.security.tls.clone(),
+            peer_tls: self.security.peers.clone(),
             authenticator: self.security.authenticator.clone(),
             endpoint,
             incarnation: self.admin.incarnation(),

@@ -10,7 +10,10 @@ use std::{
 use rpc_bus::{
     BusRuntime, OptionsError,
     auth::{AuthOptions, Authenticator, Users, UsersError},
-    tls::{TlsConfigError, TlsServer, TlsServerFiles, TlsVersions},
+    tls::{
+        IdentityFiles, Roots, TlsClient, TlsClientOptions, TlsConfigError, TlsServer,
+        TlsServerFiles, TlsVersions,
+    },
 };
 
 /// How a node is secured. `Default`: not at all.
@@ -20,6 +23,8 @@ pub struct SecurityOptions {
     pub tls: Option<TlsServerFiles>,
     /// Versions of TLS.
     pub tls_versions: TlsVersions,
+    /// TLS towards other nodes, on connections that this one makes; `None` is none.
+    pub peers: Option<TlsClientOptions>,
     /// File of the users, as `htpasswd` writes them; `None` lets everybody in.
     pub users: Option<PathBuf>,
     /// How users authenticate.
@@ -43,15 +48,20 @@ pub enum SecurityError {
 impl SecurityOptions {
     /// All that is wrong with the files.
     pub(crate) fn problems(&self) -> Vec<SecurityError> {
-        let tls = self.open_tls().err();
+        let tls = [self.open_tls().err(), self.open_peers().err()];
         let users = self.open_users().err().map(SecurityError::from);
-        tls.into_iter().map(Into::into).chain(users).collect()
+        let tls = tls.into_iter().flatten().map(Into::into);
+        tls.chain(users).collect()
     }
 
     fn open_tls(&self) -> Result<Option<TlsServer>, TlsConfigError> {
         let files = self.tls.clone();
         let open = |files| TlsServer::from_files(files, self.tls_versions);
         files.map(open).transpose()
+    }
+
+    fn open_peers(&self) -> Result<Option<TlsClient>, TlsConfigError> {
+        self.peers.clone().map(TlsClient::new).transpose()
     }
 
     fn open_users(&self) -> Result<Option<Users>, UsersError> {
@@ -65,13 +75,31 @@ impl SecurityOptions {
         let both = [files.certificates, files.key];
         both.into_iter().chain(files.client_authorities).collect()
     }
+
+    fn peer_files(&self) -> Vec<PathBuf> {
+        let Some(TlsClientOptions {
+            roots, identity, ..
+        }) = self.peers.clone()
+        else {
+            return Vec::new();
+        };
+        let roots = match roots {
+            Roots::PemFile(path) => Some(path),
+            Roots::Certificates(_) => None,
+        };
+        let both = |IdentityFiles { certificates, key }| [certificates, key];
+        let identity = identity.into_iter().flat_map(both);
+        identity.chain(roots).collect()
+    }
 }
 
-/// What the servers of a node are given.
+/// What the servers of a node are given, and what it connects to other nodes with.
 pub(crate) struct Security {
     pub(crate) tls: Option<TlsServer>,
+    pub(crate) peers: Option<TlsClient>,
     pub(crate) authenticator: Option<Arc<Authenticator>>,
     tls_files: Watch,
+    peer_files: Watch,
     users_file: Watch,
 }
 
@@ -80,6 +108,7 @@ impl Security {
     pub(crate) fn open(options: &SecurityOptions, bus: &BusRuntime) -> Result<Self, SecurityError> {
         // Looked at first, so that what changes in between is read again.
         let tls_files = Watch::new(options.tls_files());
+        let peer_files = Watch::new(options.peer_files());
         let users_file = Watch::new(options.users.clone().into_iter().collect());
         let authenticator = match options.open_users()? {
             Some(users) => {
@@ -90,22 +119,26 @@ impl Security {
         };
         Ok(Self {
             tls: options.open_tls()?,
+            peers: options.open_peers()?,
             authenticator,
             tls_files,
+            peer_files,
             users_file,
         })
     }
 
     /// Whether there are files to be read again.
     pub(crate) fn has_files(&self) -> bool {
-        self.tls.is_some() || self.authenticator.is_some()
+        self.tls.is_some() || self.peers.is_some() || self.authenticator.is_some()
     }
 
     /// Reads all files again.
     pub(crate) fn reload(&self) {
         self.tls_files.has_changed();
+        self.peer_files.has_changed();
         self.users_file.has_changed();
         self.reload_tls();
+        self.reload_peers();
         self.reload_users();
     }
 
@@ -113,6 +146,9 @@ impl Security {
     pub(crate) fn reload_changed(&self) {
         if self.tls_files.has_changed() {
             self.reload_tls();
+        }
+        if self.peer_files.has_changed() {
+            self.reload_peers();
         }
         if self.users_file.has_changed() {
             self.reload_users();
@@ -122,6 +158,12 @@ impl Security {
     fn reload_tls(&self) {
         if let Some(tls) = &self.tls {
             tell("certificates", tls.reload());
+        }
+    }
+
+    fn reload_peers(&self) {
+        if let Some(peers) = &self.peers {
+            tell("certificates for other nodes", peers.reload());
         }
     }
 
@@ -199,12 +241,17 @@ mod tests {
                 key: "/nowhere/key.pem".into(),
                 client_authorities: None,
             }),
+            peers: Some(TlsClientOptions::new(Roots::PemFile(
+                "/nowhere/ca.pem".into(),
+            ))),
             users: Some("/nowhere/users".into()),
             ..SecurityOptions::default()
         };
         let told: Vec<_> = options.problems().iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("/nowhere/cert.pem") && told[1].contains("/nowhere/users"));
+        assert_eq!(told.len(), 3, "{told:?}");
+        for (told, file) in told.iter().zip(["cert.pem", "ca.pem", "users"]) {
+            assert!(told.contains(&format!("/nowhere/{file}")), "{told}");
+        }
         assert!(SecurityOptions::default().problems().is_empty());
     }
 }

@@ -841,6 +841,11 @@ impl Connection {
         }
     }
 
+    /// The peer was found to be one that regular PINGs are for.
+    pub(crate) fn begin_beats(&mut self, beats: Beats) {
+        self.heartbeat.begin(beats);
+    }
+
     /// Reading stops until [`Self::resume_reading`]; PINGs go on by timer.
     pub(crate) fn pause_reading(&mut self, now: Instant) {
         self.heartbeat.pause(now);

@@ -222,6 +222,19 @@ impl Beats {
     /// Fewest beats that may be missed.
     pub const MISSED_MIN: u32 = 3;
 
+    /// Checks that they can work.
+    ///
+    /// # Errors
+    ///
+    /// The interval is zero, or a peer would be dead too soon.
+    pub fn validate(self) -> Result<(), OptionsError> {
+        let options = ConnectionOptions {
+            beats: Some(self),
+            ..ConnectionOptions::bit()
+        };
+        options.validate_times()
+    }
+
     /// How long a peer may be silent.
     pub(crate) fn patience(self) -> Duration {
         self.interval * self.missed_max

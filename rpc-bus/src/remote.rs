@@ -23,6 +23,7 @@ use crate::{
     lanes::{Pbody, StreamKey},
     link::{self, Link, Room},
     metrics::{InboundRpc, OutboundRpc},
+    options::{Beats, OptionsError},
     stats::ConnectionStats,
     tls::TlsInfo,
 };
@@ -274,6 +275,19 @@ impl RemoteConnection {
             .with(|connection| connection.ping(completion, now));
         let lost = |_| Err(CloseReason::Aborted);
         Ok(outcome.await.unwrap_or_else(lost)?)
+    }
+
+    /// Regular PINGs from now on, in place of the idle timeout: for the side that connects, which finds out only by the
+    /// answer to its handshake whether the peer is one to beat with. Beats that have begun are replaced.
+    ///
+    /// # Errors
+    ///
+    /// Beats that cannot work; nothing has changed.
+    pub fn begin_beats(&self, beats: Beats) -> Result<(), OptionsError> {
+        beats.validate()?;
+        let begin = |connection: &mut Connection| connection.begin_beats(beats);
+        self.0.link.with(begin);
+        Ok(())
     }
 
     /// Closes the connection: calls fail at once, what is queued is still written for a short time.

@@ -1,8 +1,10 @@
 //! Limits of the server.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use rpc_bus::{Capabilities, ConnectionOptions, Feature, ServerOptions, auth::Authenticator};
+use rpc_bus::{
+    Beats, Capabilities, ConnectionOptions, Feature, ServerOptions, auth::Authenticator,
+};
 
 use crate::{admin::NodeAdmin, registry::Queries};
 
@@ -15,6 +17,9 @@ const MIB: usize = 1024 * KIB;
 pub struct UserServerOptions {
     /// Limits and times of the connections. Default: those of a user server.
     pub connections: ServerOptions,
+    /// Regular PINGs to clients that have agreed to send them too, so that a dead one is soon found; Drill's own know
+    /// nothing of it. `None`: all are held to the idle timeout. Default: one a second, and five may be missed.
+    pub beats: Option<Beats>,
     /// Lets users in. Default `None`: everybody may come in, as whom they like.
     pub authenticator: Option<Arc<Authenticator>>,
     /// Where running queries are listed. Default: a list of the server's own.
@@ -49,6 +54,10 @@ impl Default for UserServerOptions {
         };
         Self {
             connections: ServerOptions::new(connection),
+            beats: Some(Beats {
+                interval: Duration::from_secs(1),
+                missed_max: 5,
+            }),
             authenticator: None,
             queries: Queries::default(),
             admin: None,
@@ -67,13 +76,18 @@ impl UserServerOptions {
     /// Those of the connections, with what this server can do.
     pub(crate) fn offered(&self) -> ServerOptions {
         let mut connections = self.connections.clone();
-        let capabilities = &mut connections.connection.capabilities;
-        if let (Some(ours), Some(_)) = (&mut *capabilities, &self.admin) {
-            let features = ours.features.with(Feature::NodeStatus);
-            *capabilities = Some(Arc::new(Capabilities {
+        if let Some(ours) = &mut connections.connection.capabilities {
+            let served = [
+                (Feature::NodeStatus, self.admin.is_some()),
+                (Feature::Beats, self.beats.is_some()),
+            ];
+            let features = served.into_iter().fold(ours.features, |all, (one, is)| {
+                if is { all.with(one) } else { all.without(one) }
+            });
+            *ours = Arc::new(Capabilities {
                 features,
                 ..Capabilities::clone(ours)
-            }));
+            });
         }
         connections
     }

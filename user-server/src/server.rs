@@ -15,7 +15,8 @@ use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
 };
 use rpc_bus::{
-    Acceptor, BusRuntime, Handler, Hello, RemoteConnection, Server, StreamKey, Verdict,
+    Acceptor, Beats, BusRuntime, Feature, Handler, Hello, IdleTimeout, RemoteConnection, Server,
+    StreamKey, Verdict,
     ledger::{Ledger, Limits},
     task::Tasks,
 };
@@ -42,7 +43,7 @@ impl UserServer {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, or the options contradict each other.
     pub async fn bind(
         address: SocketAddr,
         runtime: BusRuntime,
@@ -52,6 +53,10 @@ impl UserServer {
     ) -> io::Result<Self> {
         let ledger = ledger.child("user server", Limits::default());
         let connections = options.offered();
+        options
+            .beats
+            .map_or(Ok(()), Beats::validate)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let shared = Arc::new(Shared::new(
             runtime.clone(),
             options,
@@ -191,7 +196,7 @@ impl Entry {
         match judgement {
             Judgement::Welcome { reply, guest } => Verdict::Open {
                 reply,
-                idle_timeout: guest.idle_timeout(),
+                idle_timeout: self.idle_timeout(&guest),
                 handler: self.handler(guest),
             },
             Judgement::Authenticate {
@@ -201,7 +206,7 @@ impl Entry {
             } => Verdict::Authenticate {
                 reply,
                 authenticator,
-                idle_timeout: guest.idle_timeout(),
+                idle_timeout: self.idle_timeout(&guest),
                 admit: Box::new(move |identity| self.handler(guest.known_as(identity))),
             },
             Judgement::Verify {
@@ -217,6 +222,13 @@ impl Entry {
                 reply: Some(reply),
                 reason,
             },
+        }
+    }
+
+    fn idle_timeout(&self, guest: &Guest) -> IdleTimeout {
+        match self.shared.options.beats {
+            Some(beats) if self.connection.has(Feature::Beats) => IdleTimeout::Beats(beats),
+            _ => guest.idle_timeout(),
         }
     }
 

@@ -1,14 +1,17 @@
 //! Against our own server.
 
+use std::time::Duration;
+
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::concat_batches,
     datatypes::{DataType, Int64Type},
 };
 use client::{Client, ClientError, ClientOptions, QueryEvent, ServerKind};
+use fault_proxy::{Flow, Proxy};
 use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use protos::error::{ErrorType, Retry};
-use rpc_bus::{Ledger, auth::Mechanism};
+use rpc_bus::{Beats, CloseReason, Ledger, auth::Mechanism, ledger::Kind};
 use user_server::{SERVER_NAME, UserServerOptions};
 
 use crate::support::{TestServer, engine::unusual, ledger, runtime, settled, until, users};
@@ -73,6 +76,53 @@ async fn our_server_is_known_by_its_name() {
     );
     assert!(!server.version.is_empty());
     pair.stop().await;
+}
+
+/// As short as they may be.
+const BEATS: Beats = Beats {
+    interval: Duration::from_millis(100),
+    missed_max: 5,
+};
+
+/// A client and a server with the network between them lost; what their ends are told.
+async fn cut_off(server: Option<Beats>, client: Option<Beats>) -> (TestServer, CloseReason) {
+    let mut options = UserServerOptions {
+        beats: server,
+        ..UserServerOptions::default()
+    };
+    // Without beats, the client finds out first, by its own time.
+    options.connections.connection.idle_timeout = Some(Duration::from_mins(10));
+    let server = TestServer::start(options).await;
+    let proxy = Proxy::start(server.address(), 1).await.unwrap();
+    let mut options = ClientOptions::new(runtime(), ledger());
+    options.beats = client;
+    options.connection.idle_timeout = Some(Duration::from_secs(1));
+    options.connection.ping_interval = Some(Duration::from_millis(100));
+    let address = proxy.addr().to_string();
+    let client = Client::connect(&address, options).await.unwrap();
+    proxy.set_both(|faults| faults.flow = Flow::Lost);
+    let reason = client.closed().await;
+    (server, reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_and_server_find_each_other_dead_within_their_beats() {
+    let (server, reason) = cut_off(Some(BEATS), Some(BEATS)).await;
+    assert_eq!(reason, CloseReason::PongTimeout(5 * BEATS.interval));
+    // The proxy tells the server nothing.
+    let files = || server.ledger.used(Kind::Files);
+    until("the server has closed its end, too", || files() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_no_beats_unless_both_sides_want_them() {
+    for (server, client) in [(None, Some(BEATS)), (Some(BEATS), None)] {
+        let (server, reason) = cut_off(server, client).await;
+        assert_eq!(reason, CloseReason::PongTimeout(Duration::from_millis(900)));
+        assert_eq!(server.ledger.used(Kind::Files), 1, "it waits for minutes");
+        server.server.shutdown(Duration::ZERO).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,11 @@ pub(super) struct ConnectArguments {
     /// Ask for the password
     #[arg(short = 'W', long)]
     ask_password: bool,
+    /// Authenticate only so: SCRAM-SHA-256, or PLAIN, which shows the password to the Drillbit and, without
+    /// TLS, to everybody on the way [default: the strongest that is offered, without TLS never PLAIN to another
+    /// machine]
+    #[arg(long, value_name = "NAME")]
+    mechanism: Option<String>,
     #[command(flatten)]
     tls: TlsArguments,
 }
@@ -112,6 +117,11 @@ impl ConnectArguments {
             .with("--connect", ("client", "connect"), self.connect.clone())
             .with("--user", ("client", "user"), self.user.clone())
             .with("--password-file", ("client", "password_file"), file)
+            .with(
+                "--mechanism",
+                ("client", "mechanism"),
+                self.mechanism.clone(),
+            )
     }
 
     fn password(&self, client: &ClientSection) -> Result<Option<Password>, Failure> {
@@ -135,11 +145,13 @@ fn connector(
         connect,
         user,
         schema,
+        mechanism,
         ..
     } = config.client;
     let login = Login {
         user,
         password,
+        mechanism: mechanism.map(Into::into),
         schema,
         tls,
     };

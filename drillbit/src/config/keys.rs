@@ -233,9 +233,12 @@ sections! {
         user: Option<String> = None,
         /// File whose first line is that user's password.
         password_file: Option<PathBuf> = None,
+        /// How to authenticate at the other nodes: SCRAM-SHA-256, or PLAIN, which shows them the password. Unset: the
+        /// strongest that is offered over TLS, and without TLS only SCRAM-SHA-256.
+        mechanism: Option<MechanismName> = None,
     }
 
-    /// TLS for clients. Certificates are read again when their files change.
+    /// TLS for clients and other nodes. Certificates are read again when their files change.
     tls: TlsSection {
         /// PEM file of the node's certificate, followed by those that it was issued by. Unset: no
         /// TLS.
@@ -294,6 +297,10 @@ sections! {
         /// File whose first line is the password. Unset: the variable
         /// `DRILLBIT_PASSWORD`.
         password_file: Option<PathBuf> = None,
+        /// How to authenticate: SCRAM-SHA-256, or PLAIN, which shows the password to the Drillbit and, without
+        /// TLS, to everybody on the way. Unset: the strongest that is offered, but without TLS never PLAIN
+        /// to another machine.
+        mechanism: Option<MechanismName> = None,
         /// Schema in which tables are looked up, such as dfs.tmp.
         schema: Option<String> = None,
         /// Whether to speak TLS.

@@ -84,6 +84,7 @@ impl Config {
                 TlsVersion::V12 => TlsVersions::Both,
                 TlsVersion::V13 => TlsVersions::Tls13,
             },
+            peers: self.peer_tls(),
             users: auth.users.clone(),
             auth: AuthOptions {
                 mechanisms: auth.mechanisms.iter().map(|&name| name.into()).collect(),
@@ -138,8 +139,8 @@ impl Config {
                 down_grace: interval.max(defaults.beats.down_grace),
                 ..defaults.beats
             },
-            tls: self.peer_tls(),
             login: cluster.user.clone().zip(cluster.password_file.clone()),
+            mechanism: cluster.mechanism.map(Into::into),
             ..defaults
         }
     }
@@ -147,6 +148,9 @@ impl Config {
     /// Nodes that have certificates trust those that the same authorities issued to others.
     fn peer_tls(&self) -> Option<TlsClientOptions> {
         let (tls, cluster) = (&self.tls, &self.cluster);
+        if !cluster.enabled {
+            return None;
+        }
         let (certificates, key) = tls.certificates.clone().zip(tls.key.clone())?;
         let authorities = cluster
             .tls_ca

@@ -209,6 +209,64 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
 }
 
 #[test]
+fn nodes_show_each_other_their_password_in_clear_only_when_that_is_asked_for() {
+    // Keys for PLAIN alone.
+    let users = Users::new(&user("node", PASSWORD, "bcrypt"));
+    let [users_file, password] = [users.file("users"), users.file("password")];
+    let [asked, watcher] = free_ports(2)[..] else {
+        unreachable!()
+    };
+    let start = |port: u16, more: String| {
+        let text = format!(
+            "[auth]\nusers = '{users_file}'\n\
+             [client]\nuser = 'node'\npassword_file = '{password}'\n\
+             [cluster]\nenabled = true\nport = {port}\nbeat_interval_ms = 100\n{more}"
+        );
+        let name = port.to_string();
+        users.write(&name, &text);
+        let file = users.file(&name);
+        (Served::start_with(&["--config", &file]), file)
+    };
+    let sees = |(node, config): &(Served, String), wanted: &str| {
+        let connect = ["--config", config, "--connect", &node.address];
+        node.wait_for(wanted, || {
+            let status = run(&[&["status", "--json"], &connect[..]].concat()).stdout;
+            let status: Value = serde_json::from_str(&status).unwrap();
+            let other = of_port(&status, asked).clone();
+            (other["health"] == wanted).then_some(other)
+        })
+    };
+    let _asked = start(asked, String::new());
+    let login =
+        format!("peers = ['127.0.0.1:{asked}']\nuser = 'node'\npassword_file = '{password}'\n");
+    let careful = start(watcher, login.clone());
+    let refused = sees(&careful, "down");
+    assert!(refused["beats"]["answered"] == 0, "{refused}");
+    drop(careful);
+    let told = start(watcher, format!("{login}mechanism = 'PLAIN'\n"));
+    sees(&told, "up");
+}
+
+#[test]
+fn only_the_mechanism_that_is_named_is_used() {
+    let users = Users::new(&user("ann", PASSWORD, "bcrypt"));
+    let node = Served::start_with(&["--users", &users.file("users")]);
+    let password = users.file("password");
+    let query = |mechanism: &str| {
+        let login = ["-u", "ann", "--password-file", &password];
+        node.sql(&[&login[..], &["--mechanism", mechanism], &QUERY].concat())
+    };
+    query("PLAIN").well();
+    let stderr = query("SCRAM-SHA-256").with(3);
+    assert!(stderr.contains("asks for one of [\"PLAIN\"]"), "{stderr}");
+    let stderr = query("MD5").with(2);
+    assert!(
+        stderr.contains("--mechanism: unknown variant `MD5`, expected `SCRAM-SHA-256` or `PLAIN`"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn sql_goes_over_tls_with_a_password() {
     let authority = Authority::new("authority");
     let (certificate, key) = authority.issue("node", "127.0.0.1");
@@ -297,6 +355,64 @@ fn certificates_are_read_again_by_sighup() {
     crate::program::signal(node.pid(), "HUP");
     node.wait_for_log(&["certificates", "read again"]);
     node.sql(&arguments).well();
+}
+
+#[test]
+fn nodes_meet_with_the_certificates_of_another_authority_after_they_were_read_again() {
+    let authority = Authority::new("old");
+    let (certificate, key) = authority.issue("node", "127.0.0.1");
+    let (client, client_key) = authority.issue("client", "client.example");
+    let ca = authority.file("authority.pem");
+    let [watcher, watched] = free_ports(2)[..] else {
+        unreachable!()
+    };
+    // Only the watcher connects: what it connects with decides.
+    let start = |port: u16, peers: String| {
+        let text = format!(
+            "[tls]\ncertificates = '{certificate}'\nkey = '{key}'\nclient_authorities = '{ca}'\n\
+             [cluster]\nenabled = true\nport = {port}\n{peers}beat_interval_ms = 100\n\
+             [data]\nenabled = true\nport = 0\n\
+             [client]\ntls = true\ntls_ca = '{ca}'\ntls_certificates = '{client}'\ntls_key = '{client_key}'\n",
+        );
+        let file = authority.folder().join(port.to_string());
+        fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap().to_owned();
+        (Served::start_with(&["--config", &file]), file)
+    };
+    let is_measured = |other: &Value| other["data_rtt_ms"]["p50"].is_number();
+    let sees = |(node, config): &(Served, String), wanted: &str| {
+        let connect = ["--config", config, "--connect", &node.address];
+        node.wait_for(wanted, || {
+            let status = run(&[&["status", "--json"], &connect[..]].concat()).stdout;
+            let status: Value = serde_json::from_str(&status).unwrap();
+            let other = of_port(&status, watched);
+            let is_so = other["health"] == wanted && is_measured(other) == (wanted == "up");
+            is_so.then_some(())
+        });
+    };
+    let one = start(watcher, format!("peers = ['127.0.0.1:{watched}']\n"));
+    let (other, _) = start(watched, String::new());
+    sees(&one, "up");
+
+    let rotated = Authority::new("new");
+    rotated.issue("node", "127.0.0.1");
+    rotated.issue("client", "client.example");
+    for name in [
+        "authority.pem",
+        "node.pem",
+        "node-key.pem",
+        "client.pem",
+        "client-key.pem",
+    ] {
+        fs::copy(rotated.file(name), authority.file(name)).unwrap();
+    }
+    crate::program::signal(one.0.pid(), "HUP");
+    one.0
+        .wait_for_log(&["certificates for other nodes", "read again"]);
+    assert_eq!(other.end("KILL").code, None);
+    sees(&one, "down");
+    let _other = start(watched, String::new());
+    sees(&one, "up");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The client's side of an exchange.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use protos::{
@@ -15,6 +15,7 @@ use crate::{
     error::CallError,
     remote::{CallOptions, RemoteConnection},
     runtime::BusRuntime,
+    tls::TlsInfo,
 };
 
 /// How to prove who this side is.
@@ -23,7 +24,8 @@ pub struct Login {
     /// Whom to be.
     pub credentials: Credentials,
     /// The only mechanism to be used. Default `None`: the strongest that is offered. PLAIN shows the password to the
-    /// server and, without TLS, to everybody on the way.
+    /// server and, without TLS, to everybody on the way: so without TLS, and to another machine, it is used only if it
+    /// is named here. Whoever sits on the way could leave all else out of the offer.
     pub mechanism: Option<Mechanism>,
     /// How long the server may take for each step. Default 10 s.
     pub step_timeout: Duration,
@@ -52,6 +54,15 @@ pub enum LoginError {
         offered: Vec<String>,
         /// The only mechanism that may be used, if it was named.
         wanted: Option<Mechanism>,
+    },
+    /// The server offers nothing but PLAIN, everybody on the way could read the password, and PLAIN was not asked for.
+    #[error(
+        "the server offers {offered:?}: the password would travel in clear, without TLS; expected {}, TLS, or PLAIN asked \
+         for by name", Mechanism::ScramSha256.name()
+    )]
+    InClear {
+        /// What it offers.
+        offered: Vec<String>,
     },
     /// `SASLprep` does not allow the user's name or the password.
     #[error("the name or the password holds characters that SASL does not allow")]
@@ -103,7 +114,7 @@ pub async fn authenticate(
     login: &Login,
     offered: &[String],
 ) -> Result<Identity, LoginError> {
-    let mechanism = choose(login.mechanism, offered)?;
+    let mechanism = choose(login.mechanism, offered, Way::of(connection))?;
     let conversation = Conversation {
         connection,
         step_timeout: login.step_timeout,
@@ -118,7 +129,33 @@ pub async fn authenticate(
     })
 }
 
-fn choose(wanted: Option<Mechanism>, offered: &[String]) -> Result<Mechanism, LoginError> {
+/// Who can read what is sent to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Only the server, or at most this machine.
+    Closed,
+    /// Everybody between here and there.
+    Open,
+}
+
+impl Way {
+    fn of(connection: &RemoteConnection) -> Self {
+        Self::to(connection.peer_addr().ip(), connection.tls())
+    }
+
+    fn to(peer: IpAddr, tls: Option<TlsInfo>) -> Self {
+        match tls {
+            None if !peer.to_canonical().is_loopback() => Self::Open,
+            _ => Self::Closed,
+        }
+    }
+}
+
+fn choose(
+    wanted: Option<Mechanism>,
+    offered: &[String],
+    way: Way,
+) -> Result<Mechanism, LoginError> {
     let offered_ones: Vec<_> = offered
         .iter()
         .filter_map(|name| Mechanism::named(name))
@@ -126,10 +163,16 @@ fn choose(wanted: Option<Mechanism>, offered: &[String]) -> Result<Mechanism, Lo
     let mut usable = Mechanism::ALL.into_iter().filter(|mechanism| {
         offered_ones.contains(mechanism) && wanted.is_none_or(|wanted| wanted == *mechanism)
     });
-    usable.next().ok_or_else(|| LoginError::NotOffered {
-        offered: offered.to_vec(),
-        wanted,
-    })
+    match (usable.next(), wanted, way) {
+        (Some(Mechanism::Plain), None, Way::Open) => Err(LoginError::InClear {
+            offered: offered.to_vec(),
+        }),
+        (Some(mechanism), ..) => Ok(mechanism),
+        (None, ..) => Err(LoginError::NotOffered {
+            offered: offered.to_vec(),
+            wanted,
+        }),
+    }
 }
 
 struct Conversation<'a> {
@@ -220,7 +263,52 @@ mod tests {
 
     fn chosen(wanted: Option<Mechanism>, offered: &[&str]) -> Option<Mechanism> {
         let offered: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
-        choose(wanted, &offered).ok()
+        choose(wanted, &offered, Way::Closed).ok()
+    }
+
+    #[test]
+    fn plain_goes_over_an_open_way_only_if_it_is_named() {
+        let offer = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (plain, both) = (offer(&["PLAIN"]), offer(&["PLAIN", "SCRAM-SHA-256"]));
+        let in_clear = LoginError::InClear {
+            offered: plain.clone(),
+        };
+        assert_eq!(choose(None, &plain, Way::Open), Err(in_clear));
+        let scram = Ok(Mechanism::ScramSha256);
+        assert_eq!(choose(None, &both, Way::Open), scram);
+        for offered in [&plain, &both] {
+            let named = choose(Some(Mechanism::Plain), offered, Way::Open);
+            assert_eq!(named, Ok(Mechanism::Plain));
+        }
+        let told = choose(None, &plain, Way::Open).unwrap_err().to_string();
+        assert!(
+            told.contains("expected SCRAM-SHA-256, TLS, or PLAIN"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_way_is_open_to_other_machines_without_tls() {
+        let tls = TlsInfo {
+            version: crate::tls::TlsVersion::Tls13,
+            peer_has_certificate: true,
+        };
+        for (peer, tls, way) in [
+            ("192.0.2.1", None, Way::Open),
+            ("::ffff:192.0.2.1", None, Way::Open),
+            ("2001:db8::1", None, Way::Open),
+            ("192.0.2.1", Some(tls), Way::Closed),
+            ("127.0.0.1", None, Way::Closed),
+            ("::1", None, Way::Closed),
+            ("::ffff:127.0.0.1", None, Way::Closed),
+        ] {
+            assert_eq!(Way::to(peer.parse().unwrap(), tls), way, "{peer}");
+        }
     }
 
     #[test]
@@ -240,7 +328,7 @@ mod tests {
     fn an_error_says_what_was_offered_and_what_was_wanted() {
         let offered = ["KERBEROS".to_owned()];
         let error = |wanted| {
-            choose(wanted, &offered)
+            choose(wanted, &offered, Way::Open)
                 .err()
                 .map(|error| error.to_string())
         };

@@ -269,6 +269,38 @@ fn a_server_may_begin_to_beat_once_it_knows_the_peer() {
 }
 
 #[test]
+fn a_client_may_begin_to_beat_once_it_knows_the_peer() {
+    let mut pair = Pair::default();
+    pair.drive();
+    pair.advance(10 * SECOND);
+    assert_eq!(pair.server.connection.stats().pings_received, 0);
+    pair.client.connection.begin_beats(Beats::default());
+    pair.advance(10 * SECOND);
+    let pings = pair.server.connection.stats().pings_received;
+    assert!((10..=11).contains(&pings), "{pings}");
+    pair.cut();
+    pair.advance(4 * SECOND);
+    assert_eq!(
+        pair.client.reason(),
+        Some(&CloseReason::PongTimeout(3 * SECOND))
+    );
+}
+
+#[test]
+fn beats_that_cannot_work_are_refused() {
+    assert_eq!(Beats::default().validate(), Ok(()));
+    let hasty = Beats {
+        missed_max: 2,
+        ..Beats::default()
+    };
+    let endless = Beats {
+        interval: Duration::ZERO,
+        ..Beats::default()
+    };
+    assert!(hasty.validate().is_err() && endless.validate().is_err());
+}
+
+#[test]
 fn a_half_open_peer_is_found_within_three_beats_and_every_call_fails_at_once() {
     let mut pair = beating();
     pair.advance(10 * SECOND);
