@@ -173,6 +173,24 @@ impl ConnectionOptions {
         self.validate_times()
     }
 
+    fn validate_ends_of_time(&self) -> Result<(), OptionsError> {
+        let patience = self.beats.map(Beats::patience);
+        for (name, time) in [
+            ("connect_timeout", Some(self.connect_timeout)),
+            ("handshake_timeout", Some(self.handshake_timeout)),
+            ("idle_timeout", self.idle_timeout),
+            ("ping_interval", self.ping_interval),
+            ("paused_ping_interval", Some(self.paused_ping_interval)),
+            ("beats.interval", patience),
+            ("linger_timeout", Some(self.linger_timeout)),
+        ] {
+            if let Some(actual) = time.filter(|&time| time > TIME_MAX) {
+                return Err(OptionsError::TooLong { name, actual });
+            }
+        }
+        Ok(())
+    }
+
     fn validate_times(&self) -> Result<(), OptionsError> {
         let beat = self.beats.map(|beats| beats.interval);
         for (name, time) in [
@@ -187,6 +205,7 @@ impl ConnectionOptions {
                 return Err(OptionsError::Zero { name });
             }
         }
+        self.validate_ends_of_time()?;
         if let Some(Beats { missed_max, .. }) = self.beats
             && missed_max < Beats::MISSED_MIN
         {
@@ -207,6 +226,9 @@ impl ConnectionOptions {
         Ok(())
     }
 }
+
+/// Longest time of any option: far more than anybody waits for, and nothing that no clock reaches.
+pub(crate) const TIME_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// A heartbeat that goes on whether or not anything else does, so that round trips are known and a dead peer is found
 /// within `missed_max` intervals. Any byte from the peer counts as an answer.
@@ -237,7 +259,7 @@ impl Beats {
 
     /// How long a peer may be silent.
     pub(crate) fn patience(self) -> Duration {
-        self.interval * self.missed_max
+        self.interval.saturating_mul(self.missed_max)
     }
 }
 
@@ -270,6 +292,14 @@ pub enum OptionsError {
         /// Name of the option.
         name: &'static str,
     },
+    /// A time that no clock may reach.
+    #[error("{name} is {actual:?}, expected at most {TIME_MAX:?}, a year")]
+    TooLong {
+        /// Name of the option.
+        name: &'static str,
+        /// The value.
+        actual: Duration,
+    },
     /// A peer would be dead after a beat or two.
     #[error("beats.missed_max is {actual}, expected at least {min}")]
     TooFewBeats {
@@ -289,6 +319,7 @@ pub enum OptionsError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -335,6 +366,41 @@ mod tests {
         };
         let name = "paused_ping_interval";
         assert_eq!(options.validate(), Err(OptionsError::Zero { name }));
+    }
+
+    #[test]
+    fn a_time_that_no_clock_reaches_is_refused() {
+        let patient = Beats {
+            interval: Duration::MAX / 2,
+            ..Beats::default()
+        };
+        let bit = ConnectionOptions::bit;
+        for (name, options) in [
+            (
+                "beats.interval",
+                ConnectionOptions {
+                    beats: Some(patient),
+                    ..bit()
+                },
+            ),
+            (
+                "idle_timeout",
+                ConnectionOptions {
+                    idle_timeout: Some(Duration::MAX),
+                    ..bit()
+                },
+            ),
+            (
+                "linger_timeout",
+                ConnectionOptions {
+                    linger_timeout: Duration::MAX,
+                    ..bit()
+                },
+            ),
+        ] {
+            let refused = options.validate().unwrap_err();
+            assert!(matches!(refused, OptionsError::TooLong { name: of, .. } if of == name));
+        }
     }
 
     #[test]
