@@ -103,7 +103,7 @@ struct Shared {
     ledger: Ledger,
     acceptor: Arc<dyn Acceptor>,
     tasks: Tasks,
-    /// Ends TLS handshakes that are going on.
+    /// Ends what connections do before they are listed.
     stopping: CancellationToken,
     open: Mutex<OpenConnections>,
 }
@@ -225,14 +225,16 @@ impl Server {
         self.shared.lock().refused
     }
 
-    /// Stops accepting, closes every connection, and waits until they have ended, at most `grace`.
+    /// Stops accepting, closes every connection, and waits until they have ended: at most `grace`, or
+    /// [`ConnectionOptions::linger_timeout`] if that is longer, since what is queued is still written.
     pub async fn shutdown(self, grace: Duration) {
         self.accepting.join(Duration::ZERO).await;
         self.shared.stopping.cancel();
         for link in self.shared.links() {
             link.close(CloseReason::ShuttingDown);
         }
-        self.shared.tasks.join(grace).await;
+        let linger = self.shared.options.connection.linger_timeout;
+        self.shared.tasks.join(grace.max(linger)).await;
     }
 }
 
@@ -338,6 +340,10 @@ impl Shared {
 
     async fn run(self: Arc<Self>, parts: Parts, mut admitted: Admitted) {
         admitted.list(&parts.link);
+        if self.stopping.is_cancelled() {
+            // Those that were listed by then have been closed.
+            parts.link.close(CloseReason::ShuttingDown);
+        }
         let drainer = parts.drainer(Service::Acceptor(Arc::clone(&self.acceptor)));
         if let Err(error) = self.tasks.spawn(self.runtime.app(), &self.ledger, drainer) {
             parts.link.close(error.into());

@@ -7,12 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{Raw, Scene, Unknown, plan, query, run, until};
+use prost::Message;
 use protos::{Plane, calls::user::RunQuery, error::ErrorType, rpc::RpcMode, shared::QueryId};
 use rpc_bus::{
     CallError, CallOptions, CloseReason, ConnectError, ConnectionOptions, Endpoint, Handler,
     InboundRequest, PendingAnswer, StreamKey, connect, ledger::Kind,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 fn deadline(seconds: u64) -> CallOptions {
     CallOptions {
@@ -218,6 +219,63 @@ async fn the_end_of_the_server_fails_every_pending_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_answered_is_still_written_without_any_grace() {
+    let scene = Scene::new().await;
+    let client = scene.connect().await;
+    let pending = start(&client, plan::KEEP).await;
+    let kept = until(|| scene.script.kept.lock().unwrap().pop()).await;
+    let body = Bytes::from(vec![7; 10_000_000]);
+    kept.send(common::QUERY_HANDLE, Bytes::new(), vec![body]);
+    let bytes = async { pending.await.map(|answer| answer.dbody.len()) };
+    let (bytes, ()) = tokio::join!(bytes, scene.finish_within(Duration::ZERO));
+    assert_eq!(bytes, Ok(10_000_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_nothing_holds_no_shutdown_up() {
+    let scene = Scene::new().await;
+    let (mut raw, begun) = (scene.raw_open().await, Instant::now());
+    raw.send(
+        RpcMode::Request,
+        2,
+        common::RUN_QUERY,
+        &query(plan::KEEP).encode_to_vec(),
+    )
+    .await;
+    let kept = until(|| scene.script.kept.lock().unwrap().pop()).await;
+    let body = Bytes::from(vec![7; 10_000_000]);
+    kept.send(common::QUERY_HANDLE, Bytes::new(), vec![body]);
+    scene.finish_within(Duration::ZERO).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(raw);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_waits_for_its_turn_holds_no_shutdown_up() {
+    let one = std::num::NonZeroU32::new(1);
+    let scene = Scene::with(|options| options.connects_per_peer_second_max = one).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(scene.raw().await);
+    }
+    until(|| (scene.server_ledger.used(Kind::Files) == 2).then_some(())).await;
+    let begun = Instant::now();
+    scene.finish_within(Duration::from_secs(8)).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    for mut raw in waiting {
+        assert!(raw.next().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_fails_calls_at_once_and_ends_the_server_side() {
     let scene = Scene::new().await;
     let client = scene.connect().await;
@@ -291,7 +349,7 @@ async fn a_close_ends_a_connection_whose_peer_reads_nothing() {
         .await
         .unwrap();
     until(|| (client.stats().write_queue_bytes == 0).then_some(())).await;
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     client.close();
     assert_eq!(client.closed().await, CloseReason::ClosedHere);
     assert!(

@@ -87,7 +87,8 @@ impl UserServer {
         &self.shared.queries
     }
 
-    /// Refuses new queries, waits up to `grace` for the running ones, then closes all connections.
+    /// Refuses new queries, waits up to `grace` for the running ones, then closes all connections,
+    /// which are still written to for their `linger_timeout`.
     pub async fn shutdown(self, grace: Duration) {
         let tasks = self.shared.lock_tasks().take();
         if let Some(tasks) = tasks {

@@ -264,7 +264,11 @@ impl Scene {
 
     /// Ends everything; nothing may be left.
     pub(crate) async fn finish(self) {
-        self.server.shutdown(Duration::from_secs(5)).await;
+        self.finish_within(Duration::from_secs(5)).await;
+    }
+
+    pub(crate) async fn finish_within(self, grace: Duration) {
+        self.server.shutdown(grace).await;
         drop(self.script);
         for ledger in [&self.server_ledger, &self.client_ledger] {
             until(|| ledger.is_zero().then_some(())).await;
