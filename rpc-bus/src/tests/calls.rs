@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use protos::{error::ErrorType, rpc::RpcMode};
+use protos::{body::BodyError, error::ErrorType, rpc::RpcMode};
 
 use super::pair::{Pair, REQUEST, RESPONSE, outcome};
 use crate::{
     error::{CallError, CloseReason, ProtocolError, RpcFailure},
-    frame::CoordinationId,
+    frame::{CoordinationId, Header, encode},
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -105,6 +105,29 @@ fn a_failure_that_is_no_protobuf_fails_its_call_only() {
     assert!(matches!(
         outcome(&mut call),
         Err(CallError::MalformedAnswer(_))
+    ));
+    assert_eq!(pair.client.reason(), None);
+}
+
+#[test]
+fn a_failure_with_a_trace_of_empty_elements_is_not_decoded() {
+    let mut pair = Pair::default();
+    let mut call = pair.call("a");
+    // Field `exception`, and within it nothing but elements of `stack_trace`.
+    let trace = [0x1a, 0].repeat(100_000);
+    let mut body = vec![0x2a];
+    prost::encoding::encode_varint(trace.len() as u64, &mut body);
+    body.extend(trace);
+    let header = Header {
+        coordination_id: CoordinationId(2),
+        ..Header::bare(RpcMode::ResponseFailure)
+    };
+    let mut wire = Vec::new();
+    encode(&header, &body, &[], &mut wire);
+    pair.client.receive(&wire, pair.now);
+    assert!(matches!(
+        outcome(&mut call),
+        Err(CallError::MalformedAnswer(BodyError::Weight { bytes, .. })) if bytes == body.len()
     ));
     assert_eq!(pair.client.reason(), None);
 }
