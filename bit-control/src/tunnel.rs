@@ -10,6 +10,7 @@ use membership::NodeAddress;
 use prost::Message;
 use protos::{
     bit::FragmentHandle,
+    body::BodyError,
     calls::control as calls,
     control::{
         CustomMessage, FinishedReceiver, FragmentStatus, FragmentStatuses, InitializeFragments,
@@ -276,7 +277,7 @@ impl ControlTunnel {
     ) -> Result<R, CallError> {
         let message = message.encode_to_vec().into();
         let answer = self.custom(number, message, Vec::new()).await?;
-        Ok(R::decode(answer.message)?)
+        Ok(R::decode(answer.message).map_err(BodyError::from)?)
     }
 
     /// Opens a channel to a service of the peer, which gets `argument` with it. Only for our own nodes.
