@@ -143,7 +143,7 @@ pub enum SendError {
     /// The batch cannot be encoded.
     #[error("cannot encode: {0}")]
     Encode(String),
-    /// One row is longer than what the receiver takes.
+    /// One row, with the dictionaries that it brings, is longer than what the receiver takes.
     #[error("a row of {bytes} bytes, at most {bytes_max} are taken")]
     RowTooLong {
         /// Of the row's body.
