@@ -212,7 +212,8 @@ pub enum ReceiveError {
     /// A batch could not be decoded.
     #[error("{0}")]
     Body(String),
-    /// A batch of a single row does not fit into the budget.
+    /// A batch that could not be cut to the receiver's window does not fit into the budget: one long row, or one that
+    /// brings long dictionaries.
     #[error("{0}")]
     Budget(#[from] BudgetExceeded),
     /// What was spilled cannot be read back, or could not be written.
