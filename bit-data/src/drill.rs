@@ -18,6 +18,7 @@ mod fragments;
 mod header;
 mod queue;
 mod receiver;
+mod refusals;
 mod tombstones;
 mod tunnel;
 

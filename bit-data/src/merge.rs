@@ -27,6 +27,7 @@ use futures::{Stream, stream::FusedStream};
 pub use error::{MergeError, MergeKeyError};
 pub use keys::SortKey;
 
+use crate::stream::StreamReceiver;
 use keys::{Cursor, Keys};
 use output::Output;
 use tree::LoserTree;
@@ -284,6 +285,14 @@ where
         second.map_or(rows_max, |second| {
             cursors[winner].rows_before(&cursors[second], winner < second, rows_max)
         })
+    }
+}
+
+impl Merge<StreamReceiver> {
+    /// Wants no more of any input: for their senders that is success, where dropping the merge cancels them.
+    pub fn finish(self) {
+        let open = self.inputs.into_iter().flatten();
+        open.for_each(StreamReceiver::finish);
     }
 }
 

@@ -32,6 +32,7 @@ use super::{
     header::{Arrival, ArrivedBatch},
     queue::{Queue, Remains},
     receiver::{BatchStream, Input, Order, QueueCell},
+    refusals::{Refusal, Refusals},
     tombstones::Tombstones,
 };
 
@@ -250,7 +251,7 @@ impl Fragments {
     }
 
     fn enter(&self, live: &Arc<Live>) -> Result<(), RegisterError> {
-        let receiver = live.receiver;
+        let (receiver, mut refusals) = (live.receiver, Refusals::default());
         let mut places = self.0.queries.entry(receiver.query).or_default();
         let early = match places.0.entry(Place::of(receiver)) {
             Entry::Vacant(free) => {
@@ -266,9 +267,12 @@ impl Fragments {
         // Still locked: what comes now must not overtake what came before.
         if let State::Early(early) = early {
             for early in early.into_batches() {
-                live.deliver(early.batch, early.share, early.connection);
+                let outcome = live.deliver(early.batch, early.share, early.connection);
+                refusals.note(receiver, outcome);
             }
         }
+        drop(places);
+        refusals.log(None);
         Ok(())
     }
 
@@ -310,9 +314,18 @@ impl Arrivals {
             Err(error) => return responder.fail(error.into()),
         };
         let shares = AckShare::split(responder, arrival.receivers.len());
+        self.deliver_all(&arrival, shares)
+            .log(Some(self.connection));
+    }
+
+    /// Gives every receiver its share.
+    fn deliver_all(&self, arrival: &Arrival, shares: Vec<AckShare>) -> Refusals {
+        let mut refusals = Refusals::default();
         for (to, share) in arrival.addresses().zip(shares) {
-            self.deliver(to, arrival.batch.clone(), share);
+            let outcome = self.deliver(to, arrival.batch.clone(), share);
+            refusals.note(to, outcome);
         }
+        refusals
     }
 
     /// Takes a `REQ_RUNTIME_FILTER`, and always answers.
@@ -353,17 +366,17 @@ impl Arrivals {
         }
     }
 
-    fn deliver(&self, to: FragmentId, batch: ArrivedBatch, share: AckShare) {
+    fn deliver(&self, to: FragmentId, batch: ArrivedBatch, share: AckShare) -> Result<(), Refusal> {
         match self.fragments.0.known(to) {
             Some(Known::Live(live)) => return live.deliver(batch, share, self.connection),
-            Some(Known::Gone) => return share.accept(Credit::NO_ADVICE),
+            Some(Known::Gone) => {
+                share.accept(Credit::NO_ADVICE);
+                return Ok(());
+            }
             None => {}
         }
-        let early = EarlyBatch::try_new(batch, share, self.connection, &self.early);
-        match early {
-            Ok(early) => self.fragments.0.keep_early(to, early),
-            Err(error) => tracing::warn!(receiver = %to, %error, "early batch refused"),
-        }
+        let early = EarlyBatch::try_new(batch, share, self.connection, &self.early)?;
+        self.fragments.0.keep_early(to, early)
     }
 }
 
@@ -378,7 +391,7 @@ impl Shared {
     }
 
     /// Keeps a batch for a fragment that was not there a moment ago.
-    fn keep_early(&self, to: FragmentId, early: EarlyBatch) {
+    fn keep_early(&self, to: FragmentId, early: EarlyBatch) -> Result<(), Refusal> {
         let mut places = self.queries.entry(to.query).or_default();
         match places.0.entry(Place::of(to)) {
             Entry::Vacant(free) => {
@@ -389,14 +402,16 @@ impl Shared {
             Entry::Occupied(mut taken) => match taken.get_mut() {
                 State::Early(waiting) => {
                     let bytes_max = self.options.early_bytes_per_fragment_max;
-                    if waiting.push(early, bytes_max).is_err() {
-                        tracing::warn!(receiver = %to, bytes_max, "early batch refused");
-                    }
+                    let pushed = waiting.push(early, bytes_max);
+                    return pushed.map_err(|_| Refusal::Fragment { bytes_max });
                 }
-                State::Live(live) => live.deliver(early.batch, early.share, early.connection),
+                State::Live(live) => {
+                    return live.deliver(early.batch, early.share, early.connection);
+                }
                 State::Gone(_) => early.share.accept(Credit::NO_ADVICE),
             },
         }
+        Ok(())
     }
 
     /// A fragment has ended by itself.
@@ -476,14 +491,18 @@ impl State {
 }
 
 impl Live {
-    fn deliver(&self, batch: ArrivedBatch, share: AckShare, connection: u64) {
-        let from = Place(batch.sending_major, batch.sending_minor);
-        let Some(cell) = self.routes.get(&from) else {
-            // The share is dropped, which refuses.
-            let (receiver, Place(major, minor)) = (self.receiver, from);
-            return tracing::warn!(%receiver, %major, %minor, "batch of an unknown sender refused");
+    fn deliver(
+        &self,
+        batch: ArrivedBatch,
+        share: AckShare,
+        connection: u64,
+    ) -> Result<(), Refusal> {
+        let (major, minor) = (batch.sending_major, batch.sending_minor);
+        let Some(cell) = self.routes.get(&Place(major, minor)) else {
+            return Err(Refusal::Sender { major, minor });
         };
         drop(cell.with(|queue| queue.push(batch, share, connection)));
+        Ok(())
     }
 
     /// Does something to each queue; returns the senders that had not ended where this ended it.
@@ -601,7 +620,7 @@ mod tests {
 
     use super::{
         super::{
-            ack::tests::{Answers, answered, share},
+            ack::tests::{Answers, answered, share, shares},
             header::tests::QUERY,
         },
         *,
@@ -617,16 +636,19 @@ mod tests {
         FragmentId::new(QUERY, 1, minor)
     }
 
-    fn arrive(arrivals: &Arrivals, minor: i32, bytes: usize) -> Answers {
-        let (share, answers) = share();
-        let batch = ArrivedBatch {
+    fn batch(bytes: usize) -> ArrivedBatch {
+        ArrivedBatch {
             sending_major: MajorFragmentId(2),
             sending_minor: MinorFragmentId(0),
             def: Bytes::new(),
             body: vec![0; bytes].into(),
             is_last: false,
-        };
-        arrivals.deliver(receiver(minor), batch, share);
+        }
+    }
+
+    fn arrive(arrivals: &Arrivals, minor: i32, bytes: usize) -> Answers {
+        let (share, answers) = share();
+        let _refused = arrivals.deliver(receiver(minor), batch(bytes), share);
         answers
     }
 
@@ -712,6 +734,37 @@ mod tests {
             assert_eq!(answered(&refused), [Credit::REFUSED]);
         }
         assert!(ledger.is_zero() && fragments.0.queries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_of_one_request_is_told_once() {
+        let (fragments, ledger) = fragments(FragmentsOptions {
+            early_bytes_per_connection_max: 10_000,
+            ..FragmentsOptions::default()
+        });
+        let stream = register(&fragments, 0, &ledger);
+        let arrivals = fragments.arrivals(1);
+        let arrival = Arrival {
+            query: QUERY,
+            receiving_major: MajorFragmentId(1),
+            receivers: (0..100).map(MinorFragmentId).collect(),
+            batch: batch(744),
+        };
+        let (shares, answers) = shares(100);
+        let refusals = arrivals.deliver_all(&arrival, shares);
+        assert_eq!(answered(&answers), [Credit::REFUSED]);
+        // One is there, ten wait for theirs.
+        assert_eq!(refusals.count(), 89);
+        let mut stranger = arrival;
+        stranger.batch.sending_minor = MinorFragmentId(7);
+        stranger.receivers.truncate(1);
+        let (shares, answers) = self::shares(1);
+        let refusals = arrivals.deliver_all(&stranger, shares);
+        assert_eq!(refusals.count(), 1);
+        assert_eq!(answered(&answers), [Credit::REFUSED]);
+        drop(stream);
+        fragments.drop_query(QUERY);
+        assert!(ledger.is_zero());
     }
 
     #[tokio::test]

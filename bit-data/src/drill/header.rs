@@ -12,6 +12,8 @@ use thiserror::Error;
 
 /// Longest protobuf body of a batch, in bytes: names and counts of some 10,000 columns, or many receivers.
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
+/// Most receivers of a batch, which are the minor fragments of one major that run on one node.
+const RECEIVERS_MAX: usize = 4096;
 /// What a batch in a queue takes beside its bytes; also keeps empty batches from being free.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -48,6 +50,8 @@ pub(crate) enum HeaderError {
     Missing { field: &'static str },
     #[error("expected a FragmentRecordBatch of a query: {0}")]
     Query(#[from] IncompleteQueryId),
+    #[error("a batch for {receivers} minor fragments, expected at most {RECEIVERS_MAX}")]
+    TooManyReceivers { receivers: usize },
     #[error("expected each receiving minor fragment once, found {minor} again")]
     Twice { minor: MinorFragmentId },
 }
@@ -117,6 +121,10 @@ fn present<T>(value: Option<T>, field: &'static str) -> Result<T, HeaderError> {
 }
 
 fn distinct(minors: &[i32]) -> Result<Vec<MinorFragmentId>, HeaderError> {
+    let receivers = minors.len();
+    if receivers > RECEIVERS_MAX {
+        return Err(HeaderError::TooManyReceivers { receivers });
+    }
     let mut sorted = minors.to_vec();
     sorted.sort_unstable();
     let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]);
@@ -205,6 +213,19 @@ pub(crate) mod tests {
         assert_eq!(parse(&batch), Err(HeaderError::Twice { minor }));
         batch.receiving_minor_fragment_id.clear();
         assert!(parse(&batch).unwrap().receivers.is_empty());
+    }
+
+    #[test]
+    fn receivers_have_a_limit() {
+        let mut batch = whole();
+        batch.receiving_minor_fragment_id = (0..4096).collect();
+        assert_eq!(parse(&batch).unwrap().receivers.len(), 4096);
+        batch.receiving_minor_fragment_id.push(4096);
+        let receivers = 4097;
+        assert_eq!(
+            parse(&batch),
+            Err(HeaderError::TooManyReceivers { receivers })
+        );
     }
 
     proptest! {

@@ -33,7 +33,7 @@ pub enum SpillError {
         limit: usize,
     },
     /// There is no room in memory for what waits to be written, or for what was read, or too many files are open.
-    #[error("no room to spill")]
+    #[error("no room to spill: {0}")]
     Budget(#[from] BudgetExceeded),
     /// The file system refused, for example because it is full.
     #[error("cannot {action} spill file {}: {source}", path.display())]

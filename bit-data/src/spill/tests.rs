@@ -235,7 +235,7 @@ async fn a_file_that_cannot_be_made_or_opened_ends_the_queue() {
     };
     let cases: [(CreateFile, Limits, &str); 2] = [
         (refuse, Limits::default(), "cannot create"),
-        (create_file, files, "no room to spill"),
+        (create_file, files, "no room to spill: Files of "),
     ];
     for (create, limits, expected) in cases {
         let disk = Disk::with(&SpillOptions::default(), limits, create);

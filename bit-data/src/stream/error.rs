@@ -143,7 +143,7 @@ pub enum SendError {
     /// The batch cannot be encoded.
     #[error("cannot encode: {0}")]
     Encode(String),
-    /// One row is longer than what the receiver takes.
+    /// One row, with the dictionaries that it brings, is longer than what the receiver takes.
     #[error("a row of {bytes} bytes, at most {bytes_max} are taken")]
     RowTooLong {
         /// Of the row's body.
@@ -212,7 +212,8 @@ pub enum ReceiveError {
     /// A batch could not be decoded.
     #[error("{0}")]
     Body(String),
-    /// A batch of a single row does not fit into the budget.
+    /// A batch that could not be cut to the receiver's window does not fit into the budget: one long row, or one that
+    /// brings long dictionaries.
     #[error("{0}")]
     Budget(#[from] BudgetExceeded),
     /// What was spilled cannot be read back, or could not be written.

@@ -12,7 +12,13 @@ use super::{
     credit::{ReceiveWindow, cost_bytes},
     error::ReceiveError,
     frame::codec_of,
+    options::PIECE_BYTES_MAX,
 };
+
+/// Least bytes of a chunk that is not the last of its batch. Each is kept with its frame until all are there, and only
+/// their bytes are counted; senders make much longer ones.
+const CHUNK_BYTES_MIN: usize = 64 * 1024;
+const _: () = assert!(CHUNK_BYTES_MIN <= PIECE_BYTES_MAX);
 
 /// What both ends agreed on when the stream was opened.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +187,8 @@ impl Intake {
         frame: StreamFrame,
         body: Bytes,
     ) -> Result<Arrival, ReceiveError> {
-        partial.arrived_bytes = partial.arrived_bytes.saturating_add(body.len());
+        let bytes = body.len();
+        partial.arrived_bytes = partial.arrived_bytes.saturating_add(bytes);
         partial.batch.frames.push((frame, body));
         let (arrived, total) = (partial.arrived_bytes, partial.total_bytes);
         if arrived > total {
@@ -191,6 +198,11 @@ impl Intake {
         }
         if arrived == total {
             return Ok(Arrival::Batch(partial.batch));
+        }
+        if bytes < CHUNK_BYTES_MIN {
+            return Err(broken(format!(
+                "a chunk of {bytes} bytes before the last, expected at least {CHUNK_BYTES_MIN}"
+            )));
         }
         self.partial = Some(partial);
         Ok(Arrival::Part)

@@ -1,16 +1,8 @@
-//! Batches cut by rows to what a frame should hold, without a copy.
+//! Batches cut by rows to what a frame should hold, without a copy: by what is sent of the rows, however large the
+//! buffers are that they are in.
 
-use arrow::array::{Array, RecordBatch};
-
-/// Bytes that the rows of a batch take in a body, roughly; only the rows of a slice count.
-fn slice_bytes(batch: &RecordBatch) -> usize {
-    let columns = batch.columns().iter();
-    let bytes = |column: &arrow::array::ArrayRef| column.to_data().get_slice_memory_size();
-    // A type whose rows cannot be told apart counts whole.
-    columns
-        .map(|column| bytes(column).unwrap_or_else(|_| column.get_array_memory_size()))
-        .sum()
-}
+use arrow::array::RecordBatch;
+use record_batch::arrow_body_bytes;
 
 /// Cuts `batch` into pieces of about `piece_bytes`; a row that is longer is a piece of its own. A batch that fits comes
 /// back as it is.
@@ -49,10 +41,13 @@ impl Pieces {
         if rest.get_array_memory_size() <= self.piece_bytes {
             return rest.num_rows();
         }
-        let (bytes, rows) = (slice_bytes(rest), rest.num_rows());
+        let (bytes, rows) = (arrow_body_bytes(rest), rest.num_rows());
         let parts = bytes.div_ceil(self.piece_bytes.max(1)).max(1);
         let mut first = rows.div_ceil(parts).max(1);
-        while first < rows && first > 1 && slice_bytes(&rest.slice(0, first)) > self.piece_bytes {
+        while first < rows
+            && first > 1
+            && arrow_body_bytes(&rest.slice(0, first)) > self.piece_bytes
+        {
             first = first.div_ceil(2);
         }
         first
@@ -64,9 +59,16 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::{
-        array::{ArrayRef, Int64Array, StringArray},
-        compute::concat_batches,
+        array::{
+            ArrayRef, BooleanArray, DictionaryArray, Int64Array, ListArray, StringArray,
+            StringViewArray,
+        },
+        buffer::OffsetBuffer,
+        compute::{concat_batches, filter_record_batch},
+        datatypes::{DataType, Field, Int32Type},
     };
+    use bytes::Bytes;
+    use record_batch::ArrowEncoder;
 
     use super::*;
 
@@ -75,14 +77,87 @@ mod tests {
         let joined = concat_batches(&batch.schema(), &cut).expect("one schema");
         assert_eq!(&joined, batch);
         for piece in &cut {
-            assert!(piece.num_rows() == 1 || slice_bytes(piece) <= piece_bytes);
+            assert!(piece.num_rows() == 1 || arrow_body_bytes(piece) <= piece_bytes);
         }
         cut
     }
 
+    fn of(column: ArrayRef) -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable([("c", column, true)]).expect("one column")
+    }
+
+    /// The pieces of a batch of long rows are few, and as long as they should be once they are encoded.
+    fn check_encoded(batch: &RecordBatch, expected: std::ops::RangeInclusive<usize>) {
+        const PIECE: usize = 100_000;
+        let cut = check(batch, PIECE);
+        assert!(expected.contains(&cut.len()), "{} pieces", cut.len());
+        let mut encoder = ArrowEncoder::try_new(&batch.schema()).expect("it can be sent");
+        for piece in &cut {
+            let body = encoder.encode(piece).expect("it can be sent");
+            let bytes: usize = body.iter().map(Bytes::len).sum();
+            assert!(
+                bytes <= PIECE + 2_000,
+                "{bytes} in {} rows",
+                piece.num_rows()
+            );
+        }
+    }
+
+    fn texts(rows: usize) -> impl Iterator<Item = String> {
+        (0..rows).map(|row| format!("{row:0100}"))
+    }
+
+    fn every(nth: usize, batch: &RecordBatch) -> RecordBatch {
+        let picked: BooleanArray = (0..batch.num_rows())
+            .map(|row| Some(row % nth == 0))
+            .collect();
+        filter_record_batch(batch, &picked).expect("as many rows")
+    }
+
+    #[test]
+    fn views_are_cut_by_what_their_rows_show() {
+        let views = of(Arc::new(StringViewArray::from_iter_values(texts(10_000))));
+        check_encoded(&views, 12..=30);
+        // Buffers stay as they are, of which most is shown no more.
+        check_encoded(&every(10, &views), 2..=3);
+        check_encoded(&views.slice(5_000, 400), 1..=1);
+        check_encoded(&every(100, &views), 1..=1);
+    }
+
+    #[test]
+    fn lists_are_cut_by_their_items() {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts(10_000)));
+        for items in [
+            texts.clone(),
+            arrow::compute::cast(&texts, &DataType::Utf8View).expect("text"),
+        ] {
+            let offsets = OffsetBuffer::from_lengths(vec![5; 2_000]);
+            let item = Arc::new(Field::new_list_field(items.data_type().clone(), true));
+            let lists = of(Arc::new(ListArray::new(item, offsets, items, None)));
+            check_encoded(&lists, 11..=30);
+            check_encoded(&every(10, &lists), 2..=4);
+            check_encoded(&lists.slice(700, 50), 1..=1);
+        }
+    }
+
+    #[test]
+    fn dictionaries_are_cut_by_their_rows() {
+        let of_values = |values: usize, rows: usize| {
+            let keys = (0..rows).map(|row| i32::try_from(row % values).expect("few"));
+            let values: ArrayRef = Arc::new(StringArray::from_iter_values(texts(values)));
+            of(Arc::new(DictionaryArray::<Int32Type>::new(
+                keys.collect(),
+                values,
+            )))
+        };
+        // The first body has the values too, which are few.
+        check_encoded(&of_values(5, 50_000), 2..=5);
+        check_encoded(&of_values(20_000, 100), 1..=1);
+        check_encoded(&of_values(20_000, 20_000), 20..=70);
+    }
+
     fn numbers(rows: i64) -> RecordBatch {
-        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
-        RecordBatch::try_from_iter([("n", column)]).expect("one column")
+        of(Arc::new(Int64Array::from_iter_values(0..rows)))
     }
 
     #[test]
@@ -104,8 +179,7 @@ mod tests {
     #[test]
     fn long_rows_are_pieces_of_their_own() {
         let texts = (0..200).map(|row| "x".repeat(if row % 50 == 7 { 5_000 } else { 20 }));
-        let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
-        let batch = RecordBatch::try_from_iter([("t", column)]).expect("one column");
+        let batch = of(Arc::new(StringArray::from_iter_values(texts)));
         let cut = check(&batch, 1_000);
         assert!(cut.len() < 60, "{}", cut.len());
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use protos::{
     calls::StreamBatch,
     data::{StreamEnd, StreamFrame, stream_end},
+    error::ErrorType,
     shared::DrillPbError,
 };
 use record_batch::{ArrowEncoder, Codec, chunks};
@@ -111,8 +112,19 @@ impl Transmitter {
         self.outbound.stopped()
     }
 
-    /// Sends a batch: it is with the connection, or the receiver, when this is done.
+    /// Sends a batch: it is with the connection, or the receiver, when this is done. The receiver is told why a batch
+    /// cannot be sent, which no other try would change.
     pub(crate) async fn send(&mut self, batch: RecordBatch) -> Result<(), SendError> {
+        let sent = self.send_pieces(batch).await;
+        if let Err(error @ (SendError::Encode(_) | SendError::RowTooLong { .. })) = &sent {
+            let failure = RpcFailure::new(ErrorType::DataWrite, error.to_string());
+            // Fails with the connection, or with what the receiver has said itself.
+            let _ = self.fail(failure.with_retry(error.retry())).await;
+        }
+        sent
+    }
+
+    async fn send_pieces(&mut self, batch: RecordBatch) -> Result<(), SendError> {
         self.find_target().await?;
         match &self.target {
             Some(Target::Local(inbound)) => {

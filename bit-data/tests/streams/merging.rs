@@ -23,14 +23,14 @@ fn numbers(sender: i64, batch: i64) -> RecordBatch {
     RecordBatch::try_from_iter([("n", column)]).expect("one column")
 }
 
-async fn send(there: &Node, sender: i32) -> Result<(), SendError> {
+async fn send(there: &Node, sender: i32, batches: i64) -> Result<(), SendError> {
     let schema = numbers(0, 0).schema();
     let options = SendOptions::default();
     let mut sink = there
         .node
         .sender(stream(sender), &schema, options)
         .expect("the only one");
-    for batch in 0..BATCHES {
+    for batch in 0..batches {
         sink.feed(numbers(sender.into(), batch)).await?;
     }
     sink.close().await
@@ -53,7 +53,8 @@ async fn sixty_four_senders_are_merged_under_the_least_budget() {
         Err(OpenError::TooManyStreams { streams: 64, .. })
     ));
 
-    let sending = futures::future::join_all((0..SENDERS).map(|sender| send(&there, sender)));
+    let sending =
+        futures::future::join_all((0..SENDERS).map(|sender| send(&there, sender, BATCHES)));
     let receiving = async {
         let receivers = here
             .node
@@ -78,6 +79,33 @@ async fn sixty_four_senders_are_merged_under_the_least_budget() {
     let (sent, rows) = tokio::join!(sending, receiving);
     assert!(sent.iter().all(Result::is_ok));
     assert_eq!(rows, i64::from(SENDERS) * BATCHES * ROWS);
+    here.stop().await;
+    there.stop().await;
+}
+
+/// A LIMIT above a merging receiver.
+#[tokio::test]
+async fn a_merge_that_has_enough_stops_its_senders_with_success() {
+    let (there, here) = pair().await;
+    let from = [0, 1, 2].map(|minor| (there.origin(), stream(minor)));
+    let sending = futures::future::join_all((0..3).map(|sender| send(&there, sender, i64::MAX)));
+    let receiving = async {
+        let options = ReceiveOptions::default();
+        let receivers = here.node.receivers(&from, &options).await;
+        let (schema, key) = (numbers(0, 0).schema(), SortKey::ascending(0));
+        let merged =
+            receivers
+                .expect("all are there")
+                .merged(schema, &[key], MergeOptions::default());
+        let mut merged = merged.expect("numbers have an order");
+        assert!(merged.next().await.is_some_and(|batch| batch.is_ok()));
+        merged.finish();
+    };
+    let (sent, ()) = tokio::join!(sending, receiving);
+    for outcome in sent {
+        let error = outcome.expect_err("the receiver has enough");
+        assert!(error.is_finished(), "{error}");
+    }
     here.stop().await;
     there.stop().await;
 }

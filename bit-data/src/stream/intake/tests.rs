@@ -17,7 +17,7 @@ const SIZES: WindowSizes = WindowSizes {
 fn intake(has_checksums: bool) -> Intake {
     let terms = Terms {
         has_checksums,
-        batch_bytes_max: 10_000,
+        batch_bytes_max: 200_000,
     };
     Intake::new(ReceiveWindow::new(SIZES, Instant::now()), terms)
 }
@@ -27,6 +27,14 @@ fn frame(sequence: u64) -> StreamFrame {
         stream: Some(1),
         sequence: Some(sequence),
         ..StreamFrame::default()
+    }
+}
+
+/// The first of the chunks of a batch of so many bytes.
+fn chunked(sequence: u64, bytes: usize) -> StreamFrame {
+    StreamFrame {
+        chunked_bytes: Some(bytes as u64),
+        ..frame(sequence)
     }
 }
 
@@ -111,23 +119,21 @@ fn the_larger_of_wire_and_decoded_bytes_counts() {
         decoded_bytes: Some(1 << 40),
         ..frame(1)
     };
-    assert!(refused(&mut intake, bomb, body(100)).contains("at most 10000"));
+    assert!(refused(&mut intake, bomb, body(100)).contains("at most 200000"));
 }
 
 #[test]
 fn chunks_are_counted_when_the_first_comes_and_joined_when_the_last_does() {
     let mut intake = intake(false);
-    let first = StreamFrame {
-        chunked_bytes: Some(9_000),
-        ..frame(0)
-    };
+    let first = chunked(0, 2 * CHUNK_BYTES_MIN + 1_000);
     assert!(matches!(
-        accept(&mut intake, first, body(4_000)),
+        accept(&mut intake, first, body(CHUNK_BYTES_MIN)),
         Ok(Arrival::Part)
     ));
-    assert_eq!(intake.window.queued_bytes(), 9_000);
+    let queued = 2 * CHUNK_BYTES_MIN as u64 + 1_000;
+    assert_eq!(intake.window.queued_bytes(), queued);
     assert!(matches!(
-        accept(&mut intake, frame(1), body(4_000)),
+        accept(&mut intake, frame(1), body(CHUNK_BYTES_MIN)),
         Ok(Arrival::Part)
     ));
     match accept(&mut intake, frame(2), body(1_000)) {
@@ -138,16 +144,13 @@ fn chunks_are_counted_when_the_first_comes_and_joined_when_the_last_does() {
 
 #[test]
 fn chunks_that_do_not_fit_together_break_the_protocol() {
-    let chunked = |sequence, bytes| StreamFrame {
-        chunked_bytes: Some(bytes),
-        ..frame(sequence)
-    };
     let begun = || {
         let mut intake = intake(false);
-        assert!(accept(&mut intake, chunked(0, 3_000), body(1_000)).is_ok());
+        let first = chunked(0, CHUNK_BYTES_MIN + 2_000);
+        assert!(accept(&mut intake, first, body(CHUNK_BYTES_MIN)).is_ok());
         intake
     };
-    assert!(refused(&mut begun(), frame(1), body(2_001)).contains("3000 announced"));
+    assert!(refused(&mut begun(), frame(1), body(2_001)).contains("67536 announced"));
     assert!(refused(&mut begun(), frame(1), body(0)).contains("without a body"));
     assert!(refused(&mut begun(), chunked(1, 5), body(5)).contains("between the chunks"));
     let finished = end(1, stream_end::Kind::Finished);
@@ -159,7 +162,18 @@ fn chunks_that_do_not_fit_together_break_the_protocol() {
         Ok(Arrival::End(Err(ReceiveError::SenderCancelled)))
     ));
     let error = refused(&mut intake(false), chunked(0, 1 << 40), body(5));
-    assert!(error.contains("at most 10000 allowed"), "{error}");
+    assert!(error.contains("at most 200000 allowed"), "{error}");
+}
+
+#[test]
+fn short_chunks_before_the_last_break_the_protocol() {
+    let total = CHUNK_BYTES_MIN + 2_000;
+    let error = refused(&mut intake(false), chunked(0, total), body(1));
+    assert!(error.contains("expected at least 65536"), "{error}");
+    let mut intake = intake(false);
+    assert!(accept(&mut intake, chunked(0, total), body(CHUNK_BYTES_MIN)).is_ok());
+    let error = refused(&mut intake, frame(1), body(1_999));
+    assert!(error.contains("a chunk of 1999 bytes"), "{error}");
 }
 
 #[test]
