@@ -95,7 +95,7 @@ async fn spill() -> Result<(f64, f64), Box<dyn Error>> {
     let began = Instant::now();
     for _ in 0..RECORDS {
         while let Err(error) = writer.push(record.clone()) {
-            if !matches!(error, SpillError::Budget(_)) {
+            if !matches!(error, SpillError::NoRoomYet) {
                 return Err(error.into());
             }
             tokio::task::yield_now().await;

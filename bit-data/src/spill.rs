@@ -20,6 +20,7 @@ mod dir;
 mod error;
 mod index;
 mod queue;
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,8 @@ use tokio::runtime::Handle;
 use super::{
     SpillError, SpillOpenError, SpillOptions, SpillReader, SpillRecord, SpillWriter,
     index::Unused,
-    queue,
+    queue::{self, Queue},
+    room::{Held, Room},
     segment::{CreateFile, Segment, create_file, disk_bytes},
     worker::{Job, Worker},
 };
@@ -40,8 +41,8 @@ pub(super) struct Dir {
     /// Locked until the process ends, however it does.
     _lock: File,
     ledger: Ledger,
-    /// Bytes in memory that wait to be written.
-    unwritten: Ledger,
+    /// For bytes in memory that wait to be written.
+    pub(super) room: Arc<Room<Queue>>,
     /// Bytes on disk.
     disk: Ledger,
     next_file: AtomicU64,
@@ -79,7 +80,7 @@ impl SpillDir {
             path,
             _lock: lock,
             ledger: ledger.clone(),
-            unwritten: ledger.child("spill", bytes(options.unwritten_bytes_max)),
+            room: Room::new(ledger.child("spill", bytes(options.unwritten_bytes_max))),
             disk: Ledger::root("spill files", bytes(options.disk_bytes_max)),
             next_file: AtomicU64::new(0),
             create,
@@ -87,8 +88,8 @@ impl SpillDir {
         })))
     }
 
-    /// A new queue. `on_progress` is called on the thread that moves the bytes: when records have left memory, which makes
-    /// room for others, and when the queue has failed.
+    /// A new queue. `on_progress` is called on the thread that moves the bytes: when there may be room for records that
+    /// [`SpillWriter::push`] has found none for, of whichever queue it was, and when the queue has failed.
     #[must_use]
     pub fn queue(
         &self,
@@ -112,7 +113,7 @@ impl SpillDir {
     /// Bytes in memory that wait to be written.
     #[must_use]
     pub fn unwritten_bytes(&self) -> usize {
-        self.0.unwritten.used(Kind::Bytes)
+        self.0.room.used_bytes()
     }
 
     /// Waits until everything is written, read or deleted that was to be.
@@ -132,9 +133,13 @@ impl fmt::Debug for SpillDir {
 }
 
 impl Dir {
-    /// Room for `record`: in memory until it is written, and on disk.
-    pub(super) fn reserve(&self, record: &SpillRecord) -> Result<(Charge, Charge), SpillError> {
-        let memory = self.unwritten.charge(Kind::Bytes, record.bytes())?;
+    /// Room for `record` of `queue`: in memory until it is written, and on disk.
+    pub(super) fn reserve(
+        &self,
+        record: &SpillRecord,
+        queue: &Arc<Queue>,
+    ) -> Result<(Held<Queue>, Charge), SpillError> {
+        let memory = self.room.reserve(record.bytes(), queue)?;
         let disk = self.disk.charge(Kind::Bytes, disk_bytes(record));
         Ok((memory, disk.map_err(|exceeded| disk_limit(&exceeded))?))
     }
@@ -150,10 +155,14 @@ impl Dir {
         Segment::create(self.path.join(format!("{number}")), self.create, open)
     }
 
-    /// Deletes what is not used any more, not on this thread.
-    pub(super) fn delete(&self, unused: Unused) {
+    /// Does what is to be done after records have left memory, not on this thread: deletes what is not used any more, and
+    /// tells those who wait for room.
+    pub(super) fn let_go(&self, unused: Unused) {
         if !unused.is_empty() {
             self.worker.tell(Job::Delete(unused));
+        }
+        if self.room.has_to_tell() {
+            self.worker.tell(Job::TellOfRoom(Arc::clone(&self.room)));
         }
     }
 }

@@ -32,6 +32,9 @@ pub enum SpillError {
         /// Bytes that may be.
         limit: usize,
     },
+    /// Others hold the room in memory for what waits to be written, now; the queue has not failed.
+    #[error("no room to spill yet")]
+    NoRoomYet,
     /// There is no room in memory for what waits to be written, or for what was read, or too many files are open.
     #[error("no room to spill: {0}")]
     Budget(#[from] BudgetExceeded),
@@ -71,7 +74,7 @@ impl SpillError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::DiskLimit { .. } | Self::File { .. } | Self::Damaged { .. } => Retry::OtherNode,
-            Self::Budget(_) => Retry::SameNode,
+            Self::Budget(_) | Self::NoRoomYet => Retry::SameNode,
             Self::ReaderGone | Self::RuntimeEnded => Retry::Never,
         }
     }

@@ -22,9 +22,11 @@ const READ_BYTES_MAX: usize = 256 << 10;
 pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The records of one queue, from the next one to be taken to the last one pushed.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    entries: VecDeque<Entry>,
+///
+/// `M` stands for a record's room in memory.
+#[derive(Debug)]
+pub(super) struct Index<M> {
+    entries: VecDeque<Entry<M>>,
     /// How many records were taken: the number of the first entry.
     taken: u64,
     /// Number of the next record to be written.
@@ -40,12 +42,12 @@ pub(super) struct Index {
 }
 
 #[derive(Debug)]
-enum Entry {
+enum Entry<M> {
     /// In memory, with what it is charged for there and reserved on disk.
     Unwritten {
         record: SpillRecord,
         /// Given back when the record is taken or written.
-        _memory: Charge,
+        _memory: M,
         /// `None`: it is being written, and counts there.
         disk: Option<Charge>,
     },
@@ -104,12 +106,27 @@ impl Unused {
     }
 }
 
-impl Index {
+impl<M> Default for Index<M> {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            taken: 0,
+            unwritten: 0,
+            segments: VecDeque::new(),
+            is_writing: false,
+            is_reading: false,
+            waiting: None,
+            failed: None,
+        }
+    }
+}
+
+impl<M> Index<M> {
     /// Adds a record; says whether somebody has to be told to write.
     pub(super) fn push(
         &mut self,
         record: SpillRecord,
-        memory: Charge,
+        memory: M,
         disk: Charge,
     ) -> Result<bool, SpillError> {
         self.expect_intact()?;

@@ -2,14 +2,15 @@
 
 use std::{
     fmt, future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     task::{Context, Poll},
 };
 
 use super::{
     SpillError, SpillRecord,
     dir::Dir,
-    index::{Index, Taken},
+    index::{Index, Taken, Unused},
+    room::{Held, Waits},
     worker::Job,
 };
 
@@ -22,9 +23,10 @@ pub struct SpillWriter(Arc<Queue>);
 pub struct SpillReader(Arc<Queue>);
 
 pub(super) struct Queue {
-    index: Mutex<Index>,
+    index: Mutex<Index<Held<Self>>>,
     pub(super) dir: Arc<Dir>,
     pub(super) on_progress: Box<dyn Fn() + Send + Sync>,
+    waits_for_room: AtomicBool,
 }
 
 pub(super) fn new(
@@ -35,6 +37,7 @@ pub(super) fn new(
         index: Mutex::default(),
         dir: Arc::clone(dir),
         on_progress,
+        waits_for_room: AtomicBool::new(false),
     });
     (SpillWriter(Arc::clone(&queue)), SpillReader(queue))
 }
@@ -44,11 +47,15 @@ impl SpillWriter {
     ///
     /// # Errors
     ///
-    /// There is no room for it, and it is dropped; or the queue has failed before.
+    /// There is no room for it, and it is dropped; or the queue has failed before. After [`SpillError::NoRoomYet`] the
+    /// queue is told when to try again.
     pub fn push(&self, record: SpillRecord) -> Result<(), SpillError> {
-        let (memory, disk) = self.0.dir.reserve(&record)?;
-        let tell = self.0.lock().push(record, memory, disk)?;
-        if tell {
+        let reserved = self.0.dir.reserve(&record, &self.0);
+        let pushed = reserved.and_then(|(memory, disk)| self.0.lock().push(record, memory, disk));
+        if pushed.is_err() {
+            self.0.dir.let_go(Unused::default());
+        }
+        if pushed? {
             self.0.dir.worker.tell(Job::Write(Arc::clone(&self.0)));
         }
         Ok(())
@@ -72,7 +79,7 @@ impl SpillReader {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<SpillRecord>, SpillError>> {
         let (taken, unused) = self.0.lock().take(cx.waker())?;
-        self.0.dir.delete(unused);
+        self.0.dir.let_go(unused);
         match taken {
             Taken::Record(record) => Poll::Ready(Ok(Some(record))),
             Taken::Nothing => Poll::Ready(Ok(None)),
@@ -108,12 +115,12 @@ impl SpillReader {
 impl Drop for SpillReader {
     fn drop(&mut self) {
         let unused = self.0.lock().fail(SpillError::ReaderGone);
-        self.0.dir.delete(unused);
+        self.0.dir.let_go(unused);
     }
 }
 
 impl Queue {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Index<Held<Self>>> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,6 +129,17 @@ impl Queue {
         let unused = self.lock().fail(error);
         drop(unused);
         (self.on_progress)();
+        self.dir.room.tell();
+    }
+}
+
+impl Waits for Queue {
+    fn on_room(&self) {
+        (self.on_progress)();
+    }
+
+    fn is_waiting(&self) -> &AtomicBool {
+        &self.waits_for_room
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use proptest::prelude::*;
 use rpc_bus::{
     Ledger,
-    ledger::{Kind, Limits},
+    ledger::{Charge, Kind, Limits},
 };
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -478,7 +478,7 @@ proptest! {
 
 /// An index, and the files that it is about, moved by hand.
 struct ByHand {
-    index: Index,
+    index: Index<Charge>,
     ledger: Ledger,
     parent: TempDir,
     segments: usize,

@@ -12,6 +12,7 @@ use super::{
     dir::Dir,
     index::{NextWrite, Unused, Writing},
     queue::Queue,
+    room::Room,
     segment::{Segment, Span},
 };
 
@@ -24,6 +25,8 @@ pub(super) enum Job {
     Read(Arc<Queue>),
     /// Deletes files.
     Delete(Unused),
+    /// Tells queues that there may be room in memory.
+    TellOfRoom(Arc<Room<Queue>>),
 }
 
 /// Jobs, and whether a thread is at them.
@@ -93,7 +96,7 @@ impl Jobs {
     fn push(&mut self, job: Job) -> bool {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_) | Job::Delete(_) => self.others.push_back(job),
+            Job::Write(_) | Job::Delete(_) | Job::TellOfRoom(_) => self.others.push_back(job),
         }
         !std::mem::replace(&mut self.is_running, true)
     }
@@ -126,6 +129,7 @@ impl Run {
                 Job::Write(queue) => write(self.begin(queue)),
                 Job::Read(queue) => read(self.begin(queue)),
                 Job::Delete(unused) => drop(unused),
+                Job::TellOfRoom(room) => room.tell(),
             }
             // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
             self.current = None;
@@ -146,7 +150,7 @@ impl Drop for Run {
         let rest = std::iter::from_fn(|| self.worker.next());
         let queues = rest.filter_map(|job| match job {
             Job::Write(queue) | Job::Read(queue) => Some(queue),
-            Job::Delete(_) => None,
+            Job::Delete(_) | Job::TellOfRoom(_) => None,
         });
         for queue in self.current.take().into_iter().chain(queues) {
             // Without a word to others: this may be the thread of somebody who has just told us of a job.
@@ -164,7 +168,7 @@ fn write(queue: &Arc<Queue>) {
     match append(&queue.dir, &writing) {
         Ok(spans) => {
             queue.lock().written(writing, spans);
-            (queue.on_progress)();
+            queue.dir.room.tell();
             queue.dir.worker.tell(Job::Write(Arc::clone(queue)));
         }
         Err(error) => queue.fail(error),

@@ -60,8 +60,8 @@ impl Spilling {
                     cost_bytes += batch.cost_bytes;
                     self.waiting.pop_front();
                 }
-                // There will be room once something is written.
-                Err(SpillError::Budget(_)) if self.reader.records() > 0 => break,
+                // There will be: then `on_room` is called.
+                Err(SpillError::NoRoomYet) => break,
                 Err(error) => return Err(error),
             }
         }

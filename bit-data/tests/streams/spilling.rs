@@ -94,3 +94,67 @@ async fn a_full_disk_ends_the_stream_that_filled_it_and_a_cancel_frees_the_disk(
     here.stop().await;
     there.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_share_little_room_before_the_disk_all_end_though_nobody_takes_anything() {
+    const STREAMS: i32 = 4;
+    let (there, here) = pair().await;
+    let limits = SpillOptions {
+        // For one or two batches of all streams together.
+        unwritten_bytes_max: 100_000,
+        ..SpillOptions::default()
+    };
+    let (_parent, dir) = spill(&here.ledger, &limits);
+    let options = options(&dir);
+    let (mut sending, mut receivers) = (Vec::new(), Vec::new());
+    for minor in 0..STREAMS {
+        let sender = there.sender(stream(minor));
+        sending.push(tokio::spawn(send_all(sender, minor.into(), 200, PAYLOAD)));
+        let receiver = here.node.receiver(there.origin(), stream(minor), &options);
+        receivers.push(receiver.await.expect("a sender"));
+    }
+    for sending in sending {
+        let sent = sending.await.expect("no panic");
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    for (minor, receiver) in (0..).zip(receivers) {
+        let (seen, end) = receive_all(receiver).await;
+        assert!(end.is_ok() && seen == expected(minor, 200), "{end:?}");
+    }
+    dir.idle().await;
+    assert_eq!((dir.disk_bytes(), dir.unwritten_bytes()), (0, 0));
+    drop((dir, options));
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_several_files_is_written_and_read_at_the_same_time() {
+    const BATCHES: i64 = 1_200;
+    let (there, here) = pair().await;
+    let (_parent, dir) = spill(&here.ledger, &SpillOptions::default());
+    let options = options(&dir);
+    let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, BATCHES, PAYLOAD));
+    let mut receiver = here
+        .node
+        .receiver(there.origin(), stream(1), &options)
+        .await
+        .expect("a sender");
+    let mut seen = Vec::new();
+    while let Some(batch) = receiver.next().await {
+        seen.push(identity(&batch.expect("no error")));
+        // The consumer stays behind, so that the disk holds what is between both.
+        let behind = 24 << 20;
+        while dir.disk_bytes() < behind && !sending.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(seen == expected(1, BATCHES) && sending.await.expect("no panic").is_ok());
+    assert!(receiver.stats().bytes_spilled > 40 << 20);
+    drop(receiver);
+    dir.idle().await;
+    assert_eq!(dir.disk_bytes(), 0);
+    drop((dir, options));
+    here.stop().await;
+    there.stop().await;
+}
