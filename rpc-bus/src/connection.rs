@@ -473,6 +473,7 @@ impl Connection {
 
     fn handle_ping(&mut self, now: Instant) {
         self.stats.pings_received += 1;
+        self.calls.shrink();
         let wait = self.pings.arrive(now, PINGS_PER_SECOND_MAX);
         self.slow_down(wait, now);
         if self.may_owe_more(now) {
@@ -922,7 +923,9 @@ impl Connection {
         }
     }
 
+    // A PING comes and goes when nothing else has for long, or at most at every beat.
     fn handle_beat(&mut self, now: Instant) {
+        self.calls.shrink();
         let (missed, ping) = self.heartbeat.on_beat(now);
         self.stats.beats_missed += u64::from(missed);
         if ping {
@@ -1052,6 +1055,12 @@ impl Connection {
     /// Given up ones included.
     pub(crate) fn calls_in_flight(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Places for calls, taken or not.
+    #[cfg(test)]
+    pub(crate) fn call_places(&self) -> usize {
+        self.calls.places()
     }
 
     pub(crate) fn queued_frames(&self) -> usize {
