@@ -8,7 +8,7 @@ mod calls;
 mod heartbeat;
 
 use std::{
-    mem,
+    fmt, mem,
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
@@ -64,7 +64,7 @@ const UNORDERED_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("inv
 const OWED_STEP_BYTES: usize = 16 * 1024;
 
 /// What answers a call.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub(crate) struct Response {
     pub(crate) rpc_type: i32,
     pub(crate) pbody: Bytes,
@@ -77,11 +77,21 @@ impl Response {
     }
 }
 
+/// Without the bodies, as requests are shown.
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("rpc_type", &self.rpc_type)
+            .field("pbody_bytes", &self.pbody.len())
+            .field("dbody_bytes", &self.dbody.len())
+            .finish()
+    }
+}
+
 /// How a call ended.
 pub(crate) type Outcome = Result<Response, CallError>;
 
 /// What a frame, or time, has brought.
-#[derive(Debug)]
 pub(crate) enum Event {
     /// Server: the peer's handshake, to be judged by `open` or `refuse`.
     Hello { pbody: Bytes },
@@ -98,6 +108,21 @@ pub(crate) enum Event {
     Outcome(Completion, Outcome),
     /// A PING that somebody waits for has ended.
     Pinged(PingCompletion, Result<Duration, CloseReason>),
+}
+
+/// Without the bodies: that of a handshake may hold a password.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello { pbody } => write!(f, "Hello({} bytes)", pbody.len()),
+            Self::Request {
+                rpc_type, ticket, ..
+            } => write!(f, "Request(rpc type {rpc_type}, id {})", ticket.id),
+            Self::OneWay(message) => message.fmt(f),
+            Self::Outcome(_, outcome) => f.debug_tuple("Outcome").field(outcome).finish(),
+            Self::Pinged(_, outcome) => f.debug_tuple("Pinged").field(outcome).finish(),
+        }
+    }
 }
 
 /// Whether the peer has to show signs of life.
@@ -484,6 +509,7 @@ impl Connection {
 
     fn handle_ping(&mut self, now: Instant) {
         self.stats.pings_received += 1;
+        self.calls.shrink();
         let wait = self.pings.arrive(now, PINGS_PER_SECOND_MAX);
         self.slow_down(wait, now);
         if self.may_owe_more(now) {
@@ -949,7 +975,9 @@ impl Connection {
         }
     }
 
+    // A PING comes and goes when nothing else has for long, or at most at every beat.
     fn handle_beat(&mut self, now: Instant) {
+        self.calls.shrink();
         let (missed, ping) = self.heartbeat.on_beat(now);
         self.stats.beats_missed += u64::from(missed);
         if ping {
@@ -1079,6 +1107,12 @@ impl Connection {
     /// Given up ones included.
     pub(crate) fn calls_in_flight(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Places for calls, taken or not.
+    #[cfg(test)]
+    pub(crate) fn call_places(&self) -> usize {
+        self.calls.places()
     }
 
     pub(crate) fn queued_frames(&self) -> usize {

@@ -73,7 +73,7 @@ impl From<DrillPbError> for RpcFailure {
 #[non_exhaustive]
 pub enum ProtocolError {
     /// PING or PONG before the handshake was answered: a Drill peer would take it for the handshake.
-    #[error("a heartbeat before the handshake")]
+    #[error("expected a handshake (rpc type 0), found a heartbeat")]
     HeartbeatBeforeHandshake,
     /// The first message was something else.
     #[error("expected a handshake (rpc type 0), found rpc type {actual}")]
@@ -82,7 +82,9 @@ pub enum ProtocolError {
         actual: i32,
     },
     /// A request of a peer that has not yet proved who it is.
-    #[error("rpc type {actual} before authentication")]
+    #[error(
+        "expected SASL_MESSAGE, as the peer has not yet proved who it is, found rpc type {actual}"
+    )]
     NotAuthenticated {
         /// The `rpc_type` found.
         actual: i32,
@@ -98,7 +100,9 @@ pub enum ProtocolError {
     },
     /// PING or PONG with another body than our own nodes give them: a damaged message of another kind, which would be
     /// missed.
-    #[error("a heartbeat with a body of {bytes} bytes that is none of a heartbeat")]
+    #[error(
+        "expected a heartbeat with the bytes 08 01 as its body, found another one of {bytes} bytes"
+    )]
     NotAHeartbeat {
         /// Of both bodies.
         bytes: usize,

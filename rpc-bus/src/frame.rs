@@ -85,7 +85,7 @@ impl Header {
 }
 
 /// One received frame. Its bodies own their memory; small ones share it, up to 4 KiB together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Mode, id and type.
     pub header: Header,
@@ -93,6 +93,17 @@ pub struct Frame {
     pub pbody: Bytes,
     /// The raw body, possibly empty; starts at a 64-byte boundary if it is large.
     pub dbody: Bytes,
+}
+
+/// Without the bodies: that of a handshake may hold a password.
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("header", &self.header)
+            .field("pbody_bytes", &self.pbody.len())
+            .field("dbody_bytes", &self.dbody.len())
+            .finish()
+    }
 }
 
 /// Which part of a frame.

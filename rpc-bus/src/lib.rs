@@ -77,6 +77,7 @@ mod lanes;
 mod link;
 mod lookout;
 mod metrics;
+mod network;
 mod options;
 mod pace;
 mod reconnect;

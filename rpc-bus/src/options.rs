@@ -27,7 +27,8 @@ pub struct ConnectionOptions {
     /// How long nothing may be received before the connection is closed. User 30 s, bit 300 s; `None`: for ever.
     pub idle_timeout: Option<Duration>,
     /// How long nothing is received before this side sends PING. The PONG must come within the rest of
-    /// `idle_timeout`. Clients: half of the idle timeout; servers `None`, they only answer, as Drill's.
+    /// `idle_timeout`, or, without one, within the same time again. Clients: half of the idle timeout; servers `None`,
+    /// they only answer, as Drill's.
     pub ping_interval: Option<Duration>,
     /// Between our own nodes: regular PINGs in place of `idle_timeout` and `ping_interval`. Default `None`: Drill's way.
     pub beats: Option<Beats>,

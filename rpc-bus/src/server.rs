@@ -19,6 +19,7 @@ use crate::{
     error::CloseReason,
     ledger::Ledger,
     link::{self, Link},
+    network::network,
     options::{ConnectionOptions, OptionsError},
     pace::Pace,
     remote::RemoteConnection,
@@ -41,10 +42,10 @@ pub struct ServerOptions {
     pub connection: ConnectionOptions,
     /// Connections at a time, handshake or not; one more is closed at once. Default 10,000.
     pub connections_max: usize,
-    /// Connections at a time from one peer address; one more is closed at once. Default 1,000, so that one address
-    /// never takes all places; `None`, no limit of its own, where all users come through one proxy.
+    /// Connections at a time from one peer address, with IPv6 from one /64; one more is closed at once. Default 1,000, so
+    /// that one address never takes all places; `None`, no limit of its own, where all users come through one proxy.
     pub connections_per_peer_max: Option<usize>,
-    /// How many connections of one peer address are served a second, once a second's worth has come at once. Those that
+    /// How many connections of one such address are served a second, once a second's worth has come at once. Those that
     /// come faster wait for their turn, and hold their place while they do: so a flood of handshakes that fail is slowed
     /// down, and costs little. Default 500; `None`: none waits.
     pub connects_per_peer_second_max: Option<NonZeroU32>,
@@ -112,6 +113,7 @@ struct Shared {
 struct OpenConnections {
     links: HashMap<u64, Weak<Link>>,
     count: usize,
+    /// By [`network`].
     peers: HashMap<IpAddr, Peer>,
     refused: u64,
 }
@@ -130,6 +132,7 @@ impl OpenConnections {
             self.peers
                 .retain(|_, peer| peer.count > 0 || !peer.pace.is_over(now));
         }
+        let ip = network(ip);
         let of_peer = self.peers.get(&ip).map_or(0, |peer| peer.count);
         let peer_is_full = options
             .connections_per_peer_max
@@ -147,6 +150,7 @@ impl OpenConnections {
     }
 
     fn give_back(&mut self, ip: IpAddr, now: Instant) {
+        let ip = network(ip);
         self.count -= 1;
         if let Some(peer) = self.peers.get_mut(&ip) {
             peer.count -= 1;
@@ -426,6 +430,8 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -459,6 +465,23 @@ mod tests {
         let other = IpAddr::from([10, 0, 0, 2]);
         assert_eq!(open.admit(other, &options, now), Some(Duration::ZERO));
         assert_eq!((open.count, open.refused), (1001, 100));
+    }
+
+    #[test]
+    fn one_ipv6_network_gets_no_more_than_one_address() {
+        let (options, now) = (options(), Instant::now());
+        let mut open = OpenConnections::default();
+        let address = |host: u64| -> IpAddr {
+            let network = 0x2001_0db8_0000_0001_u128 << 64;
+            Ipv6Addr::from_bits(network | u128::from(host)).into()
+        };
+        let admitted = (0..1100).filter_map(|host| open.admit(address(host), &options, now));
+        assert_eq!(admitted.count(), 1000);
+        assert_eq!(open.peers.len(), 1);
+        (0..1000).for_each(|host| open.give_back(address(host), now));
+        let wait = open.admit(address(2000), &options, now);
+        assert!(wait.is_some_and(|wait| !wait.is_zero()), "{wait:?}");
+        assert_eq!(open.count, 1);
     }
 
     #[test]

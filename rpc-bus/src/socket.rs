@@ -1,8 +1,8 @@
 //! A connected socket, with its place in the ledger, before frames go over it.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -11,6 +11,13 @@ use crate::{
     options::ConnectionOptions,
     tls::{Handshake, TlsClient, TlsInfo, TlsServer, TlsStream},
 };
+
+/// How long nothing comes from a peer before the kernel asks the peer's whether it is still there, how often it asks, and
+/// how often in vain until the socket fails: a peer that has vanished without a word is found within a minute, also where
+/// no PING is to be expected of it.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// See the module's description.
 pub(crate) struct Socket {
@@ -87,6 +94,11 @@ impl Socket {
 // The receive buffer is left to the kernel: setting it turns its tuning off.
 fn set_options(socket: &TcpStream, options: &ConnectionOptions) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)?;
     match options.send_buffer_bytes {
         // Linux doubles what it is told, for its own book-keeping.
         Some(bytes) => SockRef::from(socket).set_send_buffer_size(bytes),
@@ -104,4 +116,30 @@ pub(crate) enum SocketError {
     /// It was closed before the first frame.
     #[error(transparent)]
     Closed(#[from] CloseReason),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::ledger::Limits;
+
+    #[tokio::test]
+    async fn the_kernel_asks_after_peers_that_are_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(addr));
+        let ledger = Ledger::root("test", Limits::default());
+        for tcp in [accepted.unwrap().0, connected.unwrap()] {
+            let options = ConnectionOptions::user_server();
+            let socket = Socket::plain(tcp, &options, &ledger).unwrap();
+            let raw = SockRef::from(socket.tcp());
+            assert!(raw.keepalive().unwrap());
+            assert_eq!(raw.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+            assert_eq!(raw.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+            assert_eq!(raw.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+        }
+    }
 }

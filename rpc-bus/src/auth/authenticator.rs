@@ -29,7 +29,7 @@ pub struct AuthOptions {
     /// Failures of one peer address within `failure_window`; then it is refused unchecked until the window has passed.
     /// Default 10.
     pub failures_per_peer_max: u32,
-    /// Default 1 min.
+    /// How long failures of a peer address count, and keep it from trying again. Default 1 min.
     pub failure_window: Duration,
     /// Peer addresses whose failures are remembered; the oldest are forgotten. Default 4,096.
     pub peers_max: usize,
@@ -54,7 +54,7 @@ impl AuthOptions {
     ///
     /// # Errors
     ///
-    /// A limit of zero: nobody could come in, or everybody could try for ever.
+    /// A limit or a time of zero: nobody could come in, or everybody could try for ever.
     pub fn validate(&self) -> Result<(), OptionsError> {
         let limits = [
             ("mechanisms", self.mechanisms.len()),
@@ -62,6 +62,10 @@ impl AuthOptions {
             ("waiting_max", self.waiting_max),
             ("waiting_per_peer_max", self.waiting_per_peer_max),
             ("failures_per_peer_max", self.failures_per_peer_max as usize),
+            (
+                "failure_window",
+                usize::from(!self.failure_window.is_zero()),
+            ),
             ("peers_max", self.peers_max),
         ];
         match limits.into_iter().find(|(_, value)| *value == 0) {
@@ -273,4 +277,20 @@ fn log<T>(peer: IpAddr, identity: &Identity, outcome: &Result<T, AuthError>) {
 
 fn lock(peers: &Mutex<Peers>) -> MutexGuard<'_, Peers> {
     peers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_in_which_no_failure_counts_is_refused() {
+        assert_eq!(AuthOptions::default().validate(), Ok(()));
+        let endless = AuthOptions {
+            failure_window: Duration::ZERO,
+            ..AuthOptions::default()
+        };
+        let name = "failure_window";
+        assert_eq!(endless.validate(), Err(OptionsError::Zero { name }));
+    }
 }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::Instant,
 };
 
 use super::{AuthError, AuthOptions};
+use crate::network::network;
 
 /// A table of at most `peers_max` addresses; the one that has failed longest ago goes first.
 #[derive(Debug)]
@@ -115,14 +116,6 @@ impl Peers {
         if let Some((_, oldest)) = self.order.pop_first() {
             self.failures.remove(&oldest);
         }
-    }
-}
-
-/// What one peer can choose its addresses from: with IPv6, the 64 bits that a network is given.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

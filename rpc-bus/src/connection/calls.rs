@@ -12,6 +12,8 @@ pub(crate) type Completion = oneshot::Sender<Outcome>;
 
 /// First number of places for calls; a power of two.
 const PLACES_MIN: usize = 4;
+/// Places that a connection keeps when it has no calls.
+const SPARE_PLACES_MAX: usize = 16;
 
 #[derive(Debug)]
 enum Slot {
@@ -109,6 +111,15 @@ impl Calls {
         self.deadlines.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// Gives back what a burst of calls has left behind, once all of them have ended. Not for every burst: a busy
+    /// connection would do nothing else.
+    pub(crate) fn shrink(&mut self) {
+        if self.slots.taken == 0 && self.slots.places.len() > SPARE_PLACES_MAX {
+            self.slots = Slots::default();
+            self.deadlines = BinaryHeap::new();
+        }
+    }
+
     /// Takes out every call that somebody waits for, for ever.
     pub(crate) fn drain(&mut self) -> Vec<Completion> {
         self.deadlines = BinaryHeap::new();
@@ -124,6 +135,11 @@ impl Calls {
     /// Calls in flight, those given up included.
     pub(crate) fn len(&self) -> usize {
         self.slots.taken
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.slots.places.len()
     }
 
     fn has_deadline(&self, at: Instant, id: CoordinationId) -> bool {
@@ -278,6 +294,38 @@ mod tests {
         }
         assert!(open.len() > 100);
         assert_eq!(calls.drain().len(), open.len());
+    }
+
+    #[test]
+    fn what_a_burst_has_left_is_given_back_once_all_have_ended() {
+        let (mut calls, start) = (Calls::default(), Instant::now());
+        let ids: Vec<_> = (0..65_536)
+            .map(|_| waiting(&mut calls, Some(after(start, 60))))
+            .collect();
+        for &id in &ids[1..] {
+            assert!(matches!(calls.answered(id), Answered::Waiting(_)));
+        }
+        calls.shrink();
+        assert!(calls.slots.places.len() > 65_536, "one is not answered yet");
+        assert!(matches!(calls.answered(ids[0]), Answered::Waiting(_)));
+        calls.shrink();
+        let held = (calls.slots.places.capacity(), calls.deadlines.capacity());
+        assert_eq!((held, calls.next_deadline()), ((0, 0), None));
+        let next = waiting(&mut calls, Some(after(start, 60)));
+        assert_eq!(next, CoordinationId(65_537));
+        assert!(matches!(calls.answered(ids[7]), Answered::Unknown));
+        assert!(matches!(calls.answered(next), Answered::Waiting(_)));
+    }
+
+    #[test]
+    fn few_places_are_kept() {
+        let mut calls = Calls::default();
+        let ids: Vec<_> = (0..8).map(|_| waiting(&mut calls, None)).collect();
+        for id in ids {
+            calls.answered(id);
+        }
+        calls.shrink();
+        assert_eq!(calls.slots.places.len(), SPARE_PLACES_MAX);
     }
 
     #[test]

@@ -203,8 +203,10 @@ impl Heartbeat {
     }
 
     fn pong_deadline(&self, ping: &Ping) -> Option<(Instant, Beat)> {
-        let idle = self.idle_timeout?;
-        let patience = idle.saturating_sub(self.interval.unwrap_or_default());
+        let patience = match (self.idle_timeout, self.interval) {
+            (Some(idle), interval) => idle.saturating_sub(interval.unwrap_or_default()),
+            (None, interval) => interval?,
+        };
         // A PING that does not leave shows that the socket takes nothing: only progress helps then.
         let (Departure::Left(left) | Departure::Queued(left) | Departure::Leaving(left)) =
             ping.departure;

@@ -14,6 +14,19 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(5);
 
 #[test]
+fn an_idle_connection_gives_back_what_a_burst_of_calls_took() {
+    let mut pair = Pair::default();
+    let calls: Vec<_> = (0..64).map(|_| pair.call("burst")).collect();
+    pair.drive();
+    (0..64).for_each(|_| pair.echo());
+    pair.drive();
+    assert_eq!(pair.client.connection.call_places(), 128);
+    pair.advance(Duration::from_secs(15));
+    assert_eq!(pair.client.connection.call_places(), 0);
+    drop(calls);
+}
+
+#[test]
 fn answers_may_come_in_any_order() {
     let mut pair = Pair::default();
     let mut calls = [pair.call("a"), pair.call("b"), pair.call("c")];

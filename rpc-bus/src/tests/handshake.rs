@@ -1,14 +1,18 @@
 //! Before a connection is open, and its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protos::rpc::RpcMode;
+use protos::{Plane, rpc::RpcMode};
+use tokio::sync::oneshot;
 
 use super::pair::{HELLO, Pair, REQUEST, outcome};
 use crate::{
-    connection::{IdleTimeout, Stage},
+    connection::{Connection, Event, IdleTimeout, Response, Stage},
     error::{CallError, CloseReason, ProtocolError},
+    frame::{CoordinationId, Frame, Header},
+    ledger::{Ledger, Limits},
+    options::ConnectionOptions,
 };
 
 #[test]
@@ -28,6 +32,47 @@ fn both_sides_are_open_after_one_round_trip() {
     pair.echo();
     pair.drive();
     assert_eq!(outcome(&mut call), Ok(Bytes::from_static(b"first")));
+}
+
+#[test]
+fn what_is_shown_of_a_connection_has_no_body_in_it() {
+    // The text of them, and the numbers of their bytes.
+    let secrets = ["secret", "115, 101, 99, 114, 101, 116"];
+    let assert_hidden = |shown: String| {
+        let leaks = secrets.iter().any(|secret| shown.contains(secret));
+        assert!(!leaks && shown.contains("bytes"), "{shown}");
+    };
+    let (hello, ledger) = (
+        Bytes::from_static(b"secret"),
+        Ledger::root("test", Limits::default()),
+    );
+    let (now, completion) = (Instant::now(), oneshot::channel().0);
+    let options = ConnectionOptions::user_client();
+    let (of_client, of_hello) = (options.clone(), hello.clone());
+    let client = Connection::client(Plane::User, of_client, of_hello, completion, &ledger, now);
+    assert_hidden(format!("{client:?}"));
+    let frame = Frame {
+        header: Header {
+            mode: RpcMode::Request,
+            coordination_id: CoordinationId(1),
+            rpc_type: 0,
+        },
+        pbody: hello.clone(),
+        dbody: hello.clone(),
+    };
+    assert_hidden(format!("{frame:?}"));
+    let mut server = Connection::server(Plane::User, options, &ledger, now);
+    server.handle_frame(frame, now);
+    assert_hidden(format!("{server:?}"));
+    let outcome = Event::Outcome(
+        oneshot::channel().0,
+        Ok(Response {
+            rpc_type: 0,
+            pbody: hello.clone(),
+            dbody: hello,
+        }),
+    );
+    assert_hidden(format!("{outcome:?}"));
 }
 
 #[test]
@@ -65,7 +110,7 @@ fn requests_sent_behind_the_handshake_wait_for_the_verdict() {
 fn nothing_is_sent_before_the_answer_to_the_handshake() {
     let mut pair = Pair::before_handshake();
     pair.drive();
-    let (completion, _pinged) = tokio::sync::oneshot::channel();
+    let (completion, _pinged) = oneshot::channel();
     pair.server.connection.ping(completion, pair.now);
     assert!(pair.server.send(pair.now).is_empty());
     pair.server.connection.open(Bytes::new(), IdleTimeout::Keep);
@@ -80,7 +125,7 @@ fn nothing_is_sent_before_the_answer_to_the_handshake() {
 fn a_server_that_closes_before_its_verdict_says_nothing() {
     let mut pair = Pair::before_handshake();
     pair.drive();
-    let (completion, _pinged) = tokio::sync::oneshot::channel();
+    let (completion, _pinged) = oneshot::channel();
     pair.server.connection.ping(completion, pair.now);
     pair.server.close(CloseReason::ClosedHere, pair.now);
     assert!(pair.server.send(pair.now).is_empty());

@@ -41,6 +41,22 @@ fn a_ping_that_is_not_answered_ends_the_client_after_the_other_half() {
 }
 
 #[test]
+fn without_an_idle_timeout_a_ping_may_take_its_interval() {
+    let endless = |options| ConnectionOptions {
+        idle_timeout: None,
+        ..options
+    };
+    let client = endless(ConnectionOptions::user_client());
+    let mut pair = Pair::open_with(client, endless(ConnectionOptions::user_server()));
+    pair.advance(600 * SECOND);
+    assert_eq!(pair.client.connection.stats().pongs_received, 40);
+    pair.cut();
+    pair.advance(30 * SECOND);
+    let reason = CloseReason::PongTimeout(15 * SECOND);
+    assert_eq!(pair.client.reason(), Some(&reason));
+}
+
+#[test]
 fn a_silent_client_ends_the_server_after_the_timeout() {
     let mut pair = Pair::default();
     pair.cut();
