@@ -21,6 +21,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Problem> {
     };
     check.node();
     check.cluster();
+    check.beats();
     check.sizes();
     check.heartbeat();
     check.connection();
@@ -132,15 +133,25 @@ impl Check<'_> {
             "password_file",
             "is set, but no cluster.user",
         );
-        self.require(
-            cluster.beat_interval_ms.get() >= BEAT_MS_MIN,
-            "cluster",
-            "beat_interval_ms",
-            &format!(
-                "is {}, at least {BEAT_MS_MIN} are needed",
-                cluster.beat_interval_ms
-            ),
-        );
+    }
+
+    fn beats(&mut self) {
+        let config = &self.settings.config;
+        let cluster = config.cluster.beat_interval_ms.get();
+        let (user, client) = (config.user.beat_interval_ms, config.client.beat_interval_ms);
+        for (section, ms, is_none) in [
+            ("cluster", cluster, false),
+            ("user", user, user == 0),
+            ("client", client, client == 0),
+        ] {
+            let message = format!("is {ms}, at least {BEAT_MS_MIN} are needed");
+            self.require(
+                is_none || ms >= BEAT_MS_MIN,
+                section,
+                "beat_interval_ms",
+                &message,
+            );
+        }
     }
 
     fn sizes(&mut self) {

@@ -159,6 +159,9 @@ sections! {
         /// How long a client may leave PINGs unanswered, in milliseconds; at least three intervals.
         /// Unset: three intervals.
         heartbeat_timeout_ms: Option<NonZeroU64> = None,
+        /// Time between two PINGs of the node to a client of our own kind, in milliseconds; it is closed
+        /// after five without a sign of life. Drill's clients get none. 0: neither does ours.
+        beat_interval_ms: u64 = 1000,
         /// How long a closing connection may take to write what is queued, in milliseconds.
         linger_timeout_ms: u64 = 1000,
         /// Batches of one query that may be sent before the client acknowledged them.
@@ -303,6 +306,9 @@ sections! {
         mechanism: Option<MechanismName> = None,
         /// Schema in which tables are looked up, such as dfs.tmp.
         schema: Option<String> = None,
+        /// Time between two PINGs to a node of our own kind, in milliseconds; it is given up after five
+        /// without a sign of life. A real Drill gets a PING only when nothing comes from it. 0: so does ours.
+        beat_interval_ms: u64 = 1000,
         /// Whether to speak TLS.
         tls: bool = false,
         /// PEM file of the authorities to trust. Unset: those of the system.

@@ -14,10 +14,11 @@ use rpc_bus::{
 use user_server::UserServerOptions;
 
 use super::{
-    Config,
+    ClientSection, Config,
     keys::{MechanismName, Peer, TlsVersion, ZooKeeper},
 };
 use crate::{
+    connector,
     engine::EngineOptions,
     node::{ClusterOptions, DataOptions, HttpOptions, NodeOptions},
     security::SecurityOptions,
@@ -188,6 +189,7 @@ impl Config {
                 backlog: user.backlog,
                 ..defaults
             },
+            beats: connector::beats(interval(user.beat_interval_ms)),
             advertised_host: self.node.advertised_host.clone(),
             unacked_batches_max: user.unacked_batches_max.get(),
             unacked_bytes_max: user.unacked_mib_max.get().saturating_mul(MIB),
@@ -230,6 +232,18 @@ impl Config {
             missed_max,
         })
     }
+}
+
+impl ClientSection {
+    /// How often to PING one of our own nodes.
+    pub(crate) fn beat_interval(&self) -> Option<Duration> {
+        interval(self.beat_interval_ms)
+    }
+}
+
+/// 0 is none.
+fn interval(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
 }
 
 impl From<MechanismName> for Mechanism {

@@ -193,6 +193,14 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             ":2: user.heartbeat_timeout_ms is set, but no user.heartbeat_interval_ms",
         ),
         (
+            "[user]\nbeat_interval_ms = 9\n",
+            ":2: user.beat_interval_ms is 9, at least 10 are needed",
+        ),
+        (
+            "[client]\nbeat_interval_ms = 1\n",
+            ":2: client.beat_interval_ms is 1, at least 10 are needed",
+        ),
+        (
             "[user]\nbatch_rows_max = 65537\n",
             ":2: user.batch_rows_max is 65537",
         ),
@@ -238,6 +246,14 @@ fn contradictions_are_told_with_the_place_of_the_value() {
         let told = refused(text);
         assert!(told.contains(expected), "{text:?}: {told}");
     }
+}
+
+#[test]
+fn no_time_between_beats_is_no_beats() {
+    let config = file("[user]\nbeat_interval_ms = 0\n[client]\nbeat_interval_ms = 0\n");
+    let config = config.unwrap().config;
+    assert_eq!(config.node_options().user_server.beats, None);
+    assert_eq!(config.client.beat_interval(), None);
 }
 
 #[test]
