@@ -319,7 +319,9 @@ sections! {
         certificates: Option<PathBuf> = None,
         /// PEM file of its private key, without a password.
         key: Option<PathBuf> = None,
-        /// PEM file of authorities: clients must then show a certificate that one of them issued.
+        /// PEM file of authorities: whoever connects must then show a certificate that one of them issued.
+        /// It lets in, and says nothing about the name: without users in the section auth, each holder of a
+        /// certificate is the user that they say they are.
         client_authorities: Option<PathBuf> = None,
         /// Oldest version that is spoken: 1.2 or 1.3.
         min_version: TlsVersion = TlsVersion::V12,
