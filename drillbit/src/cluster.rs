@@ -51,6 +51,11 @@ pub struct ClusterOptions {
     pub addr: SocketAddr,
     /// Limits of that server.
     pub server: ServerOptions,
+    /// Limits of the connections that this node makes. Their handshake may take 3 s at most.
+    pub connection: ConnectionOptions,
+    /// Most memory that all of these connections may hold together, in bytes. Default `None`: an eighth of what all
+    /// connections of the node may.
+    pub bytes_max: Option<usize>,
     /// The other nodes, by the addresses of their control servers; this one may be among them.
     pub peers: Vec<NodeAddress>,
     /// Where the other nodes are found, in place of `peers`. Default `None`.
@@ -99,6 +104,8 @@ impl ClusterOptions {
         Self {
             addr,
             server: control.server,
+            connection: control.connection,
+            bytes_max: None,
             peers: Vec::new(),
             zookeeper: None,
             beats: BeatOptions::default(),
@@ -314,8 +321,8 @@ impl ClusterOptions {
             server,
             authenticator: joining.authenticator.clone(),
             connection: ConnectionOptions {
-                handshake_timeout: HANDSHAKE_TIME,
-                ..default.connection
+                handshake_timeout: self.connection.handshake_timeout.min(HANDSHAKE_TIME),
+                ..self.connection.clone()
             },
             tls: joining.peer_tls.clone(),
             login: self.login(joining.peer_tls.as_ref())?,

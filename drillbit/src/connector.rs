@@ -1,8 +1,10 @@
 //! How to reach the Drillbit that statements run on, as often as needed.
 
+use std::time::Duration;
+
 use client::{Client, ClientError, ClientOptions};
 use rpc_bus::{
-    BusRuntime, CloseReason, ConnectError,
+    Beats, BusRuntime, CloseReason, ConnectError,
     auth::{LoginError, Mechanism, Password},
     frame::{DecodeError, FrameErrorKind},
     ledger::{Ledger, Limits},
@@ -23,6 +25,8 @@ pub(crate) struct Login {
     /// The only way to authenticate, if there shall be only one.
     pub(crate) mechanism: Option<Mechanism>,
     pub(crate) schema: Option<String>,
+    /// How often to PING one of our own nodes; `None`: only when nothing comes from it.
+    pub(crate) beat_interval: Option<Duration>,
     pub(crate) tls: Option<TlsClient>,
 }
 
@@ -72,7 +76,16 @@ fn options(bus: &BusRuntime, login: Login) -> ClientOptions {
     options.mechanism = login.mechanism;
     options.schema = login.schema;
     options.tls = login.tls;
+    options.beats = beats(login.beat_interval);
     options
+}
+
+/// Of client and node: five may be missed.
+pub(crate) fn beats(interval: Option<Duration>) -> Option<Beats> {
+    interval.map(|interval| Beats {
+        interval,
+        missed_max: 5,
+    })
 }
 
 /// What may help, in words of the command line.

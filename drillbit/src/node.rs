@@ -10,7 +10,7 @@ use std::{
 use bit_data::{DataNode, DataPeers, DataServerOptions, drill::FragmentsOptions};
 use protos::coord::DrillbitEndpoint;
 use rpc_bus::{
-    BusRuntime,
+    BusRuntime, ConnectionOptions,
     ledger::{Ledger, Limits},
     task::Tasks,
 };
@@ -46,8 +46,13 @@ pub const DATA_PORT: u16 = 31012;
 pub struct DataOptions {
     /// Where it listens; port 0 takes a free one.
     pub addr: SocketAddr,
-    /// Limits of the connections.
+    /// Limits of the connections that others make.
     pub server: DataServerOptions,
+    /// Limits of the connections that this node makes.
+    pub connection: ConnectionOptions,
+    /// Most memory that all of these connections may hold together, in bytes. Default `None`: three eighths of what all
+    /// connections of the node may.
+    pub bytes_max: Option<usize>,
     /// Limits of what comes for fragments that are not there.
     pub fragments: FragmentsOptions,
 }
@@ -59,8 +64,11 @@ pub struct NodeOptions {
     pub user_addr: SocketAddr,
     /// Most memory that connections may hold together, in bytes: frames on their way in and out.
     /// Default 2 GiB. It also bounds the calls in flight, at one for 8 KiB. What queries may hold is
-    /// the engine's option.
+    /// the engine's option. Each plane has a part of it, so that whoever fills one leaves the others alone, beats above
+    /// all; together they should not have more.
     pub connection_bytes_max: usize,
+    /// The part of the clients' connections, in bytes. Default `None`: what the other planes leave.
+    pub user_bytes_max: Option<usize>,
     /// How many threads.
     pub threads: ThreadOptions,
     /// How clients are served.
@@ -80,6 +88,22 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
+    /// Most bytes for each plane.
+    pub(crate) fn plane_bytes(&self) -> PlaneBytes {
+        let eighth = self.connection_bytes_max / 8;
+        let data = self.data.as_ref();
+        let data = data.map_or(0, |data| data.bytes_max.unwrap_or(3 * eighth));
+        let control = self.cluster.as_ref();
+        let control = control.map_or(0, |cluster| cluster.bytes_max.unwrap_or(eighth));
+        let left = self.connection_bytes_max.saturating_sub(data);
+        let left = left.saturating_sub(control);
+        PlaneBytes {
+            user: self.user_bytes_max.unwrap_or(left),
+            data,
+            control,
+        }
+    }
+
     /// What other nodes and clients find this one by.
     fn endpoint(
         &self,
@@ -100,11 +124,52 @@ impl NodeOptions {
     }
 }
 
+/// How many bytes the connections of each plane may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlaneBytes {
+    pub(crate) user: usize,
+    pub(crate) data: usize,
+    pub(crate) control: usize,
+}
+
+/// The parts of the planes in the node's ledger.
+pub(crate) struct PlaneLedgers {
+    user: Ledger,
+    data: Ledger,
+    control: Ledger,
+}
+
+impl PlaneLedgers {
+    fn of(process: &Ledger, bytes: PlaneBytes) -> Self {
+        let part = |name, bytes| process.child(name, limits(bytes));
+        Self {
+            user: part("user connections", bytes.user),
+            data: part("data connections", bytes.data),
+            control: part("control connections", bytes.control),
+        }
+    }
+
+    /// In the order of the planes.
+    pub(crate) fn all(&self) -> [&Ledger; 3] {
+        [&self.user, &self.control, &self.data]
+    }
+}
+
+/// Of connections that may hold so many bytes.
+fn limits(bytes: usize) -> Limits {
+    Limits {
+        bytes: Some(bytes),
+        calls: Some(bytes / CALL_BYTES_MAX),
+        ..Limits::default()
+    }
+}
+
 impl Default for NodeOptions {
     fn default() -> Self {
         Self {
             user_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), USER_PORT),
             connection_bytes_max: 2 << 30,
+            user_bytes_max: None,
             threads: ThreadOptions::default(),
             user_server: UserServerOptions::default(),
             engine: EngineOptions::default(),
@@ -166,14 +231,11 @@ impl Node {
         let started = Instant::now();
         let threads = Threads::start(&options.threads).map_err(NodeError::Threads)?;
         let engine = DrillEngine::try_new(&options.engine).map_err(NodeError::Engine)?;
-        let limits = Limits {
-            bytes: Some(options.connection_bytes_max),
-            calls: Some(options.connection_bytes_max / CALL_BYTES_MAX),
-            ..Limits::default()
-        };
+        let ledger = Ledger::root("process", limits(options.connection_bytes_max));
         let parts = Parts {
             bus: threads.bus(),
-            ledger: Ledger::root("process", limits),
+            planes: Arc::new(PlaneLedgers::of(&ledger, options.plane_bytes())),
+            ledger,
             engine: Arc::new(engine),
             security: Arc::new(Security::open(&options.security, threads.bus())?),
             admin: Arc::new(Admin::new()),
@@ -289,6 +351,7 @@ impl Node {
 struct Parts<'a> {
     bus: &'a BusRuntime,
     ledger: Ledger,
+    planes: Arc<PlaneLedgers>,
     engine: Arc<DrillEngine>,
     security: Arc<Security>,
     admin: Arc<Admin>,
@@ -303,7 +366,7 @@ impl Parts<'_> {
         options.authenticator = self.security.authenticator.clone();
         options.queries = self.admin.queries.clone();
         options.admin = Some(Arc::<Admin>::clone(&self.admin));
-        let (ledger, engine) = (self.ledger.clone(), Arc::clone(&self.engine));
+        let (ledger, engine) = (self.planes.user.clone(), Arc::clone(&self.engine));
         UserServer::bind(addr, self.bus.clone(), options, ledger, engine)
             .await
             .map_err(|source| NodeError::Listen { addr, source })
@@ -313,7 +376,9 @@ impl Parts<'_> {
         let Some(DataOptions {
             addr,
             mut server,
+            connection,
             fragments,
+            ..
         }) = options.data.clone()
         else {
             return Ok(None);
@@ -324,7 +389,9 @@ impl Parts<'_> {
             server,
             // Nothing here runs fragments yet: what comes waits for one, and is refused then.
             fragments,
-            plane_bytes_max: Some(options.connection_bytes_max / 2),
+            connection,
+            // What has come is charged twice: to its receiver, and as memory of its connection.
+            plane_bytes_max: Some(options.plane_bytes().data / 2),
             incarnation: Some(self.admin.incarnation()),
             ..bit_data::NodeOptions::default()
         };
@@ -333,7 +400,7 @@ impl Parts<'_> {
             data.tls.clone_from(&self.security.peers);
             data.login = cluster.login(data.tls.as_ref())?;
         }
-        let bound = DataNode::bind(addr, self.bus.clone(), data, self.ledger.clone()).await;
+        let bound = DataNode::bind(addr, self.bus.clone(), data, self.planes.data.clone()).await;
         let node = Arc::new(bound.map_err(|source| NodeError::Listen { addr, source })?);
         self.admin.set_data(&node);
         Ok(Some(node))
@@ -350,7 +417,7 @@ impl Parts<'_> {
         };
         let joining = Joining {
             bus: self.bus,
-            ledger: &self.ledger,
+            ledger: &self.planes.control,
             tls: self.security.tls.clone(),
             peer_tls: self.security.peers.clone(),
             authenticator: self.security.authenticator.clone(),
@@ -372,6 +439,7 @@ impl Parts<'_> {
         let watched = Watched {
             bus: self.bus.clone(),
             ledger: self.ledger.clone(),
+            planes: Arc::clone(&self.planes),
             admin: Arc::clone(&self.admin),
             engine: Arc::clone(&self.engine),
             started: self.started,
@@ -404,5 +472,62 @@ impl Parts<'_> {
             tracing::warn!(%error, "files are not looked at for changes");
         }
         watching
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rpc_bus::ledger::Kind;
+
+    use super::*;
+
+    fn options() -> NodeOptions {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let data = bit_data::NodeOptions::default();
+        NodeOptions {
+            connection_bytes_max: 800,
+            data: Some(DataOptions {
+                addr,
+                server: data.server,
+                connection: data.connection,
+                bytes_max: None,
+                fragments: data.fragments,
+            }),
+            cluster: Some(ClusterOptions::new(addr)),
+            ..NodeOptions::default()
+        }
+    }
+
+    #[test]
+    fn clients_that_fill_their_plane_leave_the_others_theirs() {
+        let options = options();
+        let process = Ledger::root("process", limits(options.connection_bytes_max));
+        let planes = PlaneLedgers::of(&process, options.plane_bytes());
+        let _held = planes.user.charge(Kind::Bytes, 400).unwrap();
+        let refused = planes.user.charge(Kind::Bytes, 1).unwrap_err();
+        assert_eq!((&*refused.ledger, refused.limit), ("user connections", 400));
+        let _data = planes.data.charge(Kind::Bytes, 300).unwrap();
+        let _control = planes.control.charge(Kind::Bytes, 100).unwrap();
+        assert_eq!(process.used(Kind::Bytes), 800);
+    }
+
+    #[test]
+    fn a_plane_that_there_is_not_has_no_part() {
+        let mut options = options();
+        options.data = None;
+        let alone = NodeOptions {
+            cluster: None,
+            ..options.clone()
+        };
+        let of = |options: &NodeOptions| {
+            let PlaneBytes {
+                user,
+                data,
+                control,
+            } = options.plane_bytes();
+            (user, data, control)
+        };
+        assert_eq!(of(&options), (700, 0, 100));
+        assert_eq!(of(&alone), (800, 0, 0));
     }
 }

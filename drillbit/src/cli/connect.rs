@@ -141,6 +141,7 @@ fn connector(
     password: Option<Password>,
 ) -> Result<Connector, Failure> {
     let tls = tls::client(&config.client).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let beat_interval = config.client.beat_interval();
     let ClientSection {
         connect,
         user,
@@ -153,6 +154,7 @@ fn connector(
         password,
         mechanism: mechanism.map(Into::into),
         schema,
+        beat_interval,
         tls,
     };
     Ok(Connector::remote(&connect, threads.bus(), login))

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use super::{KeyName, Problem, Settings};
+use rpc_bus::{ConnectionOptions, OptionsError};
+
+use super::{KeyName, Problem, Settings, keys::Connections};
+use crate::node::PlaneBytes;
 
 /// Most rows of a batch that Drill's clients take.
 const CLIENT_ROWS_MAX: usize = 65_536;
@@ -21,9 +24,11 @@ pub(super) fn check(settings: &Settings) -> Vec<Problem> {
     };
     check.node();
     check.cluster();
+    check.beats();
     check.sizes();
     check.heartbeat();
-    check.connection();
+    check.connections();
+    check.memory();
     check.certificates();
     check.exposure();
     check.problems
@@ -132,15 +137,25 @@ impl Check<'_> {
             "password_file",
             "is set, but no cluster.user",
         );
-        self.require(
-            cluster.beat_interval_ms.get() >= BEAT_MS_MIN,
-            "cluster",
-            "beat_interval_ms",
-            &format!(
-                "is {}, at least {BEAT_MS_MIN} are needed",
-                cluster.beat_interval_ms
-            ),
-        );
+    }
+
+    fn beats(&mut self) {
+        let config = &self.settings.config;
+        let cluster = config.cluster.beat_interval_ms.get();
+        let (user, client) = (config.user.beat_interval_ms, config.client.beat_interval_ms);
+        for (section, ms, is_none) in [
+            ("cluster", cluster, false),
+            ("user", user, user == 0),
+            ("client", client, client == 0),
+        ] {
+            let message = format!("is {ms}, at least {BEAT_MS_MIN} are needed");
+            self.require(
+                is_none || ms >= BEAT_MS_MIN,
+                section,
+                "beat_interval_ms",
+                &message,
+            );
+        }
     }
 
     fn sizes(&mut self) {
@@ -172,13 +187,6 @@ impl Check<'_> {
                 user.batch_kib_target
             ),
         );
-        let per_peer = user.connections_per_peer_max;
-        self.require(
-            per_peer.is_none_or(|max| max <= user.connections_max),
-            "user",
-            "connections_per_peer_max",
-            "is above user.connections_max",
-        );
     }
 
     fn heartbeat(&mut self) {
@@ -205,18 +213,81 @@ impl Check<'_> {
         );
     }
 
-    /// What the bus itself asks of its options.
-    fn connection(&mut self) {
-        let checked = self.settings.config.user_connection().validate();
-        if let Err(error) = checked {
-            let key = "frame_mib_max";
+    /// What every plane has.
+    fn connections(&mut self) {
+        for (section, keys) in self.settings.config.planes() {
+            let of_peer = keys.connections_per_peer_max;
             self.require(
-                false,
-                "user",
-                key,
-                &format!("or another limit does not fit: {error}"),
+                of_peer.is_none_or(|max| max <= keys.connections_max),
+                section,
+                "connections_per_peer_max",
+                &format!("is above {section}.connections_max"),
             );
+            if let Err(error) = keys.connection(ConnectionOptions::bit()).validate() {
+                self.connection(section, &keys, &error);
+            }
         }
+    }
+
+    /// What the bus itself asks of the options of a connection, in words of the keys.
+    fn connection(&mut self, section: &'static str, keys: &Connections, error: &OptionsError) {
+        let (key, message) = match error {
+            OptionsError::FrameBytes { max, actual, .. } if actual > max => {
+                let most = max >> 20;
+                let message = format!("is {}, expected at most {most}", keys.frame_mib_max);
+                ("frame_mib_max", message)
+            }
+            OptionsError::FrameBytes { .. } => {
+                let (own, other) = (keys.handshake_frame_kib_max, keys.frame_mib_max);
+                let message =
+                    format!("is {own}, expected at most {section}.frame_mib_max, {other} MiB");
+                ("handshake_frame_kib_max", message)
+            }
+            // No key can have such a value.
+            other => (
+                "frame_mib_max",
+                format!("or another limit does not fit: {other}"),
+            ),
+        };
+        self.require(false, section, key, &message);
+    }
+
+    /// Planes do not have more memory than there is for all.
+    fn memory(&mut self) {
+        let options = self.settings.config.node_options();
+        let PlaneBytes {
+            user,
+            data,
+            control,
+        } = options.plane_bytes();
+        let all = options.connection_bytes_max;
+        let others = data.saturating_add(control);
+        let mib = |bytes: usize| bytes >> 20;
+        let message = |what: String| {
+            format!(
+                "{what} of {} MiB for all connections, half of node.memory_mib",
+                mib(all)
+            )
+        };
+        if others >= all {
+            let is_data = self.settings.config.data.memory_mib_max.is_some() && data >= control;
+            let section = if is_data { "data" } else { "cluster" };
+            let what = format!(
+                "is too much: data has {} MiB and cluster {}, which leaves user nothing",
+                mib(data),
+                mib(control)
+            );
+            self.require(false, section, "memory_mib_max", &message(what));
+            return;
+        }
+        let what = format!(
+            "is {}: beside data with {} MiB and cluster with {}, that is more than there is",
+            mib(user),
+            mib(data),
+            mib(control)
+        );
+        let fits = user.saturating_add(others) <= all;
+        self.require(fits, "user", "memory_mib_max", &message(what));
     }
 
     /// Of certificate and key, each needs the other.

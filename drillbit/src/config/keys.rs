@@ -34,13 +34,96 @@ pub(crate) struct Key {
     pub(crate) text: &'static [&'static str],
 }
 
+/// Takes the sections as they are written below, those that end in `+ connections {…}` with the keys of every plane, and
+/// declares them.
 macro_rules! sections {
-    ($(
+    (@ [$($done:tt)*]
+        $(#[doc = $section_text:literal])+
+        $section:ident: $Section:ident { $($keys:tt)* }
+        + connections { $frame_mib_max:expr, $requests_in_flight_max:expr, $idle_timeout_s:expr }
+        $($rest:tt)*
+    ) => {
+        impl $Section {
+            /// The keys that every plane has.
+            pub(crate) fn connections(&self) -> Connections {
+                Connections {
+                    handshake_frame_kib_max: self.handshake_frame_kib_max,
+                    frame_mib_max: self.frame_mib_max,
+                    connections_max: self.connections_max,
+                    connections_per_peer_max: self.connections_per_peer_max,
+                    connects_per_peer_second_max: self.connects_per_peer_second_max,
+                    backlog: self.backlog,
+                    memory_mib_max: self.memory_mib_max,
+                    requests_in_flight_max: self.requests_in_flight_max,
+                    calls_in_flight_max: self.calls_in_flight_max,
+                    write_queue_kib_max: self.write_queue_kib_max,
+                    reply_queue_mib_max: self.reply_queue_mib_max,
+                    send_buffer_kib: self.send_buffer_kib,
+                    handshake_timeout_ms: self.handshake_timeout_ms,
+                    idle_timeout_s: self.idle_timeout_s,
+                    linger_timeout_ms: self.linger_timeout_ms,
+                }
+            }
+        }
+
+        sections! { @ [$($done)*
+            $(#[doc = $section_text])+
+            $section: $Section {
+                $($keys)*
+                /// Largest frame before the handshake is done, in KiB.
+                handshake_frame_kib_max: NonZeroUsize = positive!(NonZeroUsize, 64),
+                /// Largest frame afterwards, in MiB.
+                frame_mib_max: NonZeroUsize = positive!(NonZeroUsize, $frame_mib_max),
+                /// Connections at a time; one more is closed at once.
+                connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
+                /// Connections at a time from one address; one more is closed at once. As many as
+                /// `connections_max` where all come through one proxy. Unset: 1,000, or all if they are fewer.
+                connections_per_peer_max: Option<NonZeroUsize> = None,
+                /// Connections of one address that are served a second; after a second's worth at once,
+                /// those that come faster wait for their turn.
+                connects_per_peer_second_max: NonZeroU32 = positive!(NonZeroU32, 500),
+                /// Connections that the system may hold before they are accepted.
+                backlog: u32 = 1024,
+                /// Most memory for all connections of the plane together, in MiB: a part of the half of
+                /// `memory_mib` of the section node that connections have. Unset: an eighth of that half for
+                /// cluster, three eighths for data, the rest for user; nothing for what is not enabled.
+                memory_mib_max: Option<NonZeroU32> = None,
+                /// Requests of one connection that may wait for their answer; one more fails at once.
+                requests_in_flight_max: NonZeroUsize = positive!(NonZeroUsize, $requests_in_flight_max),
+                /// Calls to one peer that may wait for their answer.
+                calls_in_flight_max: NonZeroUsize = positive!(NonZeroUsize, 65_536),
+                /// Bytes of one connection that may wait to be written before senders wait, in KiB.
+                write_queue_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
+                /// Bytes of replies that may wait for a peer that does not read, in MiB; with more it is
+                /// closed.
+                reply_queue_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
+                /// Send buffer of a socket, in KiB. More helps only on long, fast links.
+                send_buffer_kib: NonZeroUsize = positive!(NonZeroUsize, 512),
+                /// How long a peer that connects may take for the handshake, in milliseconds.
+                handshake_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
+                /// How long nothing may come from a peer that is able to send PING, in seconds.
+                idle_timeout_s: NonZeroU64 = positive!(NonZeroU64, $idle_timeout_s),
+                /// How long a closing connection may take to write what is queued, in milliseconds.
+                linger_timeout_ms: u64 = 1000,
+            }
+        ] $($rest)* }
+    };
+    (@ [$($done:tt)*]
+        $(#[doc = $section_text:literal])+
+        $section:ident: $Section:ident { $($keys:tt)* }
+        $($rest:tt)*
+    ) => {
+        sections! { @ [$($done)*
+            $(#[doc = $section_text])+
+            $section: $Section { $($keys)* }
+        ] $($rest)* }
+    };
+    (@ [$(
         $(#[doc = $section_text:literal])+
         $section:ident: $Section:ident {
             $($(#[doc = $text:literal])+ $key:ident: $Type:ty = $default:expr,)+
         }
-    )+) => {
+    )+]) => {
         $(
             $(#[doc = $section_text])+
             #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +153,29 @@ macro_rules! sections {
             keys: &[$(Key { name: stringify!($key), text: &[$($text),+] },)+],
         },)+];
     };
+    (# $($sections:tt)+) => {
+        sections! { @ [] # $($sections)+ }
+    };
+}
+
+/// The keys that every plane has: limits and times of its connections. Each plane's section declares them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connections {
+    pub(crate) handshake_frame_kib_max: NonZeroUsize,
+    pub(crate) frame_mib_max: NonZeroUsize,
+    pub(crate) connections_max: NonZeroUsize,
+    pub(crate) connections_per_peer_max: Option<NonZeroUsize>,
+    pub(crate) connects_per_peer_second_max: NonZeroU32,
+    pub(crate) backlog: u32,
+    pub(crate) memory_mib_max: Option<NonZeroU32>,
+    pub(crate) requests_in_flight_max: NonZeroUsize,
+    pub(crate) calls_in_flight_max: NonZeroUsize,
+    pub(crate) write_queue_kib_max: NonZeroUsize,
+    pub(crate) reply_queue_mib_max: NonZeroUsize,
+    pub(crate) send_buffer_kib: NonZeroUsize,
+    pub(crate) handshake_timeout_ms: NonZeroU64,
+    pub(crate) idle_timeout_s: NonZeroU64,
+    pub(crate) linger_timeout_ms: u64,
 }
 
 /// A number that is not zero.
@@ -124,43 +230,15 @@ sections! {
 
     /// Limits and times of the connections of clients.
     user: UserSection {
-        /// Largest frame before the handshake is done, in KiB.
-        handshake_frame_kib_max: NonZeroUsize = positive!(NonZeroUsize, 64),
-        /// Largest frame afterwards, in MiB.
-        frame_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
-        /// Connections at a time; one more is closed at once.
-        connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
-        /// Connections at a time from one address; one more is closed at once. As many as
-        /// `connections_max` where all clients come through one proxy. Unset: 1,000.
-        connections_per_peer_max: Option<NonZeroUsize> = None,
-        /// Connections of one address that are served a second; after a second's worth at once,
-        /// those that come faster wait for their turn.
-        connects_per_peer_second_max: NonZeroU32 = positive!(NonZeroU32, 500),
-        /// Connections that the system may hold before they are accepted.
-        backlog: u32 = 1024,
-        /// Requests of one connection that may wait for their answer; one more fails at once.
-        requests_in_flight_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
-        /// Calls to one client that may wait for their answer.
-        calls_in_flight_max: NonZeroUsize = positive!(NonZeroUsize, 65_536),
-        /// Bytes of one connection that may wait to be written before senders wait, in KiB.
-        write_queue_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
-        /// Bytes of replies that may wait for a client that does not read, in MiB; with more it is
-        /// closed.
-        reply_queue_mib_max: NonZeroUsize = positive!(NonZeroUsize, 16),
-        /// Send buffer of a socket, in KiB. More helps only on long, fast links.
-        send_buffer_kib: NonZeroUsize = positive!(NonZeroUsize, 512),
-        /// How long a client may take for the handshake, in milliseconds.
-        handshake_timeout_ms: NonZeroU64 = positive!(NonZeroU64, 10_000),
-        /// How long nothing may come from a client that is able to send PING, in seconds.
-        idle_timeout_s: NonZeroU64 = positive!(NonZeroU64, 30),
         /// Time between two PINGs of the node to a client, in milliseconds. Unset: the node sends
         /// none, as Drill's; clients do.
         heartbeat_interval_ms: Option<NonZeroU64> = None,
         /// How long a client may leave PINGs unanswered, in milliseconds; at least three intervals.
         /// Unset: three intervals.
         heartbeat_timeout_ms: Option<NonZeroU64> = None,
-        /// How long a closing connection may take to write what is queued, in milliseconds.
-        linger_timeout_ms: u64 = 1000,
+        /// Time between two PINGs of the node to a client of our own kind, in milliseconds; it is closed
+        /// after five without a sign of life. Drill's clients get none. 0: neither does ours.
+        beat_interval_ms: u64 = 1000,
         /// Batches of one query that may be sent before the client acknowledged them.
         unacked_batches_max: NonZeroUsize = positive!(NonZeroUsize, 8),
         /// Bytes of these batches, in MiB.
@@ -173,7 +251,7 @@ sections! {
         statement_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
         /// Queries of one connection that may run at once; one more is refused.
         queries_per_connection_max: NonZeroUsize = positive!(NonZeroUsize, 64),
-    }
+    } + connections { 16, 1024, 30 }
 
     /// The data plane: batches of other Drillbits. TLS and users are those of the sections tls and auth; a real
     /// Drill knows neither here, so leave them unset for one.
@@ -185,8 +263,6 @@ sections! {
         bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
         /// Port; 0 takes a free one.
         port: u16 = DATA_PORT,
-        /// Connections at a time; one more is closed at once.
-        connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
         /// Bytes that may wait for a fragment that has not begun yet, in KiB; a single larger batch may,
         /// too.
         early_fragment_kib_max: NonZeroUsize = positive!(NonZeroUsize, 1024),
@@ -199,7 +275,7 @@ sections! {
         tombstones_max: NonZeroUsize = positive!(NonZeroUsize, 65_536),
         /// For how long, in seconds.
         tombstone_time_s: NonZeroU64 = positive!(NonZeroU64, 600),
-    }
+    } + connections { 256, 16 * 1024, 300 }
 
     /// The control plane: the other nodes of the cluster, and who is alive. TLS and users are those of the sections tls
     /// and auth.
@@ -211,8 +287,6 @@ sections! {
         bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
         /// Port; 0 takes a free one.
         port: u16 = CONTROL_PORT,
-        /// Connections at a time; one more is closed at once.
-        connections_max: NonZeroUsize = positive!(NonZeroUsize, 10_000),
         /// The other nodes, as HOST:PORT of the control plane; this one may be among them.
         peers: Vec<Peer> = Vec::new(),
         /// ZooKeeper that knows the other nodes, in place of `peers`: HOST:PORT,... and perhaps /ROOT/ID of
@@ -236,7 +310,7 @@ sections! {
         /// How to authenticate at the other nodes: SCRAM-SHA-256, or PLAIN, which shows them the password. Unset: the
         /// strongest that is offered over TLS, and without TLS only SCRAM-SHA-256.
         mechanism: Option<MechanismName> = None,
-    }
+    } + connections { 64, 1024, 300 }
 
     /// TLS for clients and other nodes. Certificates are read again when their files change.
     tls: TlsSection {
@@ -245,7 +319,9 @@ sections! {
         certificates: Option<PathBuf> = None,
         /// PEM file of its private key, without a password.
         key: Option<PathBuf> = None,
-        /// PEM file of authorities: clients must then show a certificate that one of them issued.
+        /// PEM file of authorities: whoever connects must then show a certificate that one of them issued.
+        /// It lets in, and says nothing about the name: without users in the section auth, each holder of a
+        /// certificate is the user that they say they are.
         client_authorities: Option<PathBuf> = None,
         /// Oldest version that is spoken: 1.2 or 1.3.
         min_version: TlsVersion = TlsVersion::V12,
@@ -303,6 +379,9 @@ sections! {
         mechanism: Option<MechanismName> = None,
         /// Schema in which tables are looked up, such as dfs.tmp.
         schema: Option<String> = None,
+        /// Time between two PINGs to a node of our own kind, in milliseconds; it is given up after five
+        /// without a sign of life. A real Drill gets a PING only when nothing comes from it. 0: so does ours.
+        beat_interval_ms: u64 = 1000,
         /// Whether to speak TLS.
         tls: bool = false,
         /// PEM file of the authorities to trust. Unset: those of the system.

@@ -14,10 +14,11 @@ use rpc_bus::{
 use user_server::UserServerOptions;
 
 use super::{
-    Config,
-    keys::{MechanismName, Peer, TlsVersion, ZooKeeper},
+    ClientSection, Config,
+    keys::{Connections, MechanismName, Peer, TlsVersion, ZooKeeper},
 };
 use crate::{
+    connector,
     engine::EngineOptions,
     node::{ClusterOptions, DataOptions, HttpOptions, NodeOptions},
     security::SecurityOptions,
@@ -36,6 +37,7 @@ impl Config {
         NodeOptions {
             user_addr: SocketAddr::new(self.node.bind, self.node.user_port),
             connection_bytes_max: half,
+            user_bytes_max: self.user.connections().memory_bytes_max(),
             threads: self.threads(),
             user_server: self.user_server(),
             engine: self.engine(half),
@@ -97,13 +99,18 @@ impl Config {
 
     fn data(&self) -> DataOptions {
         let data = &self.data;
-        let mut server = DataServerOptions::default();
-        server.connections.connections_max = data.connections_max.get();
-        server.connections.connection.capabilities = Some(version::capabilities().into());
+        let defaults = bit_data::NodeOptions::default();
+        let keys = data.connections();
+        let server = DataServerOptions {
+            connections: keys.server(defaults.server.connections),
+            ..defaults.server
+        };
         let (fragment, connection) = (data.early_fragment_kib_max, data.early_connection_mib_max);
         DataOptions {
             addr: SocketAddr::new(data.bind, data.port),
             server,
+            connection: keys.connection(defaults.connection),
+            bytes_max: keys.memory_bytes_max(),
             fragments: FragmentsOptions {
                 early_bytes_per_fragment_max: fragment.get().saturating_mul(KIB),
                 early_bytes_per_connection_max: connection.get().saturating_mul(MIB),
@@ -118,10 +125,11 @@ impl Config {
         let cluster = &self.cluster;
         let interval = Duration::from_millis(cluster.beat_interval_ms.get());
         let defaults = ClusterOptions::new(SocketAddr::new(cluster.bind, cluster.port));
-        let mut server = defaults.server.clone();
-        server.connections_max = cluster.connections_max.get();
+        let keys = cluster.connections();
         ClusterOptions {
-            server,
+            server: keys.server(defaults.server),
+            connection: keys.connection(defaults.connection),
+            bytes_max: keys.memory_bytes_max(),
             peers: cluster
                 .peers
                 .iter()
@@ -176,18 +184,9 @@ impl Config {
 
     fn user_server(&self) -> UserServerOptions {
         let user = &self.user;
-        let defaults = ServerOptions::new(self.user_connection());
         UserServerOptions {
-            connections: ServerOptions {
-                connections_max: user.connections_max.get(),
-                connections_per_peer_max: user
-                    .connections_per_peer_max
-                    .map(NonZeroUsize::get)
-                    .or(defaults.connections_per_peer_max),
-                connects_per_peer_second_max: Some(user.connects_per_peer_second_max),
-                backlog: user.backlog,
-                ..defaults
-            },
+            connections: self.user_connections(),
+            beats: connector::beats(interval(user.beat_interval_ms)),
             advertised_host: self.node.advertised_host.clone(),
             unacked_batches_max: user.unacked_batches_max.get(),
             unacked_bytes_max: user.unacked_mib_max.get().saturating_mul(MIB),
@@ -199,27 +198,24 @@ impl Config {
         }
     }
 
-    /// Limits of one connection of a client.
-    pub(super) fn user_connection(&self) -> ConnectionOptions {
-        let user = &self.user;
-        ConnectionOptions {
-            handshake_frame_bytes_max: user.handshake_frame_kib_max.get().saturating_mul(KIB),
-            frame_bytes_max: user.frame_mib_max.get().saturating_mul(MIB),
-            handshake_timeout: Duration::from_millis(user.handshake_timeout_ms.get()),
-            idle_timeout: Some(Duration::from_secs(user.idle_timeout_s.get())),
-            beats: self.beats(),
-            requests_in_flight_max: user.requests_in_flight_max.get(),
-            calls_in_flight_max: user.calls_in_flight_max.get(),
-            write_queue_bytes_max: user.write_queue_kib_max.get().saturating_mul(KIB),
-            reply_queue_bytes_max: user.reply_queue_mib_max.get().saturating_mul(MIB),
-            send_buffer_bytes: Some(user.send_buffer_kib.get().saturating_mul(KIB)),
-            linger_timeout: Duration::from_millis(user.linger_timeout_ms),
-            capabilities: Some(version::capabilities().into()),
-            ..ConnectionOptions::user_server()
-        }
+    /// Limits of the connections of clients.
+    pub(super) fn user_connections(&self) -> ServerOptions {
+        let defaults = ServerOptions::new(ConnectionOptions::user_server());
+        let mut connections = self.user.connections().server(defaults);
+        connections.connection.beats = self.heartbeats();
+        connections
     }
 
-    fn beats(&self) -> Option<Beats> {
+    /// The sections of the planes, and the keys that all of them have.
+    pub(super) fn planes(&self) -> [(&'static str, Connections); 3] {
+        [
+            ("user", self.user.connections()),
+            ("data", self.data.connections()),
+            ("cluster", self.cluster.connections()),
+        ]
+    }
+
+    fn heartbeats(&self) -> Option<Beats> {
         let interval = self.user.heartbeat_interval_ms?.get();
         let missed_max = match self.user.heartbeat_timeout_ms {
             Some(timeout) => u32::try_from(timeout.get() / interval).unwrap_or(u32::MAX),
@@ -230,6 +226,60 @@ impl Config {
             missed_max,
         })
     }
+}
+
+impl Connections {
+    /// Of all connections of the plane.
+    fn memory_bytes_max(self) -> Option<usize> {
+        let mib = usize::try_from(self.memory_mib_max?.get());
+        Some(mib.unwrap_or(usize::MAX).saturating_mul(MIB))
+    }
+
+    /// Those of a server, in place of its defaults.
+    fn server(self, defaults: ServerOptions) -> ServerOptions {
+        let of_peer = self.connections_per_peer_max.map(NonZeroUsize::get);
+        ServerOptions {
+            connection: self.connection(defaults.connection),
+            connections_max: self.connections_max.get(),
+            connections_per_peer_max: of_peer.or(defaults.connections_per_peer_max),
+            connects_per_peer_second_max: Some(self.connects_per_peer_second_max),
+            backlog: self.backlog,
+            tls: defaults.tls,
+        }
+    }
+
+    /// Those of one connection, in place of its defaults.
+    pub(super) fn connection(self, defaults: ConnectionOptions) -> ConnectionOptions {
+        let idle_timeout = Duration::from_secs(self.idle_timeout_s.get());
+        ConnectionOptions {
+            handshake_frame_bytes_max: self.handshake_frame_kib_max.get().saturating_mul(KIB),
+            frame_bytes_max: self.frame_mib_max.get().saturating_mul(MIB),
+            handshake_timeout: Duration::from_millis(self.handshake_timeout_ms.get()),
+            idle_timeout: Some(idle_timeout),
+            // The side that asks for a sign of life does so in time.
+            ping_interval: defaults.ping_interval.map(|_| idle_timeout / 2),
+            requests_in_flight_max: self.requests_in_flight_max.get(),
+            calls_in_flight_max: self.calls_in_flight_max.get(),
+            write_queue_bytes_max: self.write_queue_kib_max.get().saturating_mul(KIB),
+            reply_queue_bytes_max: self.reply_queue_mib_max.get().saturating_mul(MIB),
+            send_buffer_bytes: Some(self.send_buffer_kib.get().saturating_mul(KIB)),
+            linger_timeout: Duration::from_millis(self.linger_timeout_ms),
+            capabilities: Some(version::capabilities().into()),
+            ..defaults
+        }
+    }
+}
+
+impl ClientSection {
+    /// How often to PING one of our own nodes.
+    pub(crate) fn beat_interval(&self) -> Option<Duration> {
+        interval(self.beat_interval_ms)
+    }
+}
+
+/// 0 is none.
+fn interval(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
 }
 
 impl From<MechanismName> for Mechanism {

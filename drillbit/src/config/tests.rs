@@ -1,6 +1,9 @@
 //! Layers, origins, texts, contradictions; and that what is shown can be read again.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use bit_control::ControlOptions;
+use rpc_bus::ConnectionOptions;
 
 use super::{Config, Flags, KeyName, Origin, Problems, Settings, keys::SECTIONS, layer::Layer};
 
@@ -193,6 +196,14 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             ":2: user.heartbeat_timeout_ms is set, but no user.heartbeat_interval_ms",
         ),
         (
+            "[user]\nbeat_interval_ms = 9\n",
+            ":2: user.beat_interval_ms is 9, at least 10 are needed",
+        ),
+        (
+            "[client]\nbeat_interval_ms = 1\n",
+            ":2: client.beat_interval_ms is 1, at least 10 are needed",
+        ),
+        (
             "[user]\nbatch_rows_max = 65537\n",
             ":2: user.batch_rows_max is 65537",
         ),
@@ -208,7 +219,31 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             "[user]\nconnections_per_peer_max = 10001\n",
             ":2: user.connections_per_peer_max",
         ),
-        ("[user]\nframe_mib_max = 4096\n", ":2: user.frame_mib_max"),
+        (
+            "[user]\nframe_mib_max = 4096\n",
+            ":2: user.frame_mib_max is 4096, expected at most 2047",
+        ),
+        (
+            "[data]\nbacklog = 7\nhandshake_frame_kib_max = 262145\n",
+            ":3: data.handshake_frame_kib_max is 262145, expected at most data.frame_mib_max, 256 MiB",
+        ),
+        (
+            "[cluster]\nconnections_max = 5\nconnections_per_peer_max = 6\n",
+            ":3: cluster.connections_per_peer_max is above cluster.connections_max",
+        ),
+        (
+            "[node]\nmemory_mib = 512\n[user]\nmemory_mib_max = 257\n",
+            ":4: user.memory_mib_max is 257: beside data with 0 MiB and cluster with 0, that is more than there is \
+             of 256 MiB for all connections, half of node.memory_mib",
+        ),
+        (
+            "[cluster]\nenabled = true\n[data]\nenabled = true\nmemory_mib_max = 2000\n",
+            ":5: data.memory_mib_max is too much: data has 2000 MiB and cluster 256, which leaves user nothing",
+        ),
+        (
+            "[cluster]\nenabled = true\nmemory_mib_max = 2048\n",
+            ":3: cluster.memory_mib_max is too much",
+        ),
         (
             "[http]\nenabled = true\nport = 31010\n",
             ":3: http.port is 31010",
@@ -241,9 +276,86 @@ fn contradictions_are_told_with_the_place_of_the_value() {
 }
 
 #[test]
+fn no_time_between_beats_is_no_beats() {
+    let config = file("[user]\nbeat_interval_ms = 0\n[client]\nbeat_interval_ms = 0\n");
+    let config = config.unwrap().config;
+    assert_eq!(config.node_options().user_server.beats, None);
+    assert_eq!(config.client.beat_interval(), None);
+}
+
+#[test]
+fn every_plane_has_limits_of_its_own_for_both_of_its_sides() {
+    let text = "\
+[user]
+frame_mib_max = 3
+[data]
+enabled = true
+frame_mib_max = 5
+idle_timeout_s = 60
+connections_per_peer_max = 2
+memory_mib_max = 9
+[cluster]
+enabled = true
+write_queue_kib_max = 7
+handshake_timeout_ms = 1500
+";
+    let options = file(text).unwrap().config.node_options();
+    let user = &options.user_server.connections;
+    assert_eq!(user.connection.frame_bytes_max, 3 << 20);
+    let data = options.data.as_ref().unwrap();
+    let (accepted, made) = (&data.server.connections.connection, &data.connection);
+    let minute = Duration::from_mins(1);
+    for side in [accepted, made] {
+        assert_eq!(side.frame_bytes_max, 5 << 20);
+        assert_eq!(side.idle_timeout, Some(minute));
+    }
+    assert_eq!(
+        (accepted.ping_interval, made.ping_interval),
+        (None, Some(minute / 2))
+    );
+    assert!(made.beats.is_some(), "as before");
+    assert_eq!(data.server.connections.connections_per_peer_max, Some(2));
+    assert_eq!(options.plane_bytes().data, 9 << 20);
+    let cluster = options.cluster.as_ref().unwrap();
+    for side in [&cluster.server.connection, &cluster.connection] {
+        assert_eq!(side.write_queue_bytes_max, 7 << 10);
+        assert_eq!(side.handshake_timeout, Duration::from_millis(1500));
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_planes() {
+    let text = "[data]\nenabled = true\n[cluster]\nenabled = true\n";
+    let options = file(text).unwrap().config.node_options();
+    let same = |ours: &ConnectionOptions, planes: ConnectionOptions| {
+        let planes = ConnectionOptions {
+            capabilities: ours.capabilities.clone(),
+            ..planes
+        };
+        assert_eq!(ours, &planes);
+    };
+    let user = &options.user_server.connections;
+    same(&user.connection, ConnectionOptions::user_server());
+    let (data, plain) = (options.data.unwrap(), bit_data::NodeOptions::default());
+    same(
+        &data.server.connections.connection,
+        plain.server.connections.connection,
+    );
+    let made = ConnectionOptions {
+        requests_in_flight_max: data.connection.requests_in_flight_max,
+        ..plain.connection
+    };
+    same(&data.connection, made);
+    let (cluster, plain) = (options.cluster.unwrap(), ControlOptions::default());
+    same(&cluster.server.connection, plain.server.connection);
+    same(&cluster.connection, plain.connection);
+}
+
+#[test]
 fn three_beats_are_enough() {
     let text = "[user]\nheartbeat_interval_ms = 1000\nheartbeat_timeout_ms = 3000\n";
-    let beats = file(text).unwrap().config.user_connection().beats.unwrap();
+    let beats = file(text).unwrap().config.user_connections();
+    let beats = beats.connection.beats.unwrap();
     assert_eq!((beats.interval.as_millis(), beats.missed_max), (1000, 3));
 }
 

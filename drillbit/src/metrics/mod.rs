@@ -12,7 +12,7 @@ mod process;
 mod streams;
 
 use std::{
-    fmt,
+    fmt, iter,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use membership::ZooKeeperStats;
 use rpc_bus::{BusRuntime, Ledger, PlaneSnapshot};
 use user_server::QueryCounts;
 
-use crate::{admin::Admin, engine::DrillEngine};
+use crate::{admin::Admin, engine::DrillEngine, node::PlaneLedgers};
 use exposition::Exposition;
 use node::{EngineUse, LedgerUse};
 use process::Process;
@@ -35,6 +35,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Watched {
     pub(crate) bus: BusRuntime,
     pub(crate) ledger: Ledger,
+    pub(crate) planes: Arc<PlaneLedgers>,
     pub(crate) admin: Arc<Admin>,
     pub(crate) engine: Arc<DrillEngine>,
     /// When the node started.
@@ -46,7 +47,10 @@ impl Watched {
     pub(crate) fn scrape(&self) -> Result<String, fmt::Error> {
         let snapshot = Snapshot {
             planes: self.bus.metrics().snapshot(),
-            ledger: LedgerUse::of(&self.ledger),
+            ledgers: iter::once(&self.ledger)
+                .chain(self.planes.all())
+                .map(LedgerUse::of)
+                .collect(),
             queries: self.admin.queries.counts(),
             engine: EngineUse::of(&self.engine),
             nodes: self.admin.health(),
@@ -64,7 +68,8 @@ impl Watched {
 #[derive(Debug)]
 struct Snapshot {
     planes: Vec<PlaneSnapshot>,
-    ledger: LedgerUse,
+    /// The node's, and of each plane.
+    ledgers: Vec<LedgerUse>,
     queries: QueryCounts,
     engine: EngineUse,
     nodes: Vec<NodeHealth>,
@@ -81,7 +86,7 @@ impl Snapshot {
     fn expose(&self, out: &mut Exposition<'_>) -> fmt::Result {
         node::build(out)?;
         node::uptime(out, self.uptime_s)?;
-        node::ledger(out, &self.ledger)?;
+        node::ledgers(out, &self.ledgers)?;
         node::queries(out, &self.queries)?;
         node::engine(out, &self.engine)?;
         bus::connections(out, &self.planes)?;

@@ -62,15 +62,19 @@ pub(super) fn uptime(out: &mut Exposition<'_>, uptime_s: f64) -> fmt::Result {
     out.family(&families::UPTIME)?.fraction(&[], uptime_s)
 }
 
-pub(super) fn ledger(out: &mut Exposition<'_>, ledger: &LedgerUse) -> fmt::Result {
+pub(super) fn ledgers(out: &mut Exposition<'_>, ledgers: &[LedgerUse]) -> fmt::Result {
     let mut samples = out.family(&families::LEDGER_USED)?;
-    for (kind, used, _) in ledger.kinds {
-        samples.number(&[&ledger.name, kind], used as u64)?;
+    for ledger in ledgers {
+        for (kind, used, _) in ledger.kinds {
+            samples.number(&[&ledger.name, kind], used as u64)?;
+        }
     }
     let mut samples = out.family(&families::LEDGER_LIMIT)?;
-    for (kind, _, limit) in ledger.kinds {
-        if let Some(limit) = limit {
-            samples.number(&[&ledger.name, kind], limit as u64)?;
+    for ledger in ledgers {
+        for (kind, _, limit) in ledger.kinds {
+            if let Some(limit) = limit {
+                samples.number(&[&ledger.name, kind], limit as u64)?;
+            }
         }
     }
     Ok(())
