@@ -156,6 +156,7 @@ impl DataNode {
             registry,
             tunnels: Arc::default(),
         };
+        let dialing = announcing(server.local_addr().port(), dialing);
         Ok(Self {
             local: server.local_addr(),
             server,
@@ -409,6 +410,16 @@ async fn open_remote(
         side: line.side,
         stream: id,
     })
+}
+
+/// Tells peers where this node listens, which its own connections do not show: so they know one node by one address.
+fn announcing(data_port: u16, mut dialing: Dialing) -> Dialing {
+    let ours = dialing.options.capabilities.as_deref().cloned();
+    let mut ours = ours.unwrap_or_default();
+    let endpoint = ours.endpoint.get_or_insert_default();
+    endpoint.data_port.get_or_insert_with(|| data_port.into());
+    dialing.options.capabilities = Some(Arc::new(ours));
+    dialing
 }
 
 /// A stream that is being opened. If it is given up, its sender is told, whether or not it was found yet: nothing else

@@ -30,7 +30,7 @@ use super::{
     outbound::Outbound,
     receiver_side::{ReceiverSide, close},
     stats::{ReceiveStats, now},
-    tunnel::Tunnels,
+    tunnel::{TunnelPeer, Tunnels},
 };
 
 /// Decompressing more than this goes to the cpu pool: about 50 us of work.
@@ -262,10 +262,10 @@ fn join(
 }
 
 impl Source {
-    fn peer(&self) -> Option<std::net::SocketAddr> {
+    fn peer(&self) -> TunnelPeer {
         match self {
-            Self::Local(_) => None,
-            Self::Remote { connection, .. } => Some(connection.peer_addr()),
+            Self::Local(_) => TunnelPeer::Here,
+            Self::Remote { connection, .. } => TunnelPeer::of(connection),
         }
     }
 

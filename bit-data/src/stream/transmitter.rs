@@ -29,7 +29,7 @@ use super::{
     pieces::pieces,
     registry::Registry,
     stats::{SendStats, lock, now},
-    tunnel::Tunnels,
+    tunnel::{TunnelPeer, Tunnels},
 };
 
 /// Compressing more than this goes to the cpu pool: about 50 us of work.
@@ -174,8 +174,8 @@ impl Transmitter {
         };
         lock(&self.stats).wait_response_time += since(began);
         let peer = match &route {
-            Route::Local(_) => None,
-            Route::Remote(route) => Some(route.connection.peer_addr()),
+            Route::Local(_) => TunnelPeer::Here,
+            Route::Remote(route) => TunnelPeer::of(&route.connection),
         };
         self.around.tunnels.add_sender(peer, &self.stats);
         self.target = Some(match route {

@@ -9,7 +9,7 @@ use arrow::{
     datatypes::{DataType, Field},
 };
 use bit_data::{
-    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions,
+    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions, TunnelPeer,
 };
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use protos::error::{ErrorType, Retry};
@@ -64,6 +64,28 @@ async fn a_node_that_is_connected_to_is_measured_until_it_is_disconnected() {
     here.stop().await;
     let gone = peers.connect(address, "127.0.0.1").await;
     assert!(matches!(gone, Err(OpenError::ShuttingDown)), "{gone:?}");
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_is_counted_by_where_it_listens_whoever_connects() {
+    let (there, here) = pair().await;
+    let peers = here.node.peers();
+    for _ in 0..3 {
+        let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 5, 100));
+        let (_, end) = receive_all(here.receiver(there.origin(), stream(1)).await).await;
+        assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
+        peers.disconnect(there.node.local_addr());
+    }
+    let only = |node: &Node| match &node.node.tunnels()[..] {
+        [tunnel] => *tunnel,
+        others => panic!("one peer, not {others:?}"),
+    };
+    let (sent, received) = (only(&there), only(&here));
+    assert_eq!(sent.peer, TunnelPeer::Node(here.node.local_addr()));
+    assert_eq!(received.peer, TunnelPeer::Node(there.node.local_addr()));
+    assert_eq!((sent.sent.batches, received.received.batches), (15, 15));
+    here.stop().await;
     there.stop().await;
 }
 
