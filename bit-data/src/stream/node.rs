@@ -275,6 +275,9 @@ impl DataNode {
                     ..windows
                 };
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                if let Some(dir) = &options.spill {
+                    inbound.spill_to(dir);
+                }
                 let source = self
                     .open_local(stream, &inbound, options.open_timeout)
                     .await?;
