@@ -155,6 +155,9 @@ impl Inbound {
 
     /// Tells the sender what came of a step that its consumer did not make.
     fn tell_sender(&self, limit_bytes: Option<u64>, failure: Option<RpcFailure>) {
+        if limit_bytes.is_none() && failure.is_none() {
+            return;
+        }
         let Some((connection, stream)) = self.sender.get() else {
             return self.tell_sender_here(limit_bytes, failure);
         };
