@@ -512,3 +512,67 @@ pub(crate) fn value_cost_bytes(batch: &RecordBatch) -> u64 {
 fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the test waits for the thread that it spawns"
+)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use arrow::datatypes::Schema;
+    use rpc_bus::ledger::Limits;
+
+    use super::*;
+    use crate::stream::options::window_sizes;
+
+    fn inbound() -> Inbound {
+        let ledger = Ledger::root("test", Limits::default());
+        let terms = Terms {
+            has_checksums: false,
+            batch_bytes_max: 1 << 20,
+        };
+        let sizes = window_sizes(64 << 10, 64 << 10);
+        Inbound::try_new(sizes, terms, &ledger).expect("there is room")
+    }
+
+    /// Takes `step` while the lock is held, and lets go of it when that is probably waited for.
+    fn step_while_locked(inbound: &Inbound, step: impl FnOnce(&Inbound) + Send) {
+        let (begins, begun) = mpsc::channel();
+        let held = lock(&inbound.state);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                begins.send(()).expect("somebody waits");
+                step(inbound);
+            });
+            begun.recv().expect("it begins");
+            for _ in 0..100 {
+                thread::yield_now();
+            }
+            drop(held);
+        });
+    }
+
+    #[test]
+    fn waiting_for_the_lock_is_counted_wherever_it_may_take_long() {
+        let value = || RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let steps: [fn(&Inbound, RecordBatch); 3] = [
+            |inbound, value| inbound.push_value(value, 1),
+            |inbound, _| drop(inbound.poll_take(&mut Context::from_waker(Waker::noop()))),
+            |inbound, _| drop(inbound.accept(StreamFrame::default(), Bytes::from_static(b"x"))),
+        ];
+        for step in steps {
+            let waits = || {
+                let inbound = inbound();
+                // So that there is no need to look again.
+                inbound.push_value(value(), 1);
+                assert!(inbound.stats().wait_lock_time.is_zero());
+                step_while_locked(&inbound, |inbound| step(inbound, value()));
+                !inbound.stats().wait_lock_time.is_zero()
+            };
+            // Whether the other thread was there in time is up to the scheduler.
+            assert!((0..1_000).any(|_| waits()));
+        }
+    }
+}
