@@ -41,6 +41,7 @@ use crate::{
 };
 
 const MIB: usize = 1 << 20;
+const STREAM_FEATURES: [Feature; 3] = [Feature::Streams, Feature::Checksums, Feature::Compression];
 
 /// How a node takes part in the data plane.
 #[derive(Clone)]
@@ -70,6 +71,9 @@ pub struct NodeOptions {
     pub waiting_receivers_max: usize,
     /// How many of one connection. Default 256.
     pub waiting_receivers_per_connection_max: usize,
+    /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane. Default:
+    /// streams, checksums and compression.
+    pub features: Features,
     /// Limits of what real Drillbits send.
     pub fragments: FragmentsOptions,
     /// What that causes elsewhere. Default: nothing.
@@ -95,6 +99,7 @@ impl Default for NodeOptions {
             sender_timeout: Duration::from_secs(10),
             waiting_receivers_max: 1024,
             waiting_receivers_per_connection_max: 256,
+            features: STREAM_FEATURES.into_iter().collect(),
             fragments: FragmentsOptions::default(),
             events: Arc::new(NoEvents),
             incarnation: None,
@@ -276,6 +281,9 @@ impl DataNode {
                     ..windows
                 };
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                if let Some(dir) = &options.spill {
+                    inbound.spill_to(dir);
+                }
                 let source = self
                     .open_local(stream, &inbound, options.open_timeout)
                     .await?;
@@ -497,9 +505,10 @@ impl NodeOptions {
             .as_deref()
             .cloned()
             .unwrap_or_else(software);
-        let streams = [Feature::Streams, Feature::Checksums, Feature::Compression];
+        let offered = STREAM_FEATURES.into_iter();
+        let offered = offered.filter(|&feature| self.features.contains(feature));
         Arc::new(Capabilities {
-            features: streams.into_iter().fold(ours.features, Features::with),
+            features: offered.fold(ours.features, Features::with),
             incarnation: self.incarnation.or(ours.incarnation),
             initial_credit_bytes: 0,
             batch_bytes_max: self.batch_bytes_max as u64,

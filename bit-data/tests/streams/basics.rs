@@ -371,3 +371,52 @@ async fn a_full_window_is_charged_twice_and_no_more() {
     here.stop().await;
     there.stop().await;
 }
+
+/// What the metrics show is measured: none of it is 0 after a stream that had all of it. Waiting for a lock is up to the
+/// scheduler, and has its test beside the lock.
+#[tokio::test]
+async fn both_ends_count_where_their_time_goes() {
+    let (there, here) = pair().await;
+    let compression = Compression::Fixed(Codec::Lz4);
+    let mut sender = there.sender_with(
+        stream(1),
+        SendOptions {
+            compression,
+            ..SendOptions::default()
+        },
+    );
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let sending = tokio::spawn(async move {
+        for number in 0..20 {
+            sender.send(batch(1, number, 200_000)).await?;
+        }
+        sender.close().await?;
+        Ok::<_, SendError>(sender.stats())
+    });
+    let opening = here.node.receiver(there.origin(), stream(1), &small);
+    let mut receiver = opening.await.expect("a sender");
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == expected(1, 20));
+    let sent = sending.await.expect("no panic").expect("a receiver");
+    let came = receiver.stats();
+    let times = [
+        sent.serialize_chunk_time,
+        sent.send_request_time,
+        sent.wait_response_time,
+        sent.credit_wait_time,
+        came.deserialize_chunk_time,
+        came.receiver_process_total_time,
+    ];
+    assert!(times.iter().all(|time| !time.is_zero()), "{times:?}");
+    assert!(sent.wait_response_time >= sent.credit_wait_time);
+    assert_eq!((sent.batches, came.batches), (20, 20));
+    assert_eq!(sent.bytes_sent, came.bytes_received);
+    assert!(sent.bytes_sent < sent.bytes_uncompressed);
+    drop(receiver);
+    here.stop().await;
+    there.stop().await;
+}
