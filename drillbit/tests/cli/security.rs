@@ -260,10 +260,9 @@ fn only_the_mechanism_that_is_named_is_used() {
     let stderr = query("SCRAM-SHA-256").with(3);
     assert!(stderr.contains("asks for one of [\"PLAIN\"]"), "{stderr}");
     let stderr = query("MD5").with(2);
-    assert!(
-        stderr.contains("--mechanism: unknown variant `MD5`, expected `SCRAM-SHA-256` or `PLAIN`"),
-        "{stderr}"
-    );
+    for told in ["'MD5' for '--mechanism", "SCRAM-SHA-256, PLAIN"] {
+        assert!(stderr.contains(told), "{stderr}");
+    }
 }
 
 #[test]
