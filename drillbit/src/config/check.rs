@@ -118,8 +118,9 @@ impl Check<'_> {
             "is set, but no cluster.zookeeper",
         );
         let trusts = cluster.tls_ca.is_some() || tls.client_authorities.is_some();
+        let connects = cluster.enabled && !(alone && cluster.zookeeper.is_none());
         self.require(
-            alone || !cluster.enabled || tls.certificates.is_none() || trusts,
+            !connects || tls.certificates.is_none() || trusts,
             "cluster",
             "tls_ca",
             "is not set: with tls.certificates, other nodes are spoken to over TLS, and nothing says whom to trust",
