@@ -373,6 +373,8 @@ async fn open_remote(
     options: &ReceiveOptions,
     terms: Terms,
 ) -> Result<Source, OpenError> {
+    let side = Arc::clone(&line.side);
+    let in_order = side.opening.lock().await;
     let id = line.side.register(inbound).map_err(Line::lost)?;
     // Until there is a receiver, which does the same.
     let mut opening = Opening {
@@ -406,6 +408,7 @@ async fn open_remote(
         .connection
         .start::<OpenCall>(&request, Vec::new(), call);
     let answer = answer.await?;
+    drop(in_order);
     opening.is_asked = true;
     answer.await.inspect_err(|error| {
         // Who refuses needs not be told.
