@@ -71,8 +71,8 @@ pub struct NodeOptions {
     pub waiting_receivers_max: usize,
     /// How many of one connection. Default 256.
     pub waiting_receivers_per_connection_max: usize,
-    /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane. Default:
-    /// streams, checksums and compression.
+    /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane.
+    /// Default: streams, checksums and compression.
     pub features: Features,
     /// Limits of what real Drillbits send.
     pub fragments: FragmentsOptions,
