@@ -71,8 +71,8 @@ pub struct NodeOptions {
     pub waiting_receivers_max: usize,
     /// How many of one connection. Default 256.
     pub waiting_receivers_per_connection_max: usize,
-    /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane. Default:
-    /// streams, checksums and compression.
+    /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane.
+    /// Default: streams, checksums and compression.
     pub features: Features,
     /// Limits of what real Drillbits send.
     pub fragments: FragmentsOptions,
@@ -374,6 +374,8 @@ async fn open_remote(
     options: &ReceiveOptions,
     terms: Terms,
 ) -> Result<Source, OpenError> {
+    let side = Arc::clone(&line.side);
+    let in_order = side.opening.lock().await;
     let id = line.side.register(inbound).map_err(Line::lost)?;
     // Until there is a receiver, which does the same.
     let mut opening = Opening {
@@ -407,6 +409,7 @@ async fn open_remote(
         .connection
         .start::<OpenCall>(&request, Vec::new(), call);
     let answer = answer.await?;
+    drop(in_order);
     opening.is_asked = true;
     answer.await.inspect_err(|error| {
         // Who refuses needs not be told.

@@ -119,6 +119,11 @@ impl StreamReceiver {
         self.inbound.stats()
     }
 
+    /// What counts, also after the end.
+    pub(crate) fn inbound(&self) -> Arc<Inbound> {
+        Arc::clone(&self.inbound)
+    }
+
     /// Wants no more: for the sender that is success.
     pub fn finish(mut self) {
         self.end(close_stream::Kind::Finished, None);

@@ -135,6 +135,7 @@ impl Transmitter {
                 for piece in pieces(batch, remote.route.piece_bytes) {
                     let encoded = self.encode(&piece).await?;
                     self.transmit(encoded).await?;
+                    lock(&self.stats).batches += 1;
                 }
                 Ok(())
             }
@@ -246,7 +247,6 @@ impl Transmitter {
         let bytes = (decoded_bytes, wire_bytes);
         remote.samples_wanted = remote.codecs.on_sent(bytes, waited_for_credit + took, done);
         let mut stats = lock(&self.stats);
-        stats.batches += 1;
         stats.bytes_sent += wire_bytes;
         stats.bytes_uncompressed += decoded_bytes;
         stats.serialize_chunk_time += serializing;

@@ -118,6 +118,8 @@ async fn a_stream_without_batches_brings_its_schema() {
         tokio::join!(here.receiver(there.origin(), stream(1)), sender.close());
     assert!(ended.is_ok() && receiver.next().await.is_none());
     assert_eq!(receiver.schema(), Some(&schema()));
+    assert_eq!((sender.stats().batches, receiver.stats().batches), (0, 0));
+    assert!(sender.stats().bytes_sent > 0, "the schema");
     drop(receiver);
     here.stop().await;
     there.stop().await;
@@ -142,8 +144,11 @@ async fn many_senders_are_received_unordered_or_each_on_its_own() {
             .await
             .expect("senders are there");
         if unordered {
-            let (seen, end) = receive_all(receivers.unordered()).await;
+            let mut receivers = receivers.unordered();
+            let (seen, end) = receive_all(&mut receivers).await;
             assert!(end.is_ok() && seen.len() == 50 * SENDERS as usize);
+            let stats = receivers.stats();
+            assert_eq!((stats.batches, stats.buffer_memory_bytes), (50 * 16, 0));
             for minor in 0..SENDERS.into() {
                 let own: Vec<_> = seen.iter().copied().filter(|id| id.0 == minor).collect();
                 assert_eq!(own, expected(minor, 50));
