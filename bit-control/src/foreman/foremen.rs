@@ -152,18 +152,12 @@ impl Foremen {
     /// Its plan has no fragment or one twice, its id is in use, or a limit of this node is met; nothing was sent.
     pub fn run(&self, plan: QueryPlan) -> Result<QueryRun, Box<RpcFailure>> {
         let query = self.0.add(plan)?;
-        let run = QueryRun {
-            stage: query.stage.subscribe(),
-            query: Arc::clone(&query),
-            foremen: Arc::downgrade(&self.0),
-        };
-        let watch = Inner::keep_time(self.0.this.clone(), Arc::clone(&query));
-        if let Err(exceeded) = self.0.spawn(watch) {
-            lock(&self.0.queries).running.remove(&query.id);
-            return Err(full(exceeded.to_string()));
-        }
         self.0.step(&query, |_, _| {});
-        Ok(run)
+        Ok(QueryRun {
+            stage: query.stage.subscribe(),
+            query,
+            foremen: Arc::downgrade(&self.0),
+        })
     }
 
     /// Cancels a query; says whether it runs.
@@ -271,6 +265,7 @@ impl Drop for QueryRun {
 }
 
 impl Inner {
+    /// Takes a query, with the task that keeps its time.
     fn add(&self, plan: QueryPlan) -> Result<Arc<Query>, Box<RpcFailure>> {
         let times = RunTimes {
             patience: self.options.end_patience,
@@ -307,6 +302,10 @@ impl Inner {
             let message = format!("the query {id} runs here already");
             return Err(Box::new(RpcFailure::new(ErrorType::Validation, message)));
         }
+        // The last thing that can fail: a query that is listed may be cancelled, which sends what it has to send.
+        let watch = Self::keep_time(self.this.clone(), Arc::clone(&query));
+        self.spawn(watch)
+            .map_err(|exceeded| full(exceeded.to_string()))?;
         queries.running.insert(id, Arc::clone(&query));
         Ok(query)
     }

@@ -241,13 +241,16 @@ impl Run {
         if fragment.node != *from || fragment.is_over {
             return;
         }
-        apply(&mut fragment.profile, delta);
+        let is_kept = apply(&mut fragment.profile, delta);
         let state = fragment.profile.state();
-        if !is_final(state) {
-            return;
-        }
         let error = fragment.profile.error.clone();
-        self.end_one(id);
+        if is_final(state) {
+            self.end_one(id);
+        }
+        if let Err(error) = is_kept {
+            let message = format!("the node {from} says too much of the fragment {id}: {error}");
+            self.end_as(Outcome::Failed(failure(ErrorType::Resource, message)), now);
+        }
         match state {
             FragmentState::Failed => {
                 let failure = RpcFailure::from(error.unwrap_or_default());
@@ -479,6 +482,8 @@ fn failure(kind: ErrorType, message: impl Into<String>) -> Box<RpcFailure> {
 
 #[cfg(test)]
 mod tests {
+    use protos::shared::OperatorProfile;
+
     use super::*;
 
     const QUERY: QueryId = QueryId { part1: 1, part2: 1 };
@@ -674,6 +679,30 @@ mod tests {
             assert_eq!(failure.retry(), Retry::OtherNode);
             let message = "the node b:1 went down while it ran fragments";
             assert_eq!(failure.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_node_that_says_too_much_of_a_fragment_fails_the_query() {
+        let now = Instant::now();
+        for (ends, over) in [(false, 0), (true, 1)] {
+            let mut run = running(now);
+            let said = MinorFragmentProfile {
+                operator_profile: vec![OperatorProfile::default(); 1001],
+                state: ends.then_some(FragmentState::Finished.into()),
+                ..MinorFragmentProfile::default()
+            };
+            run.on_status(&node("b"), id(1, 0), said, now);
+            let cancels = [Action::Cancel(node("a")), Action::Cancel(node("b"))];
+            assert_eq!(actions(&mut run), cancels);
+            assert_eq!(run.counts(), (4, over));
+            finish_all(&mut run, now);
+            let ended = actions(&mut run);
+            let [Action::Ended(Outcome::Failed(failure))] = &ended[..] else {
+                panic!("{ended:?}");
+            };
+            let message = "the node b:1 says too much of the fragment";
+            assert!(failure.to_string().starts_with(message), "{failure}");
         }
     }
 

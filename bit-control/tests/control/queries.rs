@@ -23,7 +23,11 @@ use protos::{
     id::{FragmentId, QueryId},
     shared::{MinorFragmentProfile, query_result::QueryState},
 };
-use rpc_bus::{CallError, RpcFailure, task::Tasks};
+use rpc_bus::{
+    CallError, Ledger, RpcFailure,
+    ledger::{Kind, Limits},
+    task::Tasks,
+};
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore},
@@ -600,5 +604,25 @@ async fn what_runs_is_bounded() {
     }
     run.cancel();
     assert_eq!(run.outcome().await, Outcome::Cancelled);
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn of_a_query_that_finds_no_room_nothing_is_left() {
+    let nodes = workers::<1>().await;
+    let one_task = Limits {
+        tasks: Some(1),
+        ..Limits::default()
+    };
+    let ledger = Ledger::root("test", one_task);
+    let foremen = Foremen::new(runtime(), ForemenOptions::default(), &ledger);
+    let plan = plan(&nodes, "done", "done");
+    let other = ledger.charge(Kind::Tasks, 1).unwrap();
+    let refused = foremen.run(plan.clone()).unwrap_err();
+    assert_eq!(refused.error.error_type(), ErrorType::Resource);
+    assert_eq!(foremen.profile(plan.query), None, "it has never begun");
+    assert_eq!(foremen.list(), []);
+    drop(other);
+    assert!(ledger.is_zero(), "{ledger:?}");
     stop(nodes).await;
 }
