@@ -292,9 +292,11 @@ mod tests {
     fn views_agree_with_arrow_wherever_they_are() {
         let texts = "0123456789\u{fc}\u{4e2d}abcdefghij\u{1f600}klmnopq".as_bytes();
         let broken = [texts, b"\xff", texts].concat();
+        // Miri is slow.
+        let step = if cfg!(miri) { 7 } else { 1 };
         for data in [texts, &broken] {
-            for start in 0..data.len() {
-                for end in start..=data.len() {
+            for start in (0..data.len()).step_by(step) {
+                for end in (start..=data.len()).step_by(step) {
                     // Alone, within a longer one, beside one that it overlaps, and twice.
                     for ranges in [
                         &[(start, end)][..],
