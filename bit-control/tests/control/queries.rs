@@ -15,7 +15,10 @@ use bit_control::{
     heartbeat::{BeatOptions, Heartbeats},
 };
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use membership::{Member, NodeAddress, Registry, RegistryOptions};
 use protos::{
     control::{InitializeFragments, PlanFragment},
@@ -349,6 +352,30 @@ async fn a_cancel_ends_a_query_in_bounded_time_in_every_state() {
         all_idle(&nodes).await;
         assert!(!tunnel.cancel_query(run.id()).await.unwrap(), "it is over");
     }
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_node_says_whether_anything_is_left_of_a_query_that_is_cancelled() {
+    let nodes = workers::<2>().await;
+    let tunnel = nodes[0].node.control.tunnel(&nodes[1].address());
+    assert!(!tunnel.cancel_fragments(fresh()).await.unwrap());
+    let mut run = nodes[0].foremen.run(plan(&nodes, "hang", "hang")).unwrap();
+    assert!(run.started().await);
+    assert!(tunnel.cancel_fragments(run.id()).await.unwrap());
+    assert!(matches!(run.outcome().await, Outcome::Failed(_)));
+    all_idle(&nodes).await;
+    until("its foreman knows", || {
+        nodes[1].fragments.drained().now_or_never().is_some()
+    })
+    .await;
+    assert!(!tunnel.cancel_fragments(run.id()).await.unwrap());
+    // Those that were still starting are gone at once, with the message that they came in.
+    let starting = plan(&nodes[1..], "hang at start", "hang");
+    let mut run = nodes[0].foremen.run(starting).unwrap();
+    until("it is there", || nodes[1].fragments.list().len() == 1).await;
+    assert!(!tunnel.cancel_fragments(run.id()).await.unwrap());
+    assert!(matches!(run.outcome().await, Outcome::Failed(_)));
     stop(nodes).await;
 }
 
