@@ -24,7 +24,7 @@ use rpc_bus::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::run::{Action, NotStarted, Outcome, QueryPlan, Run, RunTimes, Wave};
+use super::run::{Action, CancelAnswer, NotStarted, Outcome, QueryPlan, Run, RunTimes, Wave};
 use crate::{
     lock,
     node::{ControlNode, WeakControlNode},
@@ -385,22 +385,20 @@ impl Inner {
         let (this, query_of_task, to) = (self.this.clone(), Arc::clone(query), node.clone());
         let control = self.node();
         let send = async move {
-            let is_taken = match control {
-                Some(control) => {
-                    let tunnel = control.tunnel(&to);
-                    tunnel.cancel_fragments(query_of_task.id).await.is_ok()
-                }
-                None => false,
+            let answer = match control {
+                Some(control) => control.tunnel(&to).cancel_fragments(query_of_task.id).await,
+                None => Err(CallError::Lost(CloseReason::ShuttingDown)),
             };
+            let answer = CancelAnswer::of(answer.ok());
             if let Some(foremen) = this.upgrade() {
                 foremen.step(&query_of_task, |state, now| {
-                    state.run.on_cancelled(&to, is_taken, now);
+                    state.run.on_cancelled(&to, answer, now);
                 });
             }
         };
         if self.spawn(send).is_err() {
             self.step(query, |state, now| {
-                state.run.on_cancelled(node, false, now);
+                state.run.on_cancelled(node, CancelAnswer::None, now);
             });
         }
     }

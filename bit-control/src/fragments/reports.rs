@@ -327,6 +327,12 @@ impl Reports {
         account.map_or_else(Vec::new, |it| it.fragments.keys().copied().collect())
     }
 
+    /// Whether something is to be told of a query.
+    pub(crate) fn hold(&self, query: QueryId) -> bool {
+        let mut accounts = self.by_foreman.values();
+        accounts.any(|it| it.fragments.keys().any(|id| id.query == query))
+    }
+
     /// Fragments that have ended, which their foremen do not know yet.
     pub(crate) fn ended(&self) -> usize {
         let entries = self

@@ -580,9 +580,11 @@ impl FragmentService for Fragments {
         query: QueryId,
         reply: ReplyTo<calls::CancelFragments>,
     ) {
-        self.0
-            .step(|state, now| state.table.cancel_query(query, now));
-        reply.acknowledge(true);
+        let is_left = self.0.step(|state, now| {
+            state.table.cancel_query(query, now);
+            state.table.holds(query) || state.reports.hold(query)
+        });
+        reply.acknowledge(is_left);
     }
 
     fn unpause(
