@@ -176,7 +176,12 @@ impl Cluster {
         answerer.serve(&heartbeats);
         let zookeeper = options.zookeeper.clone().map(ZooKeeperProvider::new);
         let cluster = Self {
-            links: Arc::new(Links::new(control.clone(), joining.data.clone())),
+            links: Arc::new(Links::new(
+                control.clone(),
+                registry.clone(),
+                joining.incarnation,
+                joining.data.clone(),
+            )),
             control,
             registry,
             heartbeats,
