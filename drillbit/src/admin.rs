@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Admin {
     /// Drawn anew at every start.
     incarnation: u64,
     state: watch::Sender<State>,
+    /// Held while the others are told, so that what they hear last is what the node has become last.
+    telling: Mutex<()>,
     endpoint: OnceLock<DrillbitEndpoint>,
     data: OnceLock<Weak<DataNode>>,
     cluster: OnceLock<Weak<Cluster>>,
@@ -41,6 +43,7 @@ impl Admin {
             queries: Queries::default(),
             incarnation: rand::random(),
             state: watch::Sender::new(State::Startup),
+            telling: Mutex::default(),
             endpoint: OnceLock::new(),
             data: OnceLock::new(),
             cluster: OnceLock::new(),
@@ -67,15 +70,17 @@ impl Admin {
 
     /// What the others are told of the state.
     fn tell(&self) {
-        if let Some(cluster) = self.cluster() {
-            cluster.set_state(self.state());
-        }
+        let Some(cluster) = self.cluster() else {
+            return;
+        };
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        cluster.set_state(self.state());
     }
 
-    /// All servers listen: the node takes work.
+    /// All servers listen: the node takes work, unless it was drained since the first of them does.
     pub(crate) fn online(&self, endpoint: DrillbitEndpoint) {
         let _first = self.endpoint.set(endpoint);
-        self.state.send_replace(State::Online);
+        self.become_if(State::Online, |state| state == State::Startup);
         self.tell();
     }
 
@@ -97,6 +102,16 @@ impl Admin {
             // The sender is ours.
             std::future::pending::<()>().await;
         }
+    }
+
+    fn become_if(&self, next: State, may: impl FnOnce(State) -> bool) {
+        self.state.send_if_modified(|state| {
+            let changes = may(*state);
+            if changes {
+                *state = next;
+            }
+            changes
+        });
     }
 
     fn nodes(&self) -> Vec<Node> {
@@ -167,12 +182,8 @@ impl NodeAdmin for Admin {
     }
 
     fn drain(&self) {
-        self.state.send_if_modified(|state| {
-            let is_first = matches!(state, State::Startup | State::Online);
-            if is_first {
-                *state = State::Quiescent;
-            }
-            is_first
+        self.become_if(State::Quiescent, |state| {
+            matches!(state, State::Startup | State::Online)
         });
         self.tell();
     }
@@ -237,6 +248,15 @@ mod tests {
         admin.offline();
         admin.drain();
         assert_eq!(admin.state(), State::Offline);
+    }
+
+    #[test]
+    fn a_node_that_is_drained_while_it_starts_leaves() {
+        let admin = Admin::new();
+        admin.drain();
+        admin.online(DrillbitEndpoint::default());
+        assert_eq!(admin.state(), State::Quiescent);
+        assert!(admin.draining().now_or_never().is_some());
     }
 
     #[test]

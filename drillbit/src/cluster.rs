@@ -176,7 +176,12 @@ impl Cluster {
         answerer.serve(&heartbeats);
         let zookeeper = options.zookeeper.clone().map(ZooKeeperProvider::new);
         let cluster = Self {
-            links: Arc::new(Links::new(control.clone(), joining.data.clone())),
+            links: Arc::new(Links::new(
+                control.clone(),
+                registry.clone(),
+                joining.incarnation,
+                joining.data.clone(),
+            )),
             control,
             registry,
             heartbeats,
@@ -252,13 +257,19 @@ impl Cluster {
         let health = self.heartbeats.nodes();
         let local = self.registry.local().map(|local| local.address.clone());
         let mut members = self.registry.members();
-        members.sort_by_key(|member| Some(&member.address) != local.as_ref());
-        let of = |member: &Member| {
-            health
-                .iter()
-                .find(|health| health.address == member.address)
+        let is_local = |member: &Member| Some(&member.address) == local.as_ref();
+        members.sort_by_key(|member| !is_local(member));
+        let seen = |member: &Member| {
+            let known = |health: &&NodeHealth| health.address == member.address;
+            match health.iter().find(known) {
+                _ if is_local(member) => Seen::Local,
+                Some(health) => Seen::Remote(health),
+                None => Seen::NotYet,
+            }
         };
-        let nodes = members.iter().map(|member| node_status(member, of(member)));
+        let nodes = members
+            .iter()
+            .map(|member| node_status(member, seen(member)));
         nodes.collect()
     }
 
@@ -352,8 +363,23 @@ impl Joining<'_> {
     }
 }
 
-/// `health` is `None` of this node.
-fn node_status(member: &Member, health: Option<&NodeHealth>) -> Node {
+/// What the beats have found of a member.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    /// It is this node.
+    Local,
+    /// Not yet: it has become a member since the nodes were last looked after.
+    NotYet,
+    /// It is beaten to.
+    Remote(&'a NodeHealth),
+}
+
+fn node_status(member: &Member, seen: Seen<'_>) -> Node {
+    let (health, reason, beats) = match seen {
+        Seen::Local => (node::Health::Up, "this node".to_owned(), None),
+        Seen::NotYet => (node::Health::Unknown, "not looked at yet".to_owned(), None),
+        Seen::Remote(health) => (health_status(health), why(health), Some(beats(health))),
+    };
     Node {
         endpoint: Some(DrillbitEndpoint {
             // Where it is reached.
@@ -362,13 +388,13 @@ fn node_status(member: &Member, health: Option<&NodeHealth>) -> Node {
             state: member.state.map(Into::into),
             ..member.endpoint.message().clone()
         }),
-        health: Some(health.map_or(node::Health::Up, health_status).into()),
-        reason: Some(health.map_or_else(|| "this node".to_owned(), why)),
+        health: Some(health.into()),
+        reason: Some(reason),
         incarnation: member.incarnation,
         software_version: member.software_version.clone(),
         engine_version: member.engine_version.clone(),
-        local: Some(health.is_none()),
-        beats: health.map(beats),
+        local: Some(matches!(seen, Seen::Local)),
+        beats,
         queries_running: member.load.map(|load| load.queries),
         fragments_running: member.load.map(|load| load.fragments),
         memory_bytes: member.load.map(|load| load.memory_bytes),
@@ -423,4 +449,28 @@ fn beats(health: &NodeHealth) -> Beats {
 /// What `status.proto` counts times in.
 pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(seen: Seen<'_>) -> Node {
+        let address = "node2:31011".parse().unwrap();
+        node_status(&Member::at(address), seen)
+    }
+
+    #[test]
+    fn a_member_that_nobody_has_looked_at_is_neither_up_nor_this_node() {
+        let new = status_of(Seen::NotYet);
+        assert_eq!(
+            (new.health(), new.reason(), new.local()),
+            (node::Health::Unknown, "not looked at yet", false)
+        );
+        let local = status_of(Seen::Local);
+        assert_eq!(
+            (local.health(), local.reason(), local.local()),
+            (node::Health::Up, "this node", true)
+        );
+    }
 }

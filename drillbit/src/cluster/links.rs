@@ -26,6 +26,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// The ways to other nodes.
 pub(super) struct Links {
     control: ControlNode,
+    registry: Registry,
+    /// Of this node.
+    incarnation: u64,
     data: Option<DataPeers>,
     /// Where data servers listen, as far as they were connected to.
     data_servers: Mutex<HashMap<NodeAddress, DataServer>>,
@@ -39,9 +42,16 @@ struct DataServer {
 }
 
 impl Links {
-    pub(super) fn new(control: ControlNode, data: Option<DataPeers>) -> Self {
+    pub(super) fn new(
+        control: ControlNode,
+        registry: Registry,
+        incarnation: u64,
+        data: Option<DataPeers>,
+    ) -> Self {
         Self {
             control,
+            registry,
+            incarnation,
             data,
             data_servers: Mutex::default(),
         }
@@ -112,6 +122,14 @@ impl Links {
         connections
     }
 
+    /// This node itself answers at `node`: it is listed by another name than its own.
+    fn leave_out(&self, node: &NodeAddress) {
+        let own = self.control.address();
+        tracing::warn!(listed = %node, %own, "this node is listed by another name, which is left out");
+        self.registry.leave(node);
+        self.control.disconnect(node);
+    }
+
     fn data_servers(&self) -> MutexGuard<'_, HashMap<NodeAddress, DataServer>> {
         let servers = self.data_servers.lock();
         servers.unwrap_or_else(PoisonError::into_inner)
@@ -134,7 +152,12 @@ enum DataError {
 #[async_trait]
 impl PeerLinks for Links {
     async fn connection(&self, to: &NodeAddress) -> Result<RemoteConnection, CallError> {
-        self.control.connection(to).await
+        let connection = self.control.connection(to).await?;
+        let peer = connection.peer_capabilities();
+        if peer.and_then(|peer| peer.incarnation) == Some(self.incarnation) {
+            self.leave_out(to);
+        }
+        Ok(connection)
     }
 
     fn open(&self, to: &NodeAddress) -> Option<RemoteConnection> {

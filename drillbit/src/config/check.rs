@@ -92,9 +92,9 @@ impl Check<'_> {
     fn cluster(&mut self) {
         let config = &self.settings.config;
         let (cluster, tls) = (&config.cluster, &config.tls);
-        let alone = cluster.peers.is_empty();
+        let is_listed = !cluster.peers.is_empty();
         self.require(
-            alone || cluster.enabled,
+            !is_listed || cluster.enabled,
             "cluster",
             "peers",
             "is set, but cluster.enabled is not",
@@ -106,7 +106,7 @@ impl Check<'_> {
             "is set, but cluster.enabled is not",
         );
         self.require(
-            cluster.zookeeper.is_none() || alone,
+            cluster.zookeeper.is_none() || !is_listed,
             "cluster",
             "zookeeper",
             "is set, but so is cluster.peers: nodes are found in one way",
@@ -118,9 +118,8 @@ impl Check<'_> {
             "is set, but no cluster.zookeeper",
         );
         let trusts = cluster.tls_ca.is_some() || tls.client_authorities.is_some();
-        let connects = cluster.enabled && !(alone && cluster.zookeeper.is_none());
         self.require(
-            !connects || tls.certificates.is_none() || trusts,
+            !cluster.has_others() || tls.certificates.is_none() || trusts,
             "cluster",
             "tls_ca",
             "is not set: with tls.certificates, other nodes are spoken to over TLS, and nothing says whom to trust",

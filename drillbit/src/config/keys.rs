@@ -299,8 +299,8 @@ sections! {
         /// down a second (or one interval, if that is longer) later.
         beat_interval_ms: NonZeroU64 = positive!(NonZeroU64, 1000),
         /// PEM file of the authorities that issued the certificates of the other nodes. Unset:
-        /// `client_authorities` of the section tls. Other nodes are spoken to over TLS if this one has a
-        /// certificate, which it shows.
+        /// `client_authorities` of the section tls. Other nodes are spoken to over TLS if this one has a certificate,
+        /// which it shows.
         tls_ca: Option<PathBuf> = None,
         /// Whether certificates of other nodes must be for the hosts that they are reached by.
         tls_verify_host_name: bool = true,
@@ -396,6 +396,13 @@ sections! {
         tls_server_name: Option<String> = None,
         /// Whether that is checked at all.
         tls_verify_host_name: bool = true,
+    }
+}
+
+impl ClusterSection {
+    /// Whether this node looks for others.
+    pub(super) fn has_others(&self) -> bool {
+        self.enabled && (!self.peers.is_empty() || self.zookeeper.is_some())
     }
 }
 

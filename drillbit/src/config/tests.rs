@@ -249,6 +249,10 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             ":3: cluster.memory_mib_max is too much",
         ),
         (
+            "[cluster]\nenabled = true\nzookeeper = \"127.0.0.1:2181\"\n[tls]\ncertificates = \"c\"\nkey = \"k\"\n",
+            "cluster.tls_ca is not set: with tls.certificates, other nodes are spoken to over TLS",
+        ),
+        (
             "[http]\nenabled = true\nport = 31010\n",
             ":3: http.port is 31010",
         ),
