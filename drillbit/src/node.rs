@@ -21,7 +21,7 @@ use crate::{
     cluster::{Cluster, Joining},
     engine::{DrillEngine, EngineError, EngineOptions},
     foreman::RunningQueries,
-    http::HttpServer,
+    http::{HttpServer, Readers},
     metrics::Watched,
     security::Security,
     threads::{ThreadOptions, Threads},
@@ -440,6 +440,7 @@ impl Parts<'_> {
     }
 
     async fn http_server(&self, options: &NodeOptions) -> Result<Option<HttpServer>, NodeError> {
+        let advertised = options.user_server.advertised_host.as_deref();
         let Some(options) = &options.http else {
             return Ok(None);
         };
@@ -451,8 +452,14 @@ impl Parts<'_> {
             engine: Arc::clone(&self.engine),
             started: self.started,
         };
-        let users = self.security.authenticator.clone();
-        let bound = HttpServer::bind(options, self.bus, &self.ledger, watched.into(), users).await;
+        let readers = match &self.security.authenticator {
+            Some(users) => Readers::Users(Arc::clone(users)),
+            None => Readers::Everybody {
+                advertised_host: advertised.map(Into::into),
+            },
+        };
+        let watched = Arc::new(watched);
+        let bound = HttpServer::bind(options, self.bus, &self.ledger, watched, readers).await;
         bound.map(Some).map_err(|source| NodeError::Listen {
             addr: options.addr,
             source,
