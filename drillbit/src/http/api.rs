@@ -15,7 +15,7 @@ use user_server::NodeAdmin;
 use super::host::is_address;
 use crate::{
     metrics::Watched,
-    status::{NodeView, QueryView, StatusView, TunnelView},
+    status::{HeartbeatView, NodeView, QueryView, StatusView, TunnelView},
 };
 
 type Node = State<Arc<Watched>>;
@@ -43,9 +43,16 @@ async fn nodes(State(watched): Node) -> Json<Vec<NodeView>> {
 }
 
 /// Only nodes that are beaten to.
-async fn heartbeats(State(watched): Node) -> Json<Vec<NodeView>> {
+async fn heartbeats(State(watched): Node) -> Json<Vec<HeartbeatView>> {
     let nodes = status(&watched).nodes.into_iter();
-    Json(nodes.filter(|node| node.beats.is_some()).collect())
+    let health = watched.admin.health();
+    let view = |node: NodeView| {
+        let mut health = health.iter();
+        let health = health.find(|health| node.is_at(&health.address))?;
+        let (counts, trips) = (&health.counts, &health.round_trip_histogram);
+        Some(HeartbeatView::new(node, counts, trips.into()))
+    };
+    Json(nodes.filter_map(view).collect())
 }
 
 async fn tunnels(State(watched): Node) -> Json<Vec<TunnelView>> {

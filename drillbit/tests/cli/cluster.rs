@@ -154,6 +154,15 @@ fn round_trips_are_measured_on_data_connections_too() {
     );
     let page = crate::http::get(&one, "/api/v1/heartbeats", "");
     assert!(page.body.contains("\"data_rtt_ms\":{\"p50\":"), "{page:?}");
+    let beats: Value = serde_json::from_str(&page.body).unwrap();
+    for node in beats.as_array().unwrap() {
+        assert!(
+            node["rtt_histogram"]["count"].as_u64().unwrap() > 0,
+            "{node}"
+        );
+        assert_eq!(node["restarts"], 0, "{node}");
+        assert!(node["suspected"].is_u64(), "{node}");
+    }
 
     signal(other.pid(), "STOP");
     one.wait_for_status("it is down, and its data connection closed", |status| {
