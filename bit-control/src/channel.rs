@@ -12,6 +12,7 @@
 mod credit;
 mod end;
 mod error;
+mod given_up;
 mod halves;
 mod request;
 mod side;

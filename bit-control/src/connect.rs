@@ -73,6 +73,7 @@ impl Dialing {
             ledger: self.ledger.clone(),
             greeter,
         };
+        // Whoever beats tries again at the next beat, and who calls knows whether its request may run twice.
         let once = RetryOptions {
             attempts_max: 1,
             ..RetryOptions::default()

@@ -46,7 +46,8 @@ pub trait FragmentService: Send + Sync + 'static {
         reply.acknowledge(true);
     }
 
-    /// Ends all fragments of a query; those that are still to come are never to start.
+    /// Ends all fragments of a query; those that are still to come are never to start. `ok` is false if none is left
+    /// whose end is still to be reported.
     fn cancel_query(
         &self,
         from: &NodeAddress,
@@ -54,7 +55,7 @@ pub trait FragmentService: Send + Sync + 'static {
         reply: ReplyTo<calls::CancelFragments>,
     ) {
         let _ = (from, query);
-        reply.acknowledge(true);
+        reply.acknowledge(false);
     }
 
     /// Lets a fragment go on that a test has paused.

@@ -148,14 +148,17 @@ impl ControlTunnel {
         )
     }
 
-    /// Ends all fragments of a query there, also those that are still to come. Only for our own nodes.
+    /// Ends all fragments of a query there, also those that are still to come; says whether any is left whose end is
+    /// still to be reported. Only for our own nodes.
     ///
     /// # Errors
     ///
     /// As [`Self::call`]; or the peer does not know of it, and nothing was sent.
-    pub async fn cancel_fragments(&self, query: QueryId) -> Result<(), CallError> {
+    pub async fn cancel_fragments(&self, query: QueryId) -> Result<bool, CallError> {
         self.expect_control_streams().await?;
-        done(self.ask::<calls::CancelFragments>(query.into()).await)
+        let answer = self.ask::<calls::CancelFragments>(query.into()).await?;
+        // Only whoever says so has nothing left.
+        Ok(answer.ok != Some(false))
     }
 
     /// Lets a fragment go on that a test has paused.

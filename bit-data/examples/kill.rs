@@ -1,6 +1,6 @@
 //! Kills the process of a sender in the middle of its streams, again and again, and looks at what the receiver is left
 //! with: every stream must end with an error that another try may mend, after batches in order, and all memory must be
-//! given back.
+//! given back. A stream from a sender that is not killed must go on all the time.
 //!
 //! `cargo run --release -p bit-data --example kill -- 200`
 
@@ -17,7 +17,9 @@ use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch},
     datatypes::Int64Type,
 };
-use bit_data::{DataNode, NodeOptions, Origin, ReceiveOptions, SendOptions, StreamAddress};
+use bit_data::{
+    DataNode, NodeOptions, Origin, ReceiveOptions, SendOptions, StreamAddress, StreamReceiver,
+};
 use futures::{SinkExt, StreamExt, future::join_all};
 use protos::{error::Retry, id::QueryId};
 use rpc_bus::{BusRuntime, Ledger, ledger::Limits};
@@ -33,16 +35,27 @@ async fn main() -> Outcome<()> {
         return send().await;
     }
     let (node, ledger) = node().await?;
-    let mut batches = 0;
+    let (mut bystander, address) = start_sender()?;
+    let options = ReceiveOptions::default();
+    let unharmed = node.receiver(Origin::Node(address), stream(0), &options);
+    let mut unharmed = unharmed.await?;
+    let (mut batches, mut others) = (0, 0);
     for round in 0..rounds.parse::<u64>()? {
-        batches += receive_and_kill(&node, round).await?;
-        assert!(node.reserved().is_zero(), "{:?}", node.reserved());
+        batches += receive_and_kill(&node, round, (&mut unharmed, &mut others)).await?;
+        // After the kill too.
+        next_in_order(&mut unharmed, &mut others).await;
     }
+    drop(unharmed);
+    assert!(node.reserved().is_zero(), "{:?}", node.reserved());
+    bystander.kill()?;
+    bystander.wait()?;
     node.shutdown(Duration::from_secs(5)).await;
     while !ledger.is_zero() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    println!("{rounds} senders killed, {batches} batches in order, all memory given back");
+    println!(
+        "{rounds} senders killed, {batches} batches in order, {others} of one that was not, all memory given back"
+    );
     Ok(())
 }
 
@@ -79,8 +92,21 @@ async fn send() -> Outcome<()> {
     join_all(sending).await.into_iter().collect()
 }
 
-/// Returns how many batches came before the end.
-async fn receive_and_kill(node: &DataNode, round: u64) -> Outcome<i64> {
+/// Takes the next batch of a stream that must have one, and counts it.
+async fn next_in_order(receiver: &mut StreamReceiver, next: &mut i64) {
+    let batch = receiver.next().await;
+    let batch = batch.expect("it never ends").expect("nobody harms it");
+    let number = batch.column(0).as_primitive::<Int64Type>().value(0);
+    assert_eq!(number, *next, "lost, doubled or reordered");
+    *next += 1;
+}
+
+/// Returns how many batches came before the end. Meanwhile another stream goes on.
+async fn receive_and_kill(
+    node: &DataNode,
+    round: u64,
+    (unharmed, others): (&mut StreamReceiver, &mut i64),
+) -> Outcome<i64> {
     let (mut child, address) = start_sender()?;
     let from: Vec<_> = (0..STREAMS)
         .map(|minor| (Origin::Node(address), stream(minor)))
@@ -111,7 +137,16 @@ async fn receive_and_kill(node: &DataNode, round: u64) -> Outcome<i64> {
         // On Unix that is signal 9.
         child.kill()
     };
-    let (counts, killed) = tokio::join!(join_all(receiving), killing);
+    let all = async { tokio::join!(join_all(receiving), killing) };
+    let meanwhile = async {
+        loop {
+            next_in_order(unharmed, others).await;
+        }
+    };
+    let (counts, killed) = tokio::select! {
+        ended = all => ended,
+        () = meanwhile => unreachable!("it never ends"),
+    };
     killed?;
     child.wait()?;
     Ok(counts.into_iter().sum())

@@ -83,6 +83,7 @@ pub async fn connect(
     runtime: &BusRuntime,
     streams: Arc<dyn StreamSink>,
 ) -> Result<RemoteConnection, ConnectError> {
+    // A node looks after its connections again and again, for as long as the other one is up.
     let once = RetryOptions {
         attempts_max: 1,
         ..RetryOptions::default()

@@ -60,5 +60,5 @@ pub use spill::{
 pub use stream::{
     Checksums, CodecReason, Compression, DataNode, DataPeers, NodeOptions, OpenError, Origin,
     PeerFailure, ReceiveError, ReceiveOptions, ReceiveStats, Receivers, SendError, SendOptions,
-    SendStats, StreamAddress, StreamReceiver, StreamSender, TunnelStats, Unordered,
+    SendStats, StreamAddress, StreamReceiver, StreamSender, TunnelPeer, TunnelStats, Unordered,
 };

@@ -32,13 +32,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `host:port`; if the name stands for several addresses, to the first one that
-    /// answers.
+    /// Connects to `host:port`, or to one of several, with commas in between: to the first one that
+    /// answers, in their order. A name that stands for several addresses is as good as a list of
+    /// them. Nothing is tried twice: when to do so, and how often, is for the caller to say, with an
+    /// `rpc_bus::RetryPolicy` where that fits.
     ///
     /// # Errors
     ///
-    /// No such address, nobody there, the server shows a wrong certificate, or it refuses.
-    pub async fn connect(address: &str, mut options: ClientOptions) -> Result<Self, ClientError> {
+    /// No such address, nobody there, the server shows a wrong certificate, or it refuses. Of
+    /// several, that of the last one; a server that refuses has answered, and no other is asked.
+    pub async fn connect(addresses: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let mut last = ClientError::Protocol("no address");
+        for address in addresses.split(',').map(str::trim) {
+            match Self::connect_one(address, options.clone()).await {
+                Err(error @ (ClientError::Connect(_) | ClientError::Address { .. })) => {
+                    last = error;
+                }
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_one(address: &str, mut options: ClientOptions) -> Result<Self, ClientError> {
         let tls = options.tls.map(|tls| tls.for_host(host(address)));
         options.tls = tls.transpose()?;
         let options = Arc::new(options);

@@ -217,10 +217,9 @@ fn query(running: QuerySnapshot, now: SystemTime) -> Query {
 }
 
 fn tunnel(stats: &TunnelStats) -> Tunnel {
-    let peer = stats.peer.map(|peer| peer.to_string());
     let (sent, received) = (&stats.sent, &stats.received);
     Tunnel {
-        peer: Some(peer.unwrap_or_else(|| "this node".to_owned())),
+        peer: Some(stats.peer.to_string()),
         streams: u32::try_from(stats.open_streams).ok(),
         window_bytes: Some(received.window_bytes),
         bytes_sent: Some(sent.bytes_sent + sent.bytes_pass_through),

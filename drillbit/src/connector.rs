@@ -32,7 +32,7 @@ pub(crate) struct Login {
 
 /// An address and how to say hello there.
 pub(crate) struct Connector {
-    /// `HOST:PORT`.
+    /// `HOST:PORT`, or several with commas in between.
     pub(crate) address: String,
     options: ClientOptions,
 }
@@ -47,10 +47,10 @@ impl Connector {
         }
     }
 
-    /// To any Drillbit; the port may be left out.
+    /// To any Drillbit, or the first of several that answers; ports may be left out.
     pub(crate) fn remote(address: &str, bus: &BusRuntime, login: Login) -> Self {
         Self {
-            address: with_port(address),
+            address: with_ports(address),
             options: options(bus, login),
         }
     }
@@ -113,6 +113,11 @@ fn way_out(error: &ClientError) -> &'static str {
     }
 }
 
+fn with_ports(addresses: &str) -> String {
+    let all = addresses.split(',').map(str::trim).map(with_port);
+    all.collect::<Vec<_>>().join(",")
+}
+
 /// `host` and `[::1]` get Drill's port.
 fn with_port(address: &str) -> String {
     let has_port = match address.rsplit_once(':') {
@@ -140,5 +145,6 @@ mod tests {
         assert_eq!(with_port("::1"), "[::1]:31010");
         assert_eq!(with_port("[::1]"), "[::1]:31010");
         assert_eq!(with_port("[::1]:7"), "[::1]:7");
+        assert_eq!(with_ports("db1, db2:7,::1"), "db1:31010,db2:7,[::1]:31010");
     }
 }

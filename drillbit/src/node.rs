@@ -65,7 +65,7 @@ pub struct NodeOptions {
     /// Most memory that connections may hold together, in bytes: frames on their way in and out.
     /// Default 2 GiB. It also bounds the calls in flight, at one for 8 KiB. What queries may hold is
     /// the engine's option. Each plane has a part of it, so that whoever fills one leaves the others alone, beats above
-    /// all; together they should not have more.
+    /// all; the parts should not add up to more.
     pub connection_bytes_max: usize,
     /// The part of the clients' connections, in bytes. Default `None`: what the other planes leave.
     pub user_bytes_max: Option<usize>,

@@ -307,7 +307,8 @@ calls! {
     OpenChannel = OpenChannel(pb::control::OpenChannel) -> ChannelOpened(pb::control::ChannelOpened);
     /// Between our own nodes: reports on many fragments to their foreman.
     FragmentStatuses = FragmentStatuses(pb::control::FragmentStatuses) -> StatusesTaken(pb::control::StatusesTaken);
-    /// Between our own nodes: ends all fragments of a query, also those that are still to come.
+    /// Between our own nodes: ends all fragments of a query, also those that are still to come; `ok` is false where
+    /// nothing is left of it, so that nothing is going to be reported of it either.
     CancelFragments = CancelFragments(pb::shared::QueryId) -> Ack(pb::rpc::Ack), unordered;
     /// Between our own nodes: a sign of life.
     Beat = Beat(pb::control::Beat) -> Beat(pb::control::BeatAnswer), unordered;

@@ -5,17 +5,17 @@
 //!
 //! # Why this is sound
 //!
-//! This is the crate's only module with `unsafe` code, three calls of which each stands behind the checks that its
+//! This is the crate's only module with `unsafe` code, four calls of which each stands behind the checks that its
 //! contract asks for, in the same function. What was checked cannot change afterwards: a [`Bytes`] never moves or
 //! changes its bytes, and [`Buffer`]s made of one, or of a vector, are as immutable.
 //!
 //! Miri agrees: `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p record-batch --lib checked`.
-#![allow(unsafe_code, reason = "three calls, each behind its checks; see above")]
+#![allow(unsafe_code, reason = "four calls, each behind its checks; see above")]
 
 use std::{ops::Range, ptr::NonNull, sync::Arc};
 
 use arrow::{
-    array::StringArray,
+    array::{BinaryViewArray, ByteView, StringArray, StringViewArray},
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
 };
 use bytes::Bytes;
@@ -136,6 +136,85 @@ fn begin_characters(offsets: &[i32], data: &[u8]) -> bool {
     bytes.all(|byte| !byte.is_some_and(continues))
 }
 
+/// Longer values stand outside of their view.
+const INLINE_BYTES_MAX: u32 = 12;
+
+/// The same rows as text; `None` if one of them is not UTF-8, also where it is null. Every byte is read once, however
+/// many rows show it: one by one, a body of 16 MiB could have terabytes of text.
+pub(crate) fn utf8_views(rows: BinaryViewArray) -> Option<StringViewArray> {
+    let views = || rows.views().iter();
+    let shows = |view: &&u128| ByteView::from(**view).length > INLINE_BYTES_MAX;
+    let mut long: Vec<_> = views().filter(shows).map(|&view| Shown::of(view)).collect();
+    long.sort_unstable();
+    if !views().all(is_inline_text) || !are_text(&long, rows.data_buffers()) {
+        return None;
+    }
+    // SAFETY: Arrow has made `rows`, so each view is within its buffer. Those that have their bytes in themselves are
+    // UTF-8, and so is what each of the others shows.
+    Some(unsafe { rows.to_string_view_unchecked() })
+}
+
+/// Whether a view that has its bytes in itself has text in it; any other view will do.
+fn is_inline_text(view: &u128) -> bool {
+    let bytes = view.to_le_bytes();
+    let len = ByteView::from(*view).length;
+    len > INLINE_BYTES_MAX
+        || bytes
+            .get(4..4 + len as usize)
+            .is_some_and(|text| str::from_utf8(text).is_ok())
+}
+
+/// What a view shows of a buffer; in the order in which the buffers have it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    buffer: u32,
+    start: u32,
+    len: u32,
+}
+
+impl Shown {
+    fn of(view: u128) -> Self {
+        let view = ByteView::from(view);
+        Self {
+            buffer: view.buffer_index,
+            start: view.offset,
+            len: view.length,
+        }
+    }
+
+    fn end(self) -> u64 {
+        u64::from(self.start) + u64::from(self.len)
+    }
+}
+
+/// Whether all that is shown, in its order, is UTF-8. What overlaps or touches is so together if it is one by one, and
+/// one by one if it is together and each begins and ends with a character.
+fn are_text(shown: &[Shown], buffers: &[Buffer]) -> bool {
+    let mut rest = shown;
+    while let Some(first) = rest.first() {
+        let mut end = first.end();
+        let joined = rest.iter().take_while(|next| {
+            let joins = next.buffer == first.buffer && u64::from(next.start) <= end;
+            end = if joins { end.max(next.end()) } else { end };
+            joins
+        });
+        let (together, others) = rest.split_at(joined.count());
+        let text = buffers
+            .get(first.buffer as usize)
+            .and_then(|buffer| buffer.get(first.start as usize..usize::try_from(end).ok()?))
+            .and_then(|bytes| simdutf8::basic::from_utf8(bytes).ok());
+        let is_whole = |next: &Shown| {
+            let start = (next.start - first.start) as usize;
+            text.is_some_and(|text| text.get(start..start + next.len as usize).is_some())
+        };
+        if !together.iter().all(is_whole) {
+            return false;
+        }
+        rest = others;
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +273,41 @@ mod tests {
                     let offsets = OffsetBuffer::new(cuts.to_vec().into());
                     let arrows = StringArray::try_new(offsets, Buffer::from(data), None);
                     assert_eq!(text(&cuts, data), arrows.ok(), "{data:?} {cuts:?}");
+                }
+            }
+        }
+    }
+
+    /// Views of `data`, which is too long to stand in one.
+    fn shown(data: &[u8], ranges: &[(usize, usize)]) -> BinaryViewArray {
+        let views = ranges.iter().map(|&(start, end)| {
+            let offset = u32::try_from(start).unwrap();
+            arrow::array::make_view(&data[start..end], 0, offset)
+        });
+        let views: Vec<_> = views.collect();
+        BinaryViewArray::try_new(views.into(), vec![Buffer::from(data)], None).unwrap()
+    }
+
+    #[test]
+    fn views_agree_with_arrow_wherever_they_are() {
+        let texts = "0123456789\u{fc}\u{4e2d}abcdefghij\u{1f600}klmnopq".as_bytes();
+        let broken = [texts, b"\xff", texts].concat();
+        // Miri is slow.
+        let step = if cfg!(miri) { 7 } else { 1 };
+        for data in [texts, &broken] {
+            for start in (0..data.len()).step_by(step) {
+                for end in (start..=data.len()).step_by(step) {
+                    // Alone, within a longer one, beside one that it overlaps, and twice.
+                    for ranges in [
+                        &[(start, end)][..],
+                        &[(start, end), (0, texts.len())],
+                        &[(texts.len() - 20, texts.len()), (start, end)],
+                        &[(0, 14), (start, end), (start, end)],
+                    ] {
+                        let rows = shown(data, ranges);
+                        let arrows = rows.clone().to_string_view();
+                        assert_eq!(utf8_views(rows), arrows.ok(), "{ranges:?}");
+                    }
                 }
             }
         }

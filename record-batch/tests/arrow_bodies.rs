@@ -12,7 +12,7 @@ use arrow::{
         StructArray, UnionArray, new_empty_array, new_null_array,
     },
     buffer::OffsetBuffer,
-    compute::{cast, filter},
+    compute::{cast, filter, take},
     datatypes::{
         DataType, Field, Fields, Int8Type, Int32Type, IntervalUnit, Schema, SchemaRef, TimeUnit,
         UnionFields, UnionMode,
@@ -716,6 +716,31 @@ fn what_is_empty_may_be_anywhere() {
         body[at..at + 8].copy_from_slice(&offset.to_le_bytes());
         assert_eq!(decoder().decode(&body.into()).unwrap(), expected);
     }
+}
+
+#[test]
+fn views_that_are_not_text_are_refused_and_many_of_the_same_text_are_not_read_one_by_one() {
+    let long = "\u{fc}".repeat(1 << 19);
+    let one = StringViewArray::from_iter_values([&long]);
+    // 200 GB of text, one by one.
+    let same = take(&one, &Int32Array::from(vec![0; 200_000]), None).unwrap();
+    let batch = one_column(same);
+    let body = bodies(std::slice::from_ref(&batch)).remove(0);
+    let read = decoder().decode(&body).unwrap().unwrap();
+    assert_eq!(read.column(0).as_string_view().value(199_999), long);
+    // Within the text, behind its start, which stands in the views too.
+    let at = body
+        .windows(64)
+        .rposition(|bytes| bytes == &long.as_bytes()[..64]);
+    let mut broken = body.to_vec();
+    broken[at.unwrap() + 5] = b'a';
+    let error = decoder().decode(&broken.into()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("column c: bytes that are not"),
+        "{error}"
+    );
 }
 
 /// Streams to start from: every type, nested ones with values, dictionaries.

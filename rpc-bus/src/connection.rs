@@ -176,7 +176,6 @@ struct Closed {
 }
 
 /// A request on its way out.
-#[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) rpc_type: i32,
     pub(crate) pbody: Pbody<'a>,

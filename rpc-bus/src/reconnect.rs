@@ -119,6 +119,10 @@ impl ReconnectingClient {
     /// # Errors
     ///
     /// That of the last try.
+    ///
+    /// # Cancel safety
+    ///
+    /// A try that was begun goes on, for whoever needs the connection next.
     pub async fn connection(&self) -> Result<RemoteConnection, ConnectError> {
         self.0.policy.run(|| self.0.connection()).await
     }

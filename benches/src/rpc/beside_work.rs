@@ -105,10 +105,10 @@ async fn drive(
     for _ in 0..WORKERS {
         workers.spawn(work_until(busy.clone(), window));
     }
-    let (calls, pings) = tokio::join!(
-        tokio::spawn(call_until(idle.clone(), window)),
-        tokio::spawn(ping_until(idle, window)),
-    );
+    let (mut callers, mut pingers) = (JoinSet::new(), JoinSet::new());
+    callers.spawn(call_until(idle.clone(), window));
+    pingers.spawn(ping_until(idle, window));
+    let (mut calls, mut pings) = (only(&mut callers).await?, only(&mut pingers).await?);
     let mut done = 0;
     while let Some(worked) = workers.join_next().await {
         done += worked.context("a worker panicked")??;
@@ -116,13 +116,18 @@ async fn drive(
     if done == 0 {
         bail!("no work was done");
     }
-    let (mut calls, mut pings) = (calls??, pings??);
     Ok(vec![
         ("p50_us", calls.micros(50)?),
         ("p99_us", calls.micros(99)?),
         ("ping_p99_us", pings.micros(99)?),
         ("works_s", f64::from(done) / LOAD.measured.as_secs_f64()),
     ])
+}
+
+/// What the one task of its kind has measured.
+async fn only(tasks: &mut JoinSet<Result<Latencies>>) -> Result<Latencies> {
+    let task = tasks.join_next().await.context("nobody measures")?;
+    task.context("a caller panicked")?
 }
 
 /// How often it worked within the window.

@@ -4,7 +4,7 @@
 //! ever grow, so that what comes late for a channel that has ended is told from what was never opened.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, Weak},
 };
 
@@ -27,6 +27,7 @@ use rpc_bus::{
 use super::{
     Around,
     end::{End, Route, close_message},
+    given_up::GivenUp,
     halves::Channel,
     request::{Answer, ChannelRequest, ChannelService},
 };
@@ -50,8 +51,7 @@ struct State {
     next: u64,
     /// Highest id that the peer has used; at first, one that it cannot use.
     highest: u64,
-    /// Channels that the peer has given up before it was known that it opens them.
-    given_up: BTreeSet<u64>,
+    given_up: GivenUp,
     ended: Option<CloseReason>,
 }
 
@@ -88,7 +88,7 @@ impl ChannelSide {
                 of_peer: 0,
                 next,
                 highest,
-                given_up: BTreeSet::new(),
+                given_up: GivenUp::new(around.options.channels_max),
                 ended: None,
             }),
         })
@@ -198,11 +198,10 @@ impl ChannelSide {
             return Err(refused(ErrorType::Validation, message));
         }
         state.highest = id;
-        let was_given_up = state.given_up.remove(&id);
-        state.given_up = state.given_up.split_off(&id);
-        if was_given_up {
-            let message = format!("channel {id} was given up");
-            return Err(refused(ErrorType::System, message));
+        if state.given_up.take(id) {
+            let message = format!("channel {id} was given up, or one of many about it was");
+            let failure = RpcFailure::new(ErrorType::System, message);
+            return Err(Box::new(failure.with_retry(Retry::SameNode)));
         }
         let max = self.around.options.channels_max;
         if state.of_peer >= max {
@@ -252,18 +251,14 @@ impl ChannelSide {
     }
 
     fn on_close(&self, close: CloseChannel) -> Result<(), PeerMisbehaved> {
-        let (id, kind, max) = (
-            close.channel(),
-            close.kind(),
-            self.around.options.channels_max,
-        );
+        let (id, kind) = (close.channel(), close.kind());
         let mut state = lock(&self.state);
         let end = match state.open.get(&id) {
             Some(end) => Arc::clone(end),
             None if state.has_been(id) => return Ok(()),
             // It may overtake its request, which waits its turn.
-            None if id != 0 && !state.is_mine(id) && state.given_up.len() < max => {
-                state.given_up.insert(id);
+            None if id != 0 && !state.is_mine(id) => {
+                state.given_up.add(id);
                 return Ok(());
             }
             None => return Err(never_opened(id)),

@@ -24,7 +24,7 @@ use rpc_bus::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::run::{Action, NotStarted, Outcome, QueryPlan, Run, RunTimes, Wave};
+use super::run::{Action, CancelAnswer, NotStarted, Outcome, QueryPlan, Run, RunTimes, Wave};
 use crate::{
     lock,
     node::{ControlNode, WeakControlNode},
@@ -152,18 +152,12 @@ impl Foremen {
     /// Its plan has no fragment or one twice, its id is in use, or a limit of this node is met; nothing was sent.
     pub fn run(&self, plan: QueryPlan) -> Result<QueryRun, Box<RpcFailure>> {
         let query = self.0.add(plan)?;
-        let run = QueryRun {
-            stage: query.stage.subscribe(),
-            query: Arc::clone(&query),
-            foremen: Arc::downgrade(&self.0),
-        };
-        let watch = Inner::keep_time(self.0.this.clone(), Arc::clone(&query));
-        if let Err(exceeded) = self.0.spawn(watch) {
-            lock(&self.0.queries).running.remove(&query.id);
-            return Err(full(exceeded.to_string()));
-        }
         self.0.step(&query, |_, _| {});
-        Ok(run)
+        Ok(QueryRun {
+            stage: query.stage.subscribe(),
+            query,
+            foremen: Arc::downgrade(&self.0),
+        })
     }
 
     /// Cancels a query; says whether it runs.
@@ -271,6 +265,7 @@ impl Drop for QueryRun {
 }
 
 impl Inner {
+    /// Takes a query, with the task that keeps its time.
     fn add(&self, plan: QueryPlan) -> Result<Arc<Query>, Box<RpcFailure>> {
         let times = RunTimes {
             patience: self.options.end_patience,
@@ -307,6 +302,10 @@ impl Inner {
             let message = format!("the query {id} runs here already");
             return Err(Box::new(RpcFailure::new(ErrorType::Validation, message)));
         }
+        // The last thing that can fail: a query that is listed may be cancelled, which sends what it has to send.
+        let watch = Self::keep_time(self.this.clone(), Arc::clone(&query));
+        self.spawn(watch)
+            .map_err(|exceeded| full(exceeded.to_string()))?;
         queries.running.insert(id, Arc::clone(&query));
         Ok(query)
     }
@@ -386,22 +385,20 @@ impl Inner {
         let (this, query_of_task, to) = (self.this.clone(), Arc::clone(query), node.clone());
         let control = self.node();
         let send = async move {
-            let is_taken = match control {
-                Some(control) => {
-                    let tunnel = control.tunnel(&to);
-                    tunnel.cancel_fragments(query_of_task.id).await.is_ok()
-                }
-                None => false,
+            let answer = match control {
+                Some(control) => control.tunnel(&to).cancel_fragments(query_of_task.id).await,
+                None => Err(CallError::Lost(CloseReason::ShuttingDown)),
             };
+            let answer = CancelAnswer::of(answer.ok());
             if let Some(foremen) = this.upgrade() {
                 foremen.step(&query_of_task, |state, now| {
-                    state.run.on_cancelled(&to, is_taken, now);
+                    state.run.on_cancelled(&to, answer, now);
                 });
             }
         };
         if self.spawn(send).is_err() {
             self.step(query, |state, now| {
-                state.run.on_cancelled(node, false, now);
+                state.run.on_cancelled(node, CancelAnswer::None, now);
             });
         }
     }

@@ -95,6 +95,28 @@ pub(crate) struct NotStarted {
     pub(crate) is_certain: bool,
 }
 
+/// What a node says to a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CancelAnswer {
+    /// Nothing, as far as is known.
+    None,
+    /// Reports will tell how its fragments end.
+    Ending,
+    /// None of them is there, and none is to start any more: nothing will be reported.
+    NothingLeft,
+}
+
+impl CancelAnswer {
+    /// Of an answer that says whether something is left.
+    pub(crate) fn of(is_left: Option<bool>) -> Self {
+        match is_left {
+            None => Self::None,
+            Some(true) => Self::Ending,
+            Some(false) => Self::NothingLeft,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunTimes {
     /// How long a query may take to end once that was decided.
@@ -130,6 +152,8 @@ struct Node {
     heard: Instant,
     /// When to send the next cancel.
     cancel_at: Option<Instant>,
+    /// It has answered a cancel: it has none of the fragments, and will take none.
+    is_clear: bool,
 }
 
 #[derive(Debug)]
@@ -174,6 +198,7 @@ impl Run {
                 open: 0,
                 heard: now,
                 cancel_at: None,
+                is_clear: false,
             });
             node.open += 1;
         }
@@ -220,6 +245,7 @@ impl Run {
                 self.end_as(Outcome::Failed(failure), now);
             }
         }
+        self.end_clear(node);
         self.settle();
     }
 
@@ -241,13 +267,16 @@ impl Run {
         if fragment.node != *from || fragment.is_over {
             return;
         }
-        apply(&mut fragment.profile, delta);
+        let is_kept = apply(&mut fragment.profile, delta);
         let state = fragment.profile.state();
-        if !is_final(state) {
-            return;
-        }
         let error = fragment.profile.error.clone();
-        self.end_one(id);
+        if is_final(state) {
+            self.end_one(id);
+        }
+        if let Err(error) = is_kept {
+            let message = format!("the node {from} says too much of the fragment {id}: {error}");
+            self.end_as(Outcome::Failed(failure(ErrorType::Resource, message)), now);
+        }
         match state {
             FragmentState::Failed => {
                 let failure = RpcFailure::from(error.unwrap_or_default());
@@ -272,12 +301,24 @@ impl Run {
     }
 
     /// A cancel was answered, or not.
-    pub(crate) fn on_cancelled(&mut self, node: &NodeAddress, is_taken: bool, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(node)
-            && !is_taken
-            && node.open > 0
-        {
-            node.cancel_at = Some(now + CANCEL_AGAIN);
+    pub(crate) fn on_cancelled(&mut self, node: &NodeAddress, answer: CancelAnswer, now: Instant) {
+        let Some(place) = self.nodes.get_mut(node) else {
+            return;
+        };
+        match answer {
+            CancelAnswer::None if place.open > 0 => place.cancel_at = Some(now + CANCEL_AGAIN),
+            CancelAnswer::None | CancelAnswer::Ending => {}
+            CancelAnswer::NothingLeft => place.is_clear = true,
+        }
+        self.end_clear(node);
+        self.settle();
+    }
+
+    /// Ends the fragments on a node that has none of them, once it has answered all messages of fragments.
+    fn end_clear(&mut self, node: &NodeAddress) {
+        let place = self.nodes.get(node);
+        if place.is_some_and(|it| it.is_clear && it.unanswered.is_empty()) {
+            self.end_where(|it| it.node == *node);
         }
     }
 
@@ -479,6 +520,8 @@ fn failure(kind: ErrorType, message: impl Into<String>) -> Box<RpcFailure> {
 
 #[cfg(test)]
 mod tests {
+    use protos::shared::OperatorProfile;
+
     use super::*;
 
     const QUERY: QueryId = QueryId { part1: 1, part2: 1 };
@@ -609,7 +652,7 @@ mod tests {
         run.on_initialized(&node("b"), Wave::Inner, Err(lost), now);
         let cancels = [Action::Cancel(node("a")), Action::Cancel(node("b"))];
         assert_eq!(actions(&mut run), cancels);
-        run.on_cancelled(&node("b"), false, now);
+        run.on_cancelled(&node("b"), CancelAnswer::None, now);
         let again = run.next_timeout().unwrap();
         run.handle_timeout(again);
         assert_eq!(actions(&mut run), [Action::Cancel(node("b"))]);
@@ -617,6 +660,45 @@ mod tests {
         run.handle_timeout(now + TIMES.patience);
         let ended = actions(&mut run);
         assert!(matches!(ended[..], [Action::Ended(Outcome::Failed(_))]));
+    }
+
+    #[test]
+    fn a_query_ends_once_no_node_has_anything_left_of_it() {
+        let now = Instant::now();
+        let lost = || {
+            Err(NotStarted {
+                failure: failure(ErrorType::Connection, "lost"),
+                is_certain: false,
+            })
+        };
+        // The answer to the cancel comes after that to the fragments, and before.
+        for is_before in [false, true] {
+            let mut run = started(now);
+            run.on_initialized(&node("a"), Wave::Inner, Ok(()), now);
+            if is_before {
+                run.cancel(now);
+                run.on_cancelled(&node("b"), CancelAnswer::NothingLeft, now);
+                assert_eq!(run.counts(), (4, 2), "it may be under way");
+                run.on_initialized(&node("b"), Wave::Inner, lost(), now);
+            } else {
+                run.on_initialized(&node("b"), Wave::Inner, lost(), now);
+                run.on_cancelled(&node("b"), CancelAnswer::NothingLeft, now);
+            }
+            assert_eq!(run.counts(), (4, 3), "{is_before}");
+            run.on_cancelled(&node("a"), CancelAnswer::Ending, now);
+            assert!(!run.is_ended());
+            let cancelled = state(FragmentState::Cancelled);
+            run.on_status(&node("a"), id(0, 0), cancelled, now);
+            assert!(run.is_ended());
+            let ended = actions(&mut run).pop();
+            let failed = Outcome::Failed(failure(ErrorType::Connection, "lost"));
+            let outcome = if is_before {
+                Outcome::Cancelled
+            } else {
+                failed
+            };
+            assert_eq!(ended, Some(Action::Ended(outcome)));
+        }
     }
 
     #[test]
@@ -674,6 +756,30 @@ mod tests {
             assert_eq!(failure.retry(), Retry::OtherNode);
             let message = "the node b:1 went down while it ran fragments";
             assert_eq!(failure.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_node_that_says_too_much_of_a_fragment_fails_the_query() {
+        let now = Instant::now();
+        for (ends, over) in [(false, 0), (true, 1)] {
+            let mut run = running(now);
+            let said = MinorFragmentProfile {
+                operator_profile: vec![OperatorProfile::default(); 1001],
+                state: ends.then_some(FragmentState::Finished.into()),
+                ..MinorFragmentProfile::default()
+            };
+            run.on_status(&node("b"), id(1, 0), said, now);
+            let cancels = [Action::Cancel(node("a")), Action::Cancel(node("b"))];
+            assert_eq!(actions(&mut run), cancels);
+            assert_eq!(run.counts(), (4, over));
+            finish_all(&mut run, now);
+            let ended = actions(&mut run);
+            let [Action::Ended(Outcome::Failed(failure))] = &ended[..] else {
+                panic!("{ended:?}");
+            };
+            let message = "the node b:1 says too much of the fragment";
+            assert!(failure.to_string().starts_with(message), "{failure}");
         }
     }
 

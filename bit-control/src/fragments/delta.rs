@@ -1,6 +1,28 @@
 //! Profiles of fragments as changes: a field that is not set has not changed, an operator that is named is given whole.
 
-use protos::shared::{FragmentState, MinorFragmentProfile, OperatorProfile};
+use std::{iter, mem::size_of};
+
+use prost::Message;
+use protos::shared::{
+    DrillPbError, FragmentState, MetricValue, MinorFragmentProfile, OperatorProfile, ParsingError,
+    StackTraceElementWrapper, StreamProfile,
+};
+use thiserror::Error;
+
+/// Most operators of a fragment.
+const OPERATORS_MAX: usize = 1000;
+/// Most memory that is kept of a fragment's profile, in bytes: some hundred operators with all that Drill counts of them
+/// take half of it.
+const PROFILE_BYTES_MAX: usize = 256 * 1024;
+
+/// A node says more of a fragment than is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ProfileTooLarge {
+    #[error("expected a profile of at most {OPERATORS_MAX} operators, found {0}")]
+    Operators(usize),
+    #[error("expected a profile that takes at most {PROFILE_BYTES_MAX} bytes, found {0}")]
+    Bytes(usize),
+}
 
 /// Calls a macro with all fields that are given one by one.
 macro_rules! scalars {
@@ -44,7 +66,31 @@ pub(crate) fn changes(
 }
 
 /// Adds to `known` what has changed.
-pub(crate) fn apply(known: &mut MinorFragmentProfile, delta: MinorFragmentProfile) {
+///
+/// # Errors
+///
+/// That would be too large: of `known` nothing is left but its number and its state, which may be a new one.
+pub(crate) fn apply(
+    known: &mut MinorFragmentProfile,
+    delta: MinorFragmentProfile,
+) -> Result<(), ProfileTooLarge> {
+    // Each is looked for among those that are known.
+    let state = delta.state.or(known.state);
+    let judged = of_operators(delta.operator_profile.len()).and_then(|()| {
+        add(known, delta);
+        judge(known)
+    });
+    if judged.is_err() {
+        *known = MinorFragmentProfile {
+            state,
+            minor_fragment_id: known.minor_fragment_id,
+            ..MinorFragmentProfile::default()
+        };
+    }
+    judged
+}
+
+fn add(known: &mut MinorFragmentProfile, delta: MinorFragmentProfile) {
     macro_rules! take {
         ($($field:ident),+) => {
             $(if delta.$field.is_some() {
@@ -61,6 +107,40 @@ pub(crate) fn apply(known: &mut MinorFragmentProfile, delta: MinorFragmentProfil
             None => known.operator_profile.push(operator),
         }
     }
+}
+
+fn judge(profile: &MinorFragmentProfile) -> Result<(), ProfileTooLarge> {
+    of_operators(profile.operator_profile.len())?;
+    let operators = profile.operator_profile.iter().map(operator_bytes);
+    let error = profile.error.as_ref().map(error_bytes);
+    let endpoint = profile.endpoint.as_ref().map(Message::encoded_len);
+    match operators.chain(error).chain(endpoint).sum() {
+        bytes if bytes > PROFILE_BYTES_MAX => Err(ProfileTooLarge::Bytes(bytes)),
+        _ => Ok(()),
+    }
+}
+
+fn of_operators(count: usize) -> Result<(), ProfileTooLarge> {
+    match count {
+        0..=OPERATORS_MAX => Ok(()),
+        _ => Err(ProfileTooLarge::Operators(count)),
+    }
+}
+
+// Empty messages take memory although they have no bytes on the wire.
+fn operator_bytes(operator: &OperatorProfile) -> usize {
+    size_of::<OperatorProfile>()
+        + operator.input_profile.len() * size_of::<StreamProfile>()
+        + operator.metric.len() * size_of::<MetricValue>()
+        + operator.operator_type_name().len()
+}
+
+fn error_bytes(error: &DrillPbError) -> usize {
+    let exceptions = iter::successors(error.exception.as_ref(), |it| it.cause.as_deref());
+    let frames: usize = exceptions.map(|it| it.stack_trace.len()).sum();
+    error.encoded_len()
+        + frames * size_of::<StackTraceElementWrapper>()
+        + error.parsing_error.len() * size_of::<ParsingError>()
 }
 
 /// Whether a fragment in this state has ended.
@@ -119,12 +199,81 @@ mod tests {
                 Some(delta) => {
                     told += 1;
                     assert_eq!(delta.minor_fragment_id, Some(4));
-                    apply(&mut known, delta);
+                    apply(&mut known, delta).unwrap();
                 }
                 None => silent += 1,
             }
             assert_eq!(known, current);
         }
         assert!(told > 500 && silent > 20, "{told} {silent}");
+    }
+
+    fn with_operators(ids: std::ops::Range<i32>) -> MinorFragmentProfile {
+        let operator = |id| OperatorProfile {
+            operator_id: Some(id),
+            ..OperatorProfile::default()
+        };
+        MinorFragmentProfile {
+            operator_profile: ids.map(operator).collect(),
+            ..MinorFragmentProfile::default()
+        }
+    }
+
+    #[test]
+    fn a_profile_does_not_grow_without_end() {
+        let base = || MinorFragmentProfile {
+            minor_fragment_id: Some(4),
+            state: Some(FragmentState::Running.into()),
+            ..MinorFragmentProfile::default()
+        };
+        let mut known = base();
+        for id in 0..1000 {
+            apply(&mut known, with_operators(id..id + 1)).unwrap();
+        }
+        apply(&mut known, with_operators(0..1000)).unwrap();
+        let more = apply(&mut known, with_operators(1000..1001));
+        assert_eq!(more, Err(ProfileTooLarge::Operators(1001)));
+        assert_eq!(known, base(), "it is given up");
+        let many = apply(&mut known, with_operators(0..1_000_000));
+        assert_eq!(many, Err(ProfileTooLarge::Operators(1_000_000)));
+    }
+
+    #[test]
+    fn a_profile_of_few_operators_does_not_grow_without_end_either() {
+        let metrics = OperatorProfile {
+            metric: vec![MetricValue::default(); 20_000],
+            ..OperatorProfile::default()
+        };
+        let inputs = OperatorProfile {
+            input_profile: vec![StreamProfile::default(); 20_000],
+            ..OperatorProfile::default()
+        };
+        let name = OperatorProfile {
+            operator_type_name: Some("x".repeat(300_000)),
+            ..OperatorProfile::default()
+        };
+        let of_operator = |operator| MinorFragmentProfile {
+            operator_profile: vec![operator],
+            ..MinorFragmentProfile::default()
+        };
+        let error = MinorFragmentProfile {
+            error: Some(DrillPbError {
+                message: Some("x".repeat(300_000)),
+                ..DrillPbError::default()
+            }),
+            ..MinorFragmentProfile::default()
+        };
+        let large = [metrics, inputs, name].map(of_operator);
+        for delta in large.into_iter().chain([error]) {
+            let mut known = with_operators(0..1);
+            let ended = MinorFragmentProfile {
+                state: Some(FragmentState::Failed.into()),
+                ..delta
+            };
+            let refused = apply(&mut known, ended);
+            assert!(matches!(refused, Err(ProfileTooLarge::Bytes(_))));
+            assert_eq!(known.state(), FragmentState::Failed);
+            assert!(known.operator_profile.is_empty() && known.error.is_none());
+        }
     }
 }

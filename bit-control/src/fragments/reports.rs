@@ -1,11 +1,14 @@
 //! What foremen do not know yet of the fragments that run for them here: one message a node, with what has changed.
 //!
 //! An end is told at once, everything else once per interval. One message is on its way to a foreman at a time; what
-//! happens meanwhile is in the next one. A message that fails is made again from what is then to be told, after a pause.
-//! Where nothing changes for long, a message without changes asks the foreman whether it still knows the queries.
+//! happens meanwhile is in the next one. What has changed of many fragments is told in a round of several messages, of
+//! which each has the ends that came meanwhile first, so that no fragment waits for others. A message that fails is made
+//! again from what is then to be told, after a pause. Where nothing changes for long, a message without changes asks the
+//! foreman whether it still knows the queries.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     time::{Duration, Instant},
 };
 
@@ -56,6 +59,10 @@ type Told = Vec<(FragmentId, MinorFragmentProfile)>;
 #[derive(Debug)]
 struct Account {
     fragments: BTreeMap<FragmentId, Entry>,
+    /// Up to where the present round has come; `None` where the next message begins one.
+    cursor: Option<FragmentId>,
+    /// When the present round, or the next one, may go on.
+    round_at: Instant,
     /// The message on its way, and what it says of each.
     in_flight: Option<(MessageNumber, Told)>,
     due: Instant,
@@ -89,6 +96,8 @@ impl Account {
     fn new(now: Instant) -> Self {
         Self {
             fragments: BTreeMap::new(),
+            cursor: None,
+            round_at: now,
             in_flight: None,
             due: now,
             told: now,
@@ -122,21 +131,59 @@ impl Account {
         }
     }
 
-    /// What the foreman does not know, and what it knows once it does; queries are named even without changes.
-    fn changes(&self) -> (Changes, Told) {
-        let (mut queries, mut told) = (Changes::new(), Told::new());
-        for (&id, entry) in &self.fragments {
-            let stages = queries.entry(id.query).or_default();
-            let current = entry.current(id);
-            if let Some(delta) = changes(&entry.known, &current) {
-                stages.entry(id.major.0).or_default().push(delta);
-                told.push((id, current));
-            }
-            if told.len() == FRAGMENTS_MAX {
-                break;
-            }
+    /// What the foreman does not know: ends first, then the next part of the round.
+    fn next_page(&mut self, interval: Duration, now: Instant) -> Page {
+        let mut page = Page::naming(self.fragments.keys());
+        let ended = self.fragments.iter().filter(|(_, it)| is_final(it.state));
+        for (&id, entry) in ended.take(FRAGMENTS_MAX) {
+            page.add(id, entry);
         }
-        (queries, told)
+        if self.go_on(&mut page) {
+            self.round_at = now + interval;
+        }
+        self.due = now.max(self.round_at);
+        page
+    }
+
+    /// Adds what has changed of fragments that run, from where the round has come to; says whether it is done.
+    fn go_on(&mut self, page: &mut Page) -> bool {
+        let after = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.fragments.range((after, Bound::Unbounded));
+        for (&id, entry) in rest.filter(|(_, it)| !is_final(it.state)) {
+            if page.told.len() == FRAGMENTS_MAX {
+                return false;
+            }
+            page.add(id, entry);
+            self.cursor = Some(id);
+        }
+        self.cursor = None;
+        true
+    }
+}
+
+/// A message in the making, and what the foreman knows once it has taken it.
+#[derive(Debug)]
+struct Page {
+    changes: Changes,
+    told: Told,
+}
+
+impl Page {
+    /// Queries are named even without changes: their foreman hears that they are alive here.
+    fn naming<'a>(fragments: impl Iterator<Item = &'a FragmentId>) -> Self {
+        Self {
+            changes: fragments.map(|id| (id.query, BTreeMap::new())).collect(),
+            told: Told::new(),
+        }
+    }
+
+    fn add(&mut self, id: FragmentId, entry: &Entry) {
+        let current = entry.current(id);
+        if let Some(delta) = changes(&entry.known, &current) {
+            let stages = self.changes.entry(id.query).or_default();
+            stages.entry(id.major.0).or_default().push(delta);
+            self.told.push((id, current));
+        }
     }
 }
 
@@ -204,13 +251,7 @@ impl Reports {
     ) -> Option<(MessageNumber, FragmentStatuses)> {
         let account = self.by_foreman.get_mut(foreman)?;
         account.look(profiles);
-        let (queries, told) = account.changes();
-        let pause = if told.len() < FRAGMENTS_MAX {
-            self.times.interval
-        } else {
-            Duration::ZERO
-        };
-        account.due = now + pause;
+        let Page { changes, told } = account.next_page(self.times.interval, now);
         if told.is_empty() && now < account.told + self.times.keepalive {
             return None;
         }
@@ -219,7 +260,7 @@ impl Reports {
         account.in_flight = Some((number, told));
         account.told = now;
         let statuses = FragmentStatuses {
-            query: queries.into_iter().map(in_message).collect(),
+            query: changes.into_iter().map(in_message).collect(),
         };
         Some((number, statuses))
     }
@@ -279,10 +320,17 @@ impl Reports {
         self.by_foreman.remove(foreman);
     }
 
-    /// Fragments that a foreman is told of.
-    pub(crate) fn fragments(&self, foreman: &NodeAddress) -> Vec<FragmentId> {
+    /// Fragments whose profiles the next message to a foreman is to be made with: all, where it begins a round.
+    pub(crate) fn looked_at(&self, foreman: &NodeAddress) -> Vec<FragmentId> {
         let account = self.by_foreman.get(foreman);
+        let account = account.filter(|it| it.cursor.is_none());
         account.map_or_else(Vec::new, |it| it.fragments.keys().copied().collect())
+    }
+
+    /// Whether something is to be told of a query.
+    pub(crate) fn hold(&self, query: QueryId) -> bool {
+        let mut accounts = self.by_foreman.values();
+        accounts.any(|it| it.fragments.keys().any(|id| id.query == query))
     }
 
     /// Fragments that have ended, which their foremen do not know yet.
@@ -395,7 +443,7 @@ mod tests {
         reports.add(ended, start + SECOND / 2);
         let first = told(&mut reports, start + SECOND / 2);
         assert_eq!(first.len(), 100);
-        assert_eq!(first[7], (7, Some(FragmentState::Finished)));
+        assert_eq!(first[0], (7, Some(FragmentState::Finished)));
         // One at a time: what happens meanwhile is in the next one.
         let ended = state(8, FragmentState::Failed);
         reports.add(ended, start + SECOND);
@@ -406,7 +454,7 @@ mod tests {
         assert_eq!(reports.ended(), 1);
         taken(&mut reports, start + SECOND);
         assert_eq!(
-            (reports.ended(), reports.fragments(&foreman()).len()),
+            (reports.ended(), reports.looked_at(&foreman()).len()),
             (0, 98)
         );
     }
@@ -472,5 +520,85 @@ mod tests {
             taken(&mut reports, start);
         }
         assert!(reports.is_empty());
+    }
+
+    /// Profiles of fragments that have all grown.
+    fn grown(reports: &Reports, bytes: i64) -> HashMap<FragmentId, MinorFragmentProfile> {
+        let grown = MinorFragmentProfile {
+            memory_used: Some(bytes),
+            ..MinorFragmentProfile::default()
+        };
+        let all = reports.looked_at(&foreman()).into_iter();
+        all.map(|id| (id, grown.clone())).collect()
+    }
+
+    #[test]
+    fn fragments_that_change_all_the_time_hold_up_neither_others_nor_ends() {
+        let start = Instant::now();
+        let mut reports = reports();
+        for minor in 0..2500 {
+            reports.add(state(minor, FragmentState::Running), start);
+        }
+        let other = QueryId { part1: 2, part2: 2 };
+        let last = Report {
+            fragment: FragmentId::new(other, 0, 0),
+            ..state(0, FragmentState::Running)
+        };
+        reports.add(last, start);
+        let (mut now, mut told) = (start + SECOND, BTreeMap::<i32, usize>::new());
+        for bytes in 0..6 {
+            if bytes == 1 {
+                reports.add(state(2400, FragmentState::Failed), now);
+            }
+            assert_eq!(reports.due(now), Some(foreman()));
+            let profiles = grown(&reports, bytes);
+            let (_, message) = reports.take(&foreman(), profiles, now).unwrap();
+            let named: Vec<_> = message.query.iter().map(|it| it.query_id).collect();
+            assert_eq!(named, [Some(QUERY.into()), Some(other.into())]);
+            let said = said(&message);
+            assert!(said.len() <= FRAGMENTS_MAX);
+            let has_failed = said.contains(&(2400, Some(FragmentState::Failed)));
+            assert_eq!(has_failed, bytes == 1);
+            for (minor, _) in said {
+                *told.entry(minor).or_default() += 1;
+            }
+            taken(&mut reports, now);
+            // A round has three messages, one after the other; the next one begins an interval later.
+            let pause = if bytes % 3 == 2 {
+                SECOND
+            } else {
+                Duration::ZERO
+            };
+            assert_eq!(reports.next_timeout(), Some(now + pause));
+            now += pause;
+        }
+        assert_eq!(told.len(), 2500);
+        assert_eq!(told.remove(&2400), Some(1));
+        // The other query's only fragment has the number 0, too.
+        assert_eq!(told.remove(&0), Some(4));
+        assert!(told.values().all(|&times| times == 2), "{told:?}");
+    }
+
+    #[test]
+    fn an_end_between_rounds_does_not_hurry_the_round() {
+        let start = Instant::now();
+        let mut reports = reports();
+        for minor in 0..1500 {
+            reports.add(state(minor, FragmentState::Running), start);
+        }
+        let mut now = start + SECOND;
+        for expected in [1000, 500] {
+            assert_eq!(told(&mut reports, now).len(), expected);
+            taken(&mut reports, now);
+        }
+        now += SECOND / 2;
+        reports.add(state(1400, FragmentState::Finished), now);
+        let profiles = grown(&reports, 5);
+        let (_, message) = reports.take(&foreman(), profiles, now).unwrap();
+        let said = said(&message);
+        assert_eq!(said.len(), 1000);
+        assert!(said.contains(&(1400, Some(FragmentState::Finished))));
+        taken(&mut reports, now);
+        assert_eq!(reports.next_timeout(), Some(start + 2 * SECOND));
     }
 }

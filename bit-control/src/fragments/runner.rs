@@ -57,7 +57,7 @@ pub trait FragmentControl: Send + Sync + 'static {
     }
 
     /// How far it is: times, memory, operators. Its state, error and number are filled in. Asked about once per report
-    /// interval, and when it has ended.
+    /// interval, and when it has ended. A foreman keeps at most 1,000 operators and 256 KiB of it; more fails the query.
     fn profile(&self) -> MinorFragmentProfile {
         MinorFragmentProfile::default()
     }

@@ -53,6 +53,12 @@ pub(crate) enum Action {
     Report(Box<Report>),
 }
 
+impl Action {
+    fn is_report_of(&self, query: QueryId) -> bool {
+        matches!(self, Self::Report(report) if report.fragment.query == query)
+    }
+}
+
 /// A state for the foreman to know.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Report {
@@ -339,6 +345,13 @@ impl Table {
     /// Whether nothing is left, answers to messages included.
     pub(crate) fn is_empty(&self) -> bool {
         self.fragments.is_empty() && self.messages.is_empty()
+    }
+
+    /// Whether the end of a fragment of a query is still to be reported, by what is known here.
+    pub(crate) fn holds(&self, query: QueryId) -> bool {
+        let mut actions = self.actions.iter();
+        let runs = self.fragments.keys().any(|id| id.query == query);
+        runs || actions.any(|action| action.is_report_of(query))
     }
 
     /// All fragments with their foremen and states; those that are starting have none yet.

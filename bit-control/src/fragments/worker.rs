@@ -380,11 +380,11 @@ impl Inner {
         }
     }
 
-    /// A foreman that is to be told something, and the fragments that run for it.
+    /// A foreman that is to be told something, and the fragments that run for it, if they are to be looked at.
     fn due(&self, now: Instant) -> Option<(NodeAddress, Controls)> {
         let state = lock(&self.state);
         let foreman = state.reports.due(now)?;
-        let fragments = state.reports.fragments(&foreman).into_iter();
+        let fragments = state.reports.looked_at(&foreman).into_iter();
         let control = |id| Some((id, state.live.get(&id)?.control.clone()?));
         Some((foreman, fragments.filter_map(control).collect()))
     }
@@ -580,9 +580,11 @@ impl FragmentService for Fragments {
         query: QueryId,
         reply: ReplyTo<calls::CancelFragments>,
     ) {
-        self.0
-            .step(|state, now| state.table.cancel_query(query, now));
-        reply.acknowledge(true);
+        let is_left = self.0.step(|state, now| {
+            state.table.cancel_query(query, now);
+            state.table.holds(query) || state.reports.hold(query)
+        });
+        reply.acknowledge(is_left);
     }
 
     fn unpause(

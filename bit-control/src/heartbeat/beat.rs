@@ -34,6 +34,8 @@ pub(super) enum News {
     Pong(Duration),
     Refused(String),
     Lost,
+    /// It could not be sent, or its answer is of no use.
+    Failed(String),
     Unanswered,
 }
 
@@ -78,10 +80,10 @@ impl Sender {
     }
 
     async fn connect(&self, to: &NodeAddress) -> Result<RemoteConnection, News> {
-        match tokio::time::timeout(self.patience, self.links.connection(to)).await {
-            Ok(connected) => connected.map_err(|error| News::of(&error)),
-            Err(_) => Err(News::Unanswered),
-        }
+        let patience = self.patience;
+        let connected = tokio::time::timeout(patience, self.links.connection(to)).await;
+        let late = |_| News::Failed(format!("no connection within {patience:.1?}"));
+        connected.map_err(late)?.map_err(|error| News::of(&error))
     }
 
     async fn send_on(&self, line: &RemoteConnection, sequence: u64) -> Result<News, CallError> {
@@ -123,7 +125,8 @@ impl News {
                 Self::Refused(error.to_string())
             }
             CallError::Lost(_) => Self::Lost,
-            _ => Self::Unanswered,
+            CallError::Timeout(_) => Self::Unanswered,
+            error => Self::Failed(error.to_string()),
         }
     }
 }

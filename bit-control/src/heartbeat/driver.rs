@@ -366,6 +366,7 @@ impl<'a> Driver<'a> {
             }
             News::Refused(error) => monitor.on_refused(&due, error, now),
             News::Lost => monitor.on_lost(&due, now),
+            News::Failed(error) => on_error(monitor, &due, &error),
             News::Unanswered => monitor.on_unanswered(&due, now),
         }
         if let Some(line) = line
@@ -397,10 +398,7 @@ impl<'a> Driver<'a> {
         }
         let learned = match learned(status.clone()) {
             Ok(learned) => learned,
-            Err(error) => {
-                tracing::debug!(node = %due.address, %error, "no usable answer to a beat");
-                return monitor.on_unanswered(due, now());
-            }
+            Err(error) => return on_error(monitor, due, &error.to_string()),
         };
         let incarnation = Some(learned.incarnation);
         if monitor.on_answer(due, exchange, incarnation, versions_of(&learned)) {
@@ -443,6 +441,13 @@ impl<'a> Driver<'a> {
         }
         // Nobody need watch.
         let _ = self.shared.events.send(event);
+    }
+}
+
+/// A beat has failed, with an error that an operator may do something about: said once, until it is another one.
+fn on_error(monitor: &mut Monitor, due: &Due, error: &str) {
+    if let Some(error) = monitor.on_error(due, error, now()) {
+        tracing::warn!(node = %due.address, error, "no beat gets through");
     }
 }
 

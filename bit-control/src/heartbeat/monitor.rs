@@ -167,7 +167,14 @@ impl Monitor {
         }
     }
 
-    /// A beat ended without an answer, for another reason.
+    /// A beat could not be sent, or its answer is of no use. Returns the error, at most 200 bytes of it, if it is news:
+    /// another one than the last since the node has answered.
+    pub fn on_error(&mut self, beat: &Due, error: &str, now: Instant) -> Option<&str> {
+        self.on_failed(beat, Failure::Other, now);
+        self.nodes.get_mut(&beat.address)?.on_error(error)
+    }
+
+    /// A beat ended without an answer, and nothing tells why.
     pub fn on_unanswered(&mut self, beat: &Due, now: Instant) {
         self.on_failed(beat, Failure::Other, now);
     }

@@ -57,6 +57,8 @@ pub struct Reason {
     pub silence: Duration,
     /// First and last of the beats that were sent since the last answer.
     pub unanswered: Option<(u64, u64)>,
+    /// Why beats fail, where something tells; it may have come later than the rest. `None` once the node can be used.
+    pub error: Option<String>,
 }
 
 /// What decides on the health of a node.
@@ -107,9 +109,14 @@ impl fmt::Display for Reason {
             Rule::Restarted => return f.write_str("it was started again"),
         }
         match self.unanswered {
-            Some((first, last)) if first == last => write!(f, "; beat {first} is unanswered"),
-            Some((first, last)) => write!(f, "; beats {first} to {last} are unanswered"),
-            None => Ok(()),
+            Some((first, last)) if first == last => write!(f, "; beat {first} is unanswered")?,
+            Some((first, last)) => write!(f, "; beats {first} to {last} are unanswered")?,
+            None => {}
+        }
+        match (&self.rule, &self.error) {
+            (Rule::Refused { error, .. }, Some(last)) if error == last => Ok(()),
+            (_, Some(last)) => write!(f, "; last error: {last}"),
+            (_, None) => Ok(()),
         }
     }
 }
@@ -197,6 +204,8 @@ pub(super) struct Node {
     timing: Timing,
     health: Health,
     reason: Reason,
+    /// Why the last beats have failed, until one is answered.
+    error: Option<String>,
     since: Instant,
     heard: bool,
     been_up: bool,
@@ -230,7 +239,9 @@ impl Node {
                 rule: Rule::Awaited,
                 silence: Duration::ZERO,
                 unanswered: None,
+                error: None,
             },
+            error: None,
             since: now,
             heard: false,
             been_up: false,
@@ -315,6 +326,7 @@ impl Node {
         self.incarnation = incarnation;
         self.answered = self.answered.max(sequence);
         self.counts.answered += 1;
+        self.error = None;
         self.round_trips.record(exchange.round_trip());
         self.skew.record(exchange);
         if self.health == Health::Down {
@@ -346,6 +358,7 @@ impl Node {
         if self.take(sequence) {
             self.answered = self.answered.max(sequence);
             self.counts.answered += 1;
+            self.error = None;
             self.round_trips.record(trip);
             self.on_heard(now, now, out);
         }
@@ -395,10 +408,21 @@ impl Node {
         }
         self.counts.failed += 1;
         match failure {
-            Failure::Refused(error) => self.on_refused(error, now, events),
+            Failure::Refused(error) => self.on_refused(&error, now, events),
             Failure::Lost => self.on_lost(now),
             Failure::Other => {}
         }
+    }
+
+    /// Something tells why beats fail; what is kept of it, if that is news.
+    pub(super) fn on_error(&mut self, error: &str) -> Option<&str> {
+        let error = Some(shortened(error));
+        let is_news = self.error != error;
+        self.error = error;
+        if self.health != Health::Up {
+            self.reason.error.clone_from(&self.error);
+        }
+        self.error.as_deref().filter(|_| is_news)
     }
 
     /// The connection is gone.
@@ -408,9 +432,10 @@ impl Node {
         }
     }
 
-    fn on_refused(&mut self, error: String, now: Instant, events: &mut Events) {
+    fn on_refused(&mut self, error: &str, now: Instant, events: &mut Events) {
         self.refused = self.refused.saturating_add(1);
         self.refused_at = Some(now);
+        self.on_error(error);
         let (attempts, error) = (self.refused, shortened(error));
         let rule = Rule::Refused { attempts, error };
         if attempts >= REFUSED_MAX {
@@ -502,6 +527,7 @@ impl Node {
             rule,
             silence: self.detector.silence(now),
             unanswered,
+            error: self.error.clone().filter(|_| to != Health::Up),
         };
         (self.health, self.since) = (to, now);
         events.push_back(HealthEvent {
@@ -513,9 +539,6 @@ impl Node {
     }
 }
 
-fn shortened(mut text: String) -> String {
-    let end = (0..=ERROR_BYTES_MAX.min(text.len())).rev();
-    let end = end.into_iter().find(|&at| text.is_char_boundary(at));
-    text.truncate(end.unwrap_or_default());
-    text
+fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(ERROR_BYTES_MAX)].to_owned()
 }

@@ -326,3 +326,36 @@ fn a_node_that_has_left_is_forgotten() {
     assert_eq!(watched.health(), []);
     assert_eq!(watched.monitor.health(&node()), None);
 }
+
+#[test]
+fn why_beats_fail_is_kept_with_the_reason_and_news_once() {
+    let mut watched = Watched::new();
+    let fail = |watched: &mut Watched, error| {
+        let due = watched.due.pop().expect("a beat is due");
+        let news = watched.monitor.on_error(&due, error, watched.now);
+        let is_news = news.is_some();
+        watched.pass(BEAT);
+        is_news
+    };
+    let wrong = "the login was refused";
+    assert!(fail(&mut watched, wrong));
+    let reason = watched.seen().reason.to_string();
+    let awaited = "nothing has come from it yet; last error: the login was refused";
+    assert_eq!(reason, awaited);
+    assert!(!fail(&mut watched, wrong));
+    assert!(fail(&mut watched, "TLS: unknown issuer"));
+    watched.pass(BEAT);
+    let down = watched.events.pop().unwrap();
+    let told = (down.to, down.reason.error.as_deref());
+    assert_eq!(told, (Health::Down, Some("TLS: unknown issuer")));
+    // What is found out later is shown, too, in bounded space.
+    watched.pass(BEAT);
+    let long = "\u{e4}".repeat(150);
+    assert!(fail(&mut watched, &long));
+    assert_eq!(watched.seen().reason.error, Some("\u{e4}".repeat(100)));
+    watched.answer(1);
+    let up = watched.seen();
+    assert_eq!((up.health, up.reason.error), (Health::Up, None));
+    watched.pass(BEAT);
+    assert!(fail(&mut watched, wrong), "it has answered since");
+}

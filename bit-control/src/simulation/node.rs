@@ -35,6 +35,8 @@ pub(super) enum Request {
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     Done,
+    /// To a cancel: whether something is left of the query.
+    Cancelled(bool),
     Unknown(Vec<QueryId>),
     Failed(Box<RpcFailure>),
 }
@@ -107,7 +109,8 @@ impl Node {
             }
             Request::Cancel(query) => {
                 self.table.cancel_query(query, now);
-                Some(Reply::Done)
+                let is_left = self.table.holds(query) || self.reports.hold(query);
+                Some(Reply::Cancelled(is_left))
             }
             Request::Statuses(_, statuses) => Some(Reply::Unknown(self.take(from, statuses, now))),
         }

@@ -20,7 +20,7 @@ use super::{
     node::{Effect, Node, RUN_TIMES, Reply, Request},
 };
 use crate::{
-    foreman::run::{Assignment, NotStarted, Outcome, QueryPlan, Run, Wave},
+    foreman::run::{Assignment, CancelAnswer, NotStarted, Outcome, QueryPlan, Run, Wave},
     fragments::reports::MessageNumber,
 };
 
@@ -404,8 +404,9 @@ impl World {
                 }
             }
             (About::Cancel(query), reply) => {
+                let is_left = reply.map(|reply| !matches!(reply, Reply::Cancelled(false)));
                 if let Some(run) = node.runs.get_mut(&query) {
-                    run.on_cancelled(&to, reply.is_some(), now);
+                    run.on_cancelled(&to, CancelAnswer::of(is_left), now);
                 }
             }
         }

@@ -487,11 +487,9 @@ async fn a_peer_that_breaks_the_rules_loses_its_connection() {
     close(&mut peer, 1, 0).await;
     message(&mut peer, 1, 1).await;
     is_closed(peer).await;
-    // Many channels given up that are never opened.
+    // The end of a channel that only this side could open.
     let mut peer = peer_with_channels(&node).await;
-    for n in 0..65 {
-        close(&mut peer, 2 * n + 1, 2).await;
-    }
+    close(&mut peer, 2, 2).await;
     is_closed(peer).await;
     drop(unread);
     node.stop().await;
@@ -527,6 +525,28 @@ async fn ids_that_cannot_be_and_channels_that_are_given_up_are_refused() {
     one_way::<calls::ChannelCredit>(&mut peer, &credit, &[]).await;
     let answer = open(&mut peer, 8, 9, "echo").await;
     assert_eq!(answer.mode, RpcMode::Response);
+    drop(peer);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_gives_up_many_channels_at_once_keeps_its_connection() {
+    let (node, _channels) = node(ControlOptions::default()).await;
+    let mut peer = peer_with_channels(&node).await;
+    for n in 0..1000 {
+        close(&mut peer, 2 * n + 1, 1).await;
+        close(&mut peer, 2 * n + 1, 2).await;
+    }
+    for (id, channel, mode) in [
+        (2, 1, RpcMode::ResponseFailure),
+        (3, 127, RpcMode::ResponseFailure),
+        (4, 1999, RpcMode::ResponseFailure),
+        (5, 2001, RpcMode::Response),
+    ] {
+        let answer = open(&mut peer, id, channel, "given").await;
+        assert_eq!(answer.mode, mode, "{channel}");
+    }
+    assert_eq!(node.control.peers()[0].channels, 1);
     drop(peer);
     node.stop().await;
 }

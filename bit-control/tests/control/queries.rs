@@ -15,7 +15,11 @@ use bit_control::{
     heartbeat::{BeatOptions, Heartbeats},
 };
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use fault_proxy::{End, Flow, Proxy, Way};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use membership::{Member, NodeAddress, Registry, RegistryOptions};
 use protos::{
     control::{InitializeFragments, PlanFragment},
@@ -23,7 +27,11 @@ use protos::{
     id::{FragmentId, QueryId},
     shared::{MinorFragmentProfile, query_result::QueryState},
 };
-use rpc_bus::{CallError, RpcFailure, task::Tasks};
+use rpc_bus::{
+    CallError, Ledger, RpcFailure,
+    ledger::{Kind, Limits},
+    task::Tasks,
+};
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore},
@@ -349,6 +357,72 @@ async fn a_cancel_ends_a_query_in_bounded_time_in_every_state() {
 }
 
 #[tokio::test]
+async fn a_node_says_whether_anything_is_left_of_a_query_that_is_cancelled() {
+    let nodes = workers::<2>().await;
+    let tunnel = nodes[0].node.control.tunnel(&nodes[1].address());
+    assert!(!tunnel.cancel_fragments(fresh()).await.unwrap());
+    let mut run = nodes[0].foremen.run(plan(&nodes, "hang", "hang")).unwrap();
+    assert!(run.started().await);
+    assert!(tunnel.cancel_fragments(run.id()).await.unwrap());
+    assert!(matches!(run.outcome().await, Outcome::Failed(_)));
+    all_idle(&nodes).await;
+    until("its foreman knows", || {
+        nodes[1].fragments.drained().now_or_never().is_some()
+    })
+    .await;
+    assert!(!tunnel.cancel_fragments(run.id()).await.unwrap());
+    // Those that were still starting are gone at once, with the message that they came in.
+    let starting = plan(&nodes[1..], "hang at start", "hang");
+    let mut run = nodes[0].foremen.run(starting).unwrap();
+    until("it is there", || nodes[1].fragments.list().len() == 1).await;
+    assert!(!tunnel.cancel_fragments(run.id()).await.unwrap());
+    assert!(matches!(run.outcome().await, Outcome::Failed(_)));
+    stop(nodes).await;
+}
+
+/// Nobody knows whether they have arrived, until the node says that nothing is there.
+#[tokio::test]
+async fn a_query_whose_fragments_were_lost_on_the_way_ends_as_soon_as_its_node_can_be_asked() {
+    // Nothing else may end it.
+    let endless = ForemenOptions {
+        end_patience: Duration::from_hours(1),
+        silence_max: Duration::from_hours(1),
+        ..ForemenOptions::default()
+    };
+    let foreman = Worker::with(FragmentsOptions::default(), endless).await;
+    let there = Worker::start().await;
+    let proxy = Proxy::start(there.node.control.local_addr(), 1);
+    let proxy = proxy.await.unwrap();
+    let node: NodeAddress = proxy.addr().to_string().parse().unwrap();
+    let tunnel = foreman.node.control.tunnel(&node);
+    assert!(!tunnel.cancel_fragments(fresh()).await.unwrap());
+    proxy.set(Way::ToServer, |faults| faults.flow = Flow::Lost);
+    let mut plan = plan(std::slice::from_ref(&there), "hang", "hang");
+    for part in &mut plan.fragments {
+        part.node = node.clone();
+    }
+    let mut run = foreman.foremen.run(plan).unwrap();
+    let ledger = &foreman.node.ledger;
+    until("it is sent", || ledger.used(Kind::Calls) > 0).await;
+    proxy.end_all(End::Reset);
+    until("it is lost", || {
+        let profile = foreman.foremen.profile(run.id()).unwrap();
+        profile.state() == QueryState::CancellationRequested
+    })
+    .await;
+    proxy.set(Way::ToServer, |faults| faults.flow = Flow::Passing);
+    // What has connected meanwhile waits for an answer that does not come.
+    proxy.end_all(End::Reset);
+    let outcome = tokio::time::timeout(PATIENCE, run.outcome()).await;
+    let Outcome::Failed(failure) = outcome.expect("it ends") else {
+        panic!("not failed")
+    };
+    assert_eq!(failure.retry(), Retry::OtherNode);
+    assert!(there.engine.started.lock().unwrap().is_empty());
+    stop([foreman, there]).await;
+}
+
+#[tokio::test]
 async fn a_dropped_run_is_cancelled() {
     let nodes = workers::<2>().await;
     let mut run = nodes[0].foremen.run(plan(&nodes, "hang", "hang")).unwrap();
@@ -600,5 +674,25 @@ async fn what_runs_is_bounded() {
     }
     run.cancel();
     assert_eq!(run.outcome().await, Outcome::Cancelled);
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn of_a_query_that_finds_no_room_nothing_is_left() {
+    let nodes = workers::<1>().await;
+    let one_task = Limits {
+        tasks: Some(1),
+        ..Limits::default()
+    };
+    let ledger = Ledger::root("test", one_task);
+    let foremen = Foremen::new(runtime(), ForemenOptions::default(), &ledger);
+    let plan = plan(&nodes, "done", "done");
+    let other = ledger.charge(Kind::Tasks, 1).unwrap();
+    let refused = foremen.run(plan.clone()).unwrap_err();
+    assert_eq!(refused.error.error_type(), ErrorType::Resource);
+    assert_eq!(foremen.profile(plan.query), None, "it has never begun");
+    assert_eq!(foremen.list(), []);
+    drop(other);
+    assert!(ledger.is_zero(), "{ledger:?}");
     stop(nodes).await;
 }

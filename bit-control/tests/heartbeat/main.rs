@@ -18,7 +18,7 @@ use membership::{Load, NodeAddress, NodeState};
 use rpc_bus::{
     CallError, Features, Ledger, RemoteConnection, RoundTrips, ledger::Limits, task::Tasks,
 };
-use tokio::runtime::Handle;
+use tokio::{net::TcpListener, runtime::Handle};
 
 use support::{Node, PATIENCE, Start, until};
 
@@ -146,6 +146,30 @@ async fn a_process_that_ends_is_down_and_another_one_in_its_place_is_new() {
     assert_eq!(a.seen(&b).counts.restarts, 1);
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test]
+async fn why_a_node_cannot_be_connected_to_is_shown() {
+    let a = Node::start().await;
+    let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = stranger.local_addr().unwrap().to_string().parse().unwrap();
+    a.knows_at(&address);
+    let hang_up = async {
+        loop {
+            drop(stranger.accept().await);
+        }
+    };
+    let error = || a.beats.nodes().pop()?.reason.error;
+    let down = until("it is down, and why is known", || {
+        a.beats.health(&address) == Some(Health::Down) && error().is_some()
+    });
+    tokio::select! {
+        () = down => {}
+        () = hang_up => {}
+    }
+    let error = error().unwrap();
+    assert!(error.contains("lost in the handshake"), "{error}");
+    a.stop().await;
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub enum ReceiveError {
         /// Who sent it.
         sender: FragmentId,
         /// What is wrong.
-        source: prost::DecodeError,
+        source: protos::body::BodyError,
     },
     /// A body that is not as its descriptor says.
     #[error("a batch of sender {sender}: {source}")]

@@ -9,8 +9,8 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::Stream;
-use prost::Message;
 use protos::{
+    body,
     id::{FragmentId, MajorFragmentId, MinorFragmentId},
     shared::RecordBatchDef,
 };
@@ -93,7 +93,7 @@ impl BatchStream {
             major: batch.sending_major,
             minor: batch.sending_minor,
         };
-        let def = RecordBatchDef::decode(batch.def.clone())
+        let def = body::decode::<RecordBatchDef>(&mut batch.def.clone())
             .map_err(|source| ReceiveError::Descriptor { sender, source })?;
         if def.record_count() == 0 && (self.knows_schema || def.field.is_empty()) {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Room in memory for what waits to be written, which all queues share, and those of them that wait for it.
 //!
-//! Whoever is in `waiting` is told: either something is held, and [`Room::tell`] comes after it was given back; or there
-//! is room already, and somebody is about to call that.
+//! Whoever is in `waiting` is told: either something is held, and [`Room::tell`] comes after it was given back; or
+//! there is room already, and somebody is about to call that.
 
 use std::{
     collections::VecDeque,

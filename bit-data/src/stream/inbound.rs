@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, Weak},
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
@@ -18,8 +18,9 @@ use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledg
 use super::{
     checksum::sealed,
     credit::{Growth, ReceiveWindow, WindowSizes, cost_bytes},
-    error::ReceiveError,
+    error::{ReceiveError, SendError},
     intake::{Arrival, EncodedBatch, Intake, Terms},
+    outbound::Outbound,
     receiver_side::close,
     spilling::Spilling,
     stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
@@ -73,6 +74,8 @@ pub(crate) struct Inbound {
     state: Mutex<State>,
     /// Whom to tell what the consumer does not say itself.
     sender: OnceLock<(RemoteConnection, u64)>,
+    /// The same of this process; it holds this end.
+    sender_here: OnceLock<Weak<Outbound>>,
 }
 
 #[derive(Debug)]
@@ -115,12 +118,18 @@ impl Inbound {
         Ok(Self {
             state: Mutex::new(state),
             sender: OnceLock::new(),
+            sender_here: OnceLock::new(),
         })
     }
 
     /// The sender is that of stream `stream` on `connection`.
     pub(crate) fn set_sender(&self, connection: &RemoteConnection, stream: u64) {
         self.sender.get_or_init(|| (connection.clone(), stream));
+    }
+
+    /// The sender is one of this process.
+    pub(crate) fn set_sender_here(&self, outbound: &Arc<Outbound>) {
+        self.sender_here.get_or_init(|| Arc::downgrade(outbound));
     }
 
     /// Spills from now on what has no room.
@@ -146,8 +155,11 @@ impl Inbound {
 
     /// Tells the sender what came of a step that its consumer did not make.
     fn tell_sender(&self, limit_bytes: Option<u64>, failure: Option<RpcFailure>) {
-        let Some((connection, stream)) = self.sender.get() else {
+        if limit_bytes.is_none() && failure.is_none() {
             return;
+        }
+        let Some((connection, stream)) = self.sender.get() else {
+            return self.tell_sender_here(limit_bytes, failure);
         };
         if let Some(limit_bytes) = limit_bytes {
             grant(connection, *stream, limit_bytes);
@@ -155,6 +167,18 @@ impl Inbound {
         if let Some(failure) = failure {
             let kind = close_stream::Kind::Failed;
             close(connection, *stream, kind, Some(failure.error));
+        }
+    }
+
+    fn tell_sender_here(&self, limit_bytes: Option<u64>, failure: Option<RpcFailure>) {
+        let Some(outbound) = self.sender_here.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        if let Some(limit_bytes) = limit_bytes {
+            outbound.raise(limit_bytes);
+        }
+        if let Some(failure) = failure {
+            outbound.stop(SendError::ReceiverFailed(failure.into()));
         }
     }
 
@@ -196,14 +220,17 @@ impl Inbound {
             return;
         }
         // Its memory is there already, whoever holds it; and the sender has looked at its credit.
-        let within_credit = state.intake.window.on_received(cost_bytes, now());
+        let began = now();
+        let within_credit = state.intake.window.on_received(cost_bytes, began);
         debug_assert!(
             within_credit.is_ok(),
             "invariant: senders of this process have credit"
         );
-        state.push(Item::Value(batch, cost_bytes));
-        let consumer = state.consumer.take();
+        state.queue_up(Item::Value(batch, cost_bytes));
+        let limit_bytes = state.spill(began);
+        let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
+        self.tell_sender(limit_bytes, failure);
         consumer.into_iter().for_each(Waker::wake);
     }
 
@@ -318,7 +345,7 @@ impl State {
         let arrival = self.intake.accept(frame, body, now)?;
         self.stats.bytes_received += bytes;
         match arrival {
-            Arrival::Batch(batch) => self.queue_up(batch),
+            Arrival::Batch(batch) => self.queue_up(Item::Encoded(batch)),
             Arrival::Part => {}
             Arrival::End(outcome) => self.phase = Phase::Ended(outcome),
         }
@@ -330,10 +357,10 @@ impl State {
 
     /// Behind what is spilled, if anything is. If the sender would have to wait now, the newer part of the queue is
     /// spilled: so much that there is credit for it again.
-    fn queue_up(&mut self, batch: EncodedBatch) {
+    fn queue_up(&mut self, item: Item) {
         match &mut self.spilling {
-            Some(spilling) if !spilling.is_empty() => return spilling.push(batch),
-            _ => self.push(Item::Encoded(batch)),
+            Some(spilling) if !spilling.is_empty() => return spilling.push(item),
+            _ => self.push(item),
         }
         let Some(spilling) = &mut self.spilling else {
             return;
@@ -347,10 +374,9 @@ impl State {
             kept_bytes < room
         };
         let kept = self.queue.iter().take_while(stays).count();
-        for item in self.queue.split_off(kept) {
-            if let Item::Encoded(batch) = item {
-                spilling.push(batch);
-            }
+        let newer = self.queue.split_off(kept);
+        for item in newer {
+            spilling.push(item);
         }
     }
 
@@ -367,16 +393,13 @@ impl State {
                 limit_bytes
             }
             Err(error) => {
-                self.fail(error.into());
+                self.fail(error);
                 None
             }
         }
     }
 
-    fn poll_spilled(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<EncodedBatch>, ReceiveError>> {
+    fn poll_spilled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Item>, ReceiveError>> {
         match &mut self.spilling {
             Some(spilling) => spilling.poll_pop(cx),
             None => Poll::Ready(Ok(None)),
@@ -397,8 +420,8 @@ impl State {
         if let Some(item) = self.queue.pop_front() {
             return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
-        if let Some(batch) = ready!(self.poll_spilled(cx)).transpose() {
-            let taken = batch.map(|batch| self.take(Item::Encoded(batch), now(), round_trip));
+        if let Some(item) = ready!(self.poll_spilled(cx)).transpose() {
+            let taken = item.map(|item| self.take(item, now(), round_trip));
             return Poll::Ready(Some(taken));
         }
         match &mut self.phase {
@@ -488,4 +511,68 @@ pub(crate) fn value_cost_bytes(batch: &RecordBatch) -> u64 {
 
 fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the test waits for the thread that it spawns"
+)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use arrow::datatypes::Schema;
+    use rpc_bus::ledger::Limits;
+
+    use super::*;
+    use crate::stream::options::window_sizes;
+
+    fn inbound() -> Inbound {
+        let ledger = Ledger::root("test", Limits::default());
+        let terms = Terms {
+            has_checksums: false,
+            batch_bytes_max: 1 << 20,
+        };
+        let sizes = window_sizes(64 << 10, 64 << 10);
+        Inbound::try_new(sizes, terms, &ledger).expect("there is room")
+    }
+
+    /// Takes `step` while the lock is held, and lets go of it when that is probably waited for.
+    fn step_while_locked(inbound: &Inbound, step: impl FnOnce(&Inbound) + Send) {
+        let (begins, begun) = mpsc::channel();
+        let held = lock(&inbound.state);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                begins.send(()).expect("somebody waits");
+                step(inbound);
+            });
+            begun.recv().expect("it begins");
+            for _ in 0..100 {
+                thread::yield_now();
+            }
+            drop(held);
+        });
+    }
+
+    #[test]
+    fn waiting_for_the_lock_is_counted_wherever_it_may_take_long() {
+        let value = || RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let steps: [fn(&Inbound, RecordBatch); 3] = [
+            |inbound, value| inbound.push_value(value, 1),
+            |inbound, _| drop(inbound.poll_take(&mut Context::from_waker(Waker::noop()))),
+            |inbound, _| drop(inbound.accept(StreamFrame::default(), Bytes::from_static(b"x"))),
+        ];
+        for step in steps {
+            let waits = || {
+                let inbound = inbound();
+                // So that there is no need to look again.
+                inbound.push_value(value(), 1);
+                assert!(inbound.stats().wait_lock_time.is_zero());
+                step_while_locked(&inbound, |inbound| step(inbound, value()));
+                !inbound.stats().wait_lock_time.is_zero()
+            };
+            // Whether the other thread was there in time is up to the scheduler.
+            assert!((0..1_000).any(|_| waits()));
+        }
+    }
 }

@@ -41,6 +41,7 @@ use crate::{
 };
 
 const MIB: usize = 1 << 20;
+const STREAM_FEATURES: [Feature; 3] = [Feature::Streams, Feature::Checksums, Feature::Compression];
 
 /// How a node takes part in the data plane.
 #[derive(Clone)]
@@ -70,6 +71,9 @@ pub struct NodeOptions {
     pub waiting_receivers_max: usize,
     /// How many of one connection. Default 256.
     pub waiting_receivers_per_connection_max: usize,
+    /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane.
+    /// Default: streams, checksums and compression.
+    pub features: Features,
     /// Limits of what real Drillbits send.
     pub fragments: FragmentsOptions,
     /// What that causes elsewhere. Default: nothing.
@@ -95,6 +99,7 @@ impl Default for NodeOptions {
             sender_timeout: Duration::from_secs(10),
             waiting_receivers_max: 1024,
             waiting_receivers_per_connection_max: 256,
+            features: STREAM_FEATURES.into_iter().collect(),
             fragments: FragmentsOptions::default(),
             events: Arc::new(NoEvents),
             incarnation: None,
@@ -156,6 +161,7 @@ impl DataNode {
             registry,
             tunnels: Arc::default(),
         };
+        let dialing = announcing(server.local_addr().port(), dialing);
         Ok(Self {
             local: server.local_addr(),
             server,
@@ -275,6 +281,9 @@ impl DataNode {
                     ..windows
                 };
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                if let Some(dir) = &options.spill {
+                    inbound.spill_to(dir);
+                }
                 let source = self
                     .open_local(stream, &inbound, options.open_timeout)
                     .await?;
@@ -365,6 +374,8 @@ async fn open_remote(
     options: &ReceiveOptions,
     terms: Terms,
 ) -> Result<Source, OpenError> {
+    let side = Arc::clone(&line.side);
+    let in_order = side.opening.lock().await;
     let id = line.side.register(inbound).map_err(Line::lost)?;
     // Until there is a receiver, which does the same.
     let mut opening = Opening {
@@ -398,6 +409,7 @@ async fn open_remote(
         .connection
         .start::<OpenCall>(&request, Vec::new(), call);
     let answer = answer.await?;
+    drop(in_order);
     opening.is_asked = true;
     answer.await.inspect_err(|error| {
         // Who refuses needs not be told.
@@ -409,6 +421,16 @@ async fn open_remote(
         side: line.side,
         stream: id,
     })
+}
+
+/// Tells peers where this node listens, which its own connections do not show: so they know one node by one address.
+fn announcing(data_port: u16, mut dialing: Dialing) -> Dialing {
+    let ours = dialing.options.capabilities.as_deref().cloned();
+    let mut ours = ours.unwrap_or_default();
+    let endpoint = ours.endpoint.get_or_insert_default();
+    endpoint.data_port.get_or_insert_with(|| data_port.into());
+    dialing.options.capabilities = Some(Arc::new(ours));
+    dialing
 }
 
 /// A stream that is being opened. If it is given up, its sender is told, whether or not it was found yet: nothing else
@@ -486,9 +508,10 @@ impl NodeOptions {
             .as_deref()
             .cloned()
             .unwrap_or_else(software);
-        let streams = [Feature::Streams, Feature::Checksums, Feature::Compression];
+        let offered = STREAM_FEATURES.into_iter();
+        let offered = offered.filter(|&feature| self.features.contains(feature));
         Arc::new(Capabilities {
-            features: streams.into_iter().fold(ours.features, Features::with),
+            features: offered.fold(ours.features, Features::with),
             incarnation: self.incarnation.or(ours.incarnation),
             initial_credit_bytes: 0,
             batch_bytes_max: self.batch_bytes_max as u64,

@@ -66,8 +66,8 @@ pub struct ReceiveOptions {
     pub checksums: Checksums,
     /// Codecs that senders may use beside none. Default: all.
     pub codecs: Vec<Codec>,
-    /// Where batches go that have no room in the budget, so that their senders need not wait. Default `None`: senders
-    /// wait.
+    /// Where batches go that have no room in the budget, so that their senders need not wait. Those of this process come
+    /// back in pieces of about a MiB. Default `None`: senders wait.
     pub spill: Option<SpillDir>,
     /// How long a sender may take to be there. Default 15 s.
     pub open_timeout: Duration,

@@ -36,9 +36,22 @@ pub(crate) struct Peers {
     is_closed: AtomicBool,
 }
 
+/// A node, listed as long as somebody uses it, a connection is open, or its name is known.
 struct Peer {
-    places: Vec<tokio::sync::Mutex<Option<Line>>>,
+    places: Vec<Place>,
     next: AtomicUsize,
+    /// What its certificate is for, if that is known.
+    host: Mutex<Option<String>>,
+    /// How often it was disconnected. Counted before its connections are looked for, and looked at when one is put in its
+    /// place, under the lock of that: so that none is missed that was being made.
+    disconnects: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Place {
+    line: Mutex<Option<Line>>,
+    /// Held while connecting: others wait for the same connection.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 /// The connections that a node has opened to others, for whoever watches over nodes. It does not keep the node.
@@ -52,15 +65,16 @@ impl DataPeers {
 
     /// Connects with the node whose data server listens at `address`, if there is no connection: its beats are measured
     /// from then on, and the first stream need not wait for it. With TLS its certificate must be for `host`, a name or an
-    /// IP address.
+    /// IP address, from now on until it is disconnected.
     ///
     /// # Errors
     ///
     /// None could be made, the peer is not one of ours, or this node is gone.
     pub async fn connect(&self, address: SocketAddr, host: &str) -> Result<(), OpenError> {
         let peers = self.0.upgrade().ok_or(OpenError::ShuttingDown)?;
+        *lock(&peers.peer(address).host) = Some(host.to_owned());
         if peers.open(address).is_empty() {
-            peers.line_to(address, Some(host)).await?;
+            peers.line(address).await?;
         }
         Ok(())
     }
@@ -72,10 +86,11 @@ impl DataPeers {
         peers.map_or_else(Vec::new, |peers| peers.open(address))
     }
 
-    /// Ends the connections with a node, and with them the streams that it sends: it is down.
+    /// Ends the connections with a node, those that are being made too, and with them the streams that it sends: it is
+    /// down.
     pub fn disconnect(&self, address: SocketAddr) {
-        for connection in self.connections(address) {
-            connection.close();
+        if let Some(peers) = self.0.upgrade() {
+            peers.disconnect(address);
         }
     }
 }
@@ -104,28 +119,25 @@ impl Peers {
 
     /// A connection to `address`: each in turn, made where there is none.
     pub(crate) async fn line(&self, address: SocketAddr) -> Result<Line, OpenError> {
-        self.line_to(address, None).await
-    }
-
-    /// The same, to a node whose name is known.
-    async fn line_to(&self, address: SocketAddr, host: Option<&str>) -> Result<Line, OpenError> {
         let peer = self.peer(address);
         let turn = peer.next.fetch_add(1, Ordering::Relaxed) % peer.places.len();
-        // Held while connecting: others wait for the same connection.
-        let mut place = peer.places[turn].lock().await;
-        if let Some(line) = &*place
-            && !line.connection.is_closed()
-        {
-            return Ok(line.clone());
+        let place = &peer.places[turn];
+        let _alone = place.connecting.lock().await;
+        if let Some(line) = place.open() {
+            return Ok(line);
         }
-        let line = self.connect(address, host).await?;
-        *place = Some(line.clone());
-        drop(place);
-        // Closed while this one was being made.
+        let (disconnects, host) = (peer.disconnects(), lock(&peer.host).clone());
+        let line = self.connect(address, host.as_deref()).await?;
+        let mut held = lock(&place.line);
         if self.is_closed.load(Ordering::SeqCst) {
             line.connection.close();
             return Err(OpenError::ShuttingDown);
         }
+        if peer.disconnects() != disconnects {
+            line.connection.close();
+            return Err(Line::lost(CloseReason::ClosedHere));
+        }
+        *held = Some(line.clone());
         Ok(line)
     }
 
@@ -133,15 +145,24 @@ impl Peers {
     fn open(&self, address: SocketAddr) -> Vec<RemoteConnection> {
         let peer = lock(&self.by_address).get(&address).map(Arc::clone);
         let places = peer.iter().flat_map(|peer| &peer.places);
-        let lines =
-            places.filter_map(|place| Some(place.try_lock().ok()?.as_ref()?.connection.clone()));
-        lines.filter(|connection| !connection.is_closed()).collect()
+        let lines = places.filter_map(Place::open);
+        lines.map(|line| line.connection).collect()
+    }
+
+    fn disconnect(&self, address: SocketAddr) {
+        let peer = lock(&self.by_address).get(&address).map(Arc::clone);
+        if let Some(peer) = peer {
+            peer.disconnects.fetch_add(1, Ordering::SeqCst);
+            *lock(&peer.host) = None;
+            peer.close();
+        }
     }
 
     fn peer(&self, address: SocketAddr) -> Arc<Peer> {
         let mut peers = lock(&self.by_address);
         if !peers.contains_key(&address) {
-            peers.retain(|_, peer| peer.is_in_use());
+            // Who has looked one up, which is done under the same lock, may be about to connect.
+            peers.retain(|_, peer| Arc::strong_count(peer) > 1 || peer.is_in_use());
         }
         let places = self.dialing.connections_per_peer.max(1);
         let peer = peers
@@ -181,13 +202,9 @@ impl Peers {
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
         let peers = std::mem::take(&mut *lock(&self.by_address));
-        for place in peers.values().flat_map(|peer| &peer.places) {
-            // Who holds it is connecting, and looks whether all is closed.
-            if let Ok(mut place) = place.try_lock()
-                && let Some(line) = place.take()
-            {
-                line.connection.close();
-            }
+        // Who is connecting looks whether all is closed.
+        for peer in peers.values() {
+            peer.close();
         }
     }
 }
@@ -195,20 +212,35 @@ impl Peers {
 impl Peer {
     fn new(places: usize) -> Self {
         Self {
-            places: (0..places).map(|_| tokio::sync::Mutex::default()).collect(),
+            places: (0..places).map(|_| Place::default()).collect(),
             next: AtomicUsize::new(0),
+            host: Mutex::default(),
+            disconnects: AtomicUsize::new(0),
         }
     }
 
-    /// Whether a connection is there, or being made.
+    fn disconnects(&self) -> usize {
+        self.disconnects.load(Ordering::SeqCst)
+    }
+
     fn is_in_use(&self) -> bool {
-        let in_use = |place: &tokio::sync::Mutex<Option<Line>>| match place.try_lock() {
-            Ok(line) => line
-                .as_ref()
-                .is_some_and(|line| !line.connection.is_closed()),
-            Err(_) => true,
-        };
-        self.places.iter().any(in_use)
+        lock(&self.host).is_some() || self.places.iter().any(|place| place.open().is_some())
+    }
+
+    fn close(&self) {
+        for place in &self.places {
+            if let Some(line) = lock(&place.line).take() {
+                line.connection.close();
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The connection, if it has not ended.
+    fn open(&self) -> Option<Line> {
+        let line = lock(&self.line).clone()?;
+        (!line.connection.is_closed()).then_some(line)
     }
 }
 
@@ -222,5 +254,53 @@ impl Line {
     /// Why the connection has ended, for a stream that found it so.
     pub(crate) fn lost(reason: CloseReason) -> OpenError {
         CallError::Lost(reason).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::poll_immediate;
+    use rpc_bus::ledger::Limits;
+
+    use super::*;
+    use crate::stream::node::{DataNode, NodeOptions};
+
+    async fn node() -> DataNode {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let runtime = BusRuntime::current(Arc::new(pool.expect("a pool")));
+        let ledger = Ledger::root("node", Limits::default());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = DataNode::bind(any, runtime, NodeOptions::default(), ledger);
+        node.await.expect("a port")
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_somebody_is_about_to_connect_to_is_not_forgotten() {
+        let here = node().await;
+        let peers = here.peers().0.upgrade().expect("the node lives");
+        let [one, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let looked_up = peers.peer(one);
+        peers.peer(other);
+        assert!(Arc::ptr_eq(&looked_up, &peers.peer(one)));
+        drop(looked_up);
+        peers.peer(other);
+        peers.peer(SocketAddr::from(([127, 0, 0, 1], 3)));
+        assert_eq!(lock(&peers.by_address).len(), 1, "nobody uses the others");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_being_made_is_disconnected_too() {
+        let (there, here) = (node().await, node().await);
+        let (peers, address) = (here.peers(), there.local_addr());
+        let mut connecting = Box::pin(peers.connect(address, "127.0.0.1"));
+        assert!(poll_immediate(&mut connecting).await.is_none());
+        peers.disconnect(address);
+        let lost = connecting.await.expect_err("the node is said to be down");
+        assert!(
+            matches!(lost, OpenError::Call(CallError::Lost(_))),
+            "{lost}"
+        );
+        assert!(peers.connections(address).is_empty());
+        assert!(peers.connect(address, "127.0.0.1").await.is_ok());
     }
 }

@@ -30,7 +30,7 @@ use super::{
     outbound::Outbound,
     receiver_side::{ReceiverSide, close},
     stats::{ReceiveStats, now},
-    tunnel::Tunnels,
+    tunnel::{TunnelPeer, Tunnels},
 };
 
 /// Decompressing more than this goes to the cpu pool: about 50 us of work.
@@ -117,6 +117,11 @@ impl StreamReceiver {
     #[must_use]
     pub fn stats(&self) -> ReceiveStats {
         self.inbound.stats()
+    }
+
+    /// What counts, also after the end.
+    pub(crate) fn inbound(&self) -> Arc<Inbound> {
+        Arc::clone(&self.inbound)
     }
 
     /// Wants no more: for the sender that is success.
@@ -262,10 +267,10 @@ fn join(
 }
 
 impl Source {
-    fn peer(&self) -> Option<std::net::SocketAddr> {
+    fn peer(&self) -> TunnelPeer {
         match self {
-            Self::Local(_) => None,
-            Self::Remote { connection, .. } => Some(connection.peer_addr()),
+            Self::Local(_) => TunnelPeer::Here,
+            Self::Remote { connection, .. } => TunnelPeer::of(connection),
         }
     }
 

@@ -28,6 +28,9 @@ pub(crate) struct ReceiverSide {
     /// Consumers that are woken when what came in one go has been taken: a batch often comes with others, and waking
     /// somebody costs more than taking it.
     asleep: Mutex<Vec<Waker>>,
+    /// Held from the registration of a stream until the request that opens it is queued: its sender takes ids only in
+    /// ascending order.
+    pub(crate) opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -48,10 +51,11 @@ impl ReceiverSide {
                 ended: None,
             }),
             asleep: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Gives a stream its id; frames of it are taken from now on.
+    /// Gives a stream its id; frames of it are taken from now on. `opening` is to be held.
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +14,7 @@ use futures::{
 
 use crate::merge::{Merge, MergeKeyError, MergeOptions, SortKey};
 
-use super::{error::ReceiveError, receiver::StreamReceiver, stats::ReceiveStats};
+use super::{error::ReceiveError, inbound::Inbound, receiver::StreamReceiver, stats::ReceiveStats};
 
 /// The streams of all senders of a receiver, open and not yet taken from.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ impl Receivers {
     /// One queue: batches in the order in which they come. Those of one sender keep theirs.
     pub fn unordered(self) -> Unordered {
         Unordered {
+            counters: self.0.iter().map(StreamReceiver::inbound).collect(),
             open: self.0.into_iter().collect(),
         }
     }
@@ -59,16 +61,18 @@ impl Receivers {
 #[must_use = "a receiver that is dropped cancels its streams"]
 pub struct Unordered {
     open: SelectAll<StreamReceiver>,
+    /// Of all, also of those that have ended.
+    counters: Vec<Arc<Inbound>>,
 }
 
 impl Unordered {
-    /// What the streams that are still open have counted, summed.
+    /// What all streams have counted, summed.
     #[must_use]
     pub fn stats(&self) -> ReceiveStats {
         let mut sum = ReceiveStats::default();
-        self.open
-            .iter()
-            .for_each(|receiver| sum.add(&receiver.stats()));
+        for stream in &self.counters {
+            sum.add(&stream.stats());
+        }
         sum
     }
 

@@ -61,6 +61,7 @@ impl Opener {
             Self::Local { opened, .. } if opened.is_closed() => Met::ReceiverGone,
             Self::Local { inbound, opened } => {
                 let limit_bytes = inbound.limit_bytes();
+                inbound.set_sender_here(outbound);
                 match outbound.attach(Route::Local(inbound), limit_bytes) {
                     Ok(sender) => {
                         if opened.send(Ok(Arc::clone(outbound))).is_err() {

@@ -259,6 +259,9 @@ impl Streams {
 
     /// The receiver of a stream wants nothing any more; a stream that is not opened yet never will be.
     fn close(&mut self, stream: u64) -> Result<Option<Listed>, PeerMisbehaved> {
+        if stream == 0 {
+            return Err(never_opened(stream));
+        }
         if stream > self.highest {
             if self.closed_early.len() == CLOSED_EARLY_MAX {
                 return Err(never_opened(stream));
@@ -345,5 +348,33 @@ impl StreamSink for SenderSide {
         for (stream, was) in listed {
             self.end(stream, was, SendError::Lost(reason.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> StreamAddress {
+        let query = protos::id::QueryId { part1: 1, part2: 2 };
+        StreamAddress::new(query, (1, 0), (0, 0))
+    }
+
+    #[test]
+    fn what_is_closed_before_it_is_opened_is_remembered_until_later_streams_come_and_within_a_limit()
+     {
+        let mut streams = Streams::default();
+        for stream in 1..=CLOSED_EARLY_MAX as u64 {
+            assert!(streams.close(stream).expect("there is room").is_none());
+        }
+        let beyond = CLOSED_EARLY_MAX as u64 + 1;
+        assert!(streams.close(beyond).is_err() && streams.close(0).is_err());
+        assert!(streams.list(7, address(), 1).is_err(), "it is closed");
+        assert_eq!(streams.closed_early.len(), CLOSED_EARLY_MAX - 7);
+        assert!(streams.list(beyond, address(), 1).is_ok());
+        assert!(streams.closed_early.is_empty());
+        assert!(streams.list(beyond + 1, address(), 1).is_err(), "one waits");
+        let closed = streams.close(beyond).expect("it is open");
+        assert!(matches!(closed, Some(Listed::Waiting(_))) && streams.waiting == 0);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! What is handed to the spill files counts as taken, so that its sender may go on. While those have no room in memory
 //! for more, batches wait here with their credit, and so does their sender.
+//!
+//! Batches of this process are encoded when they are handed over, in pieces as they would be sent in to another one: those
+//! that are taken before are the batches themselves.
 
 use std::{
     collections::VecDeque,
@@ -9,18 +12,25 @@ use std::{
     task::{Context, Poll},
 };
 
+use arrow::array::RecordBatch;
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use protos::data::StreamFrame;
+use record_batch::{ArrowEncoder, EncodeError};
 
-use super::{error::ReceiveError, intake::EncodedBatch};
+use super::{
+    error::ReceiveError, inbound::Item, intake::EncodedBatch, options::PIECE_BYTES_MAX,
+    pieces::pieces,
+};
 use crate::spill::{SpillDir, SpillError, SpillReader, SpillRecord, SpillWriter};
 
 pub(crate) struct Spilling {
     writer: SpillWriter,
     reader: SpillReader,
     /// No room for them yet, oldest first.
-    waiting: VecDeque<EncodedBatch>,
+    waiting: VecDeque<Item>,
+    /// Of batches of this process: what it encodes is decoded in the same order.
+    encoder: Option<ArrowEncoder>,
     spilled_bytes: u64,
 }
 
@@ -32,6 +42,7 @@ impl Spilling {
             writer,
             reader,
             waiting: VecDeque::new(),
+            encoder: None,
             spilled_bytes: 0,
         }
     }
@@ -46,35 +57,75 @@ impl Spilling {
         self.spilled_bytes
     }
 
-    pub(crate) fn push(&mut self, batch: EncodedBatch) {
-        self.waiting.push_back(batch);
+    pub(crate) fn push(&mut self, item: Item) {
+        self.waiting.push_back(item);
     }
 
     /// Hands over what there is room for; returns what it cost.
-    pub(crate) fn write(&mut self) -> Result<u64, SpillError> {
+    pub(crate) fn write(&mut self) -> Result<u64, ReceiveError> {
         let mut cost_bytes = 0;
-        while let Some(batch) = self.waiting.front() {
-            match self.writer.push(to_record(batch)) {
+        while let Some(batch) = self.first_encoded()? {
+            let (record, cost) = (to_record(batch), batch.cost_bytes);
+            match self.writer.push(record) {
                 Ok(()) => {
-                    self.spilled_bytes += batch.cost_bytes;
-                    cost_bytes += batch.cost_bytes;
+                    self.spilled_bytes += cost;
+                    cost_bytes += cost;
                     self.waiting.pop_front();
                 }
                 // There will be: then `on_room` is called.
                 Err(SpillError::NoRoomYet) => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(cost_bytes)
+    }
+
+    /// The oldest batch that waits, encoded if it is not yet.
+    fn first_encoded(&mut self) -> Result<Option<&EncodedBatch>, ReceiveError> {
+        if let Some(Item::Value(..)) = self.waiting.front()
+            && let Some(Item::Value(batch, cost_bytes)) = self.waiting.pop_front()
+        {
+            let pieces = self.encode(batch, cost_bytes)?;
+            for piece in pieces.into_iter().rev() {
+                self.waiting.push_front(Item::Encoded(piece));
+            }
+        }
+        Ok(self.waiting.front().and_then(|item| match item {
+            Item::Encoded(batch) => Some(batch),
+            Item::Value(..) => None,
+        }))
+    }
+
+    /// The pieces of a batch; the first one costs what it cost.
+    fn encode(
+        &mut self,
+        batch: RecordBatch,
+        mut cost_bytes: u64,
+    ) -> Result<Vec<EncodedBatch>, ReceiveError> {
+        let unable = |error: EncodeError| ReceiveError::Body(error.to_string());
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => none.insert(ArrowEncoder::try_new(batch.schema_ref()).map_err(unable)?),
+        };
+        let batches = pieces(batch, PIECE_BYTES_MAX).map(|piece| {
+            let body = encoder.encode(&piece).map_err(unable)?;
+            Ok(EncodedBatch {
+                frames: vec![(StreamFrame::default(), body.concat().into())],
+                cost_bytes: std::mem::take(&mut cost_bytes),
+            })
+        });
+        batches.collect()
     }
 
     /// The oldest batch, which costs nothing any more if it was spilled; `None` if nothing is here.
     pub(crate) fn poll_pop(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<EncodedBatch>, ReceiveError>> {
+    ) -> Poll<Result<Option<Item>, ReceiveError>> {
         match self.reader.poll_pop(cx) {
-            Poll::Ready(Ok(Some(record))) => Poll::Ready(from_record(record).map(Some)),
+            Poll::Ready(Ok(Some(record))) => {
+                Poll::Ready(from_record(record).map(|batch| Some(Item::Encoded(batch))))
+            }
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(self.waiting.pop_front())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,

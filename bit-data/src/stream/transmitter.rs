@@ -29,7 +29,7 @@ use super::{
     pieces::pieces,
     registry::Registry,
     stats::{SendStats, lock, now},
-    tunnel::Tunnels,
+    tunnel::{TunnelPeer, Tunnels},
 };
 
 /// Compressing more than this goes to the cpu pool: about 50 us of work.
@@ -135,6 +135,7 @@ impl Transmitter {
                 for piece in pieces(batch, remote.route.piece_bytes) {
                     let encoded = self.encode(&piece).await?;
                     self.transmit(encoded).await?;
+                    lock(&self.stats).batches += 1;
                 }
                 Ok(())
             }
@@ -174,8 +175,8 @@ impl Transmitter {
         };
         lock(&self.stats).wait_response_time += since(began);
         let peer = match &route {
-            Route::Local(_) => None,
-            Route::Remote(route) => Some(route.connection.peer_addr()),
+            Route::Local(_) => TunnelPeer::Here,
+            Route::Remote(route) => TunnelPeer::of(&route.connection),
         };
         self.around.tunnels.add_sender(peer, &self.stats);
         self.target = Some(match route {
@@ -246,7 +247,6 @@ impl Transmitter {
         let bytes = (decoded_bytes, wire_bytes);
         remote.samples_wanted = remote.codecs.on_sent(bytes, waited_for_credit + took, done);
         let mut stats = lock(&self.stats);
-        stats.batches += 1;
         stats.bytes_sent += wire_bytes;
         stats.bytes_uncompressed += decoded_bytes;
         stats.serialize_chunk_time += serializing;

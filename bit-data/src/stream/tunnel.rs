@@ -2,21 +2,61 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, Weak},
 };
+
+use rpc_bus::RemoteConnection;
 
 use super::{
     inbound::Inbound,
     stats::{ReceiveStats, SendStats, lock},
 };
 
+/// Whose streams are counted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TunnelPeer {
+    /// Senders and receivers of this process.
+    #[default]
+    Here,
+    /// A node, by the port that it listens on if it has told that, else by that of its connection.
+    Node(SocketAddr),
+    /// Those that are not told apart any more: all their streams have ended.
+    Others,
+}
+
+impl TunnelPeer {
+    /// The other end of a connection.
+    pub(crate) fn of(connection: &RemoteConnection) -> Self {
+        let mut address = connection.peer_addr();
+        let told = connection.peer_capabilities();
+        let told = told.as_ref().and_then(|told| told.endpoint.as_ref());
+        let port = told.and_then(|endpoint| u16::try_from(endpoint.data_port()).ok());
+        if let Some(port) = port.filter(|&port| port > 0) {
+            address.set_port(port);
+        }
+        Self::Node(address)
+    }
+}
+
+impl fmt::Display for TunnelPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here => f.write_str("this node"),
+            Self::Node(address) => address.fmt(f),
+            Self::Others => f.write_str("others"),
+        }
+    }
+}
+
 /// All streams of one peer, those that have ended included.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct TunnelStats {
-    /// Of the other end of the connection; `None`: of this process.
-    pub peer: Option<SocketAddr>,
+    /// Whose they are.
+    pub peer: TunnelPeer,
     /// What was sent there.
     pub sent: SendStats,
     /// What came from there.
@@ -32,7 +72,7 @@ const STREAMS_SWEPT: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tunnels {
-    by_peer: Mutex<HashMap<Option<SocketAddr>, Tunnel>>,
+    by_peer: Mutex<HashMap<TunnelPeer, Tunnel>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,20 +96,20 @@ impl Sending {
 }
 
 impl Tunnels {
-    pub(crate) fn add_sender(&self, peer: Option<SocketAddr>, stats: &Arc<Mutex<SendStats>>) {
+    pub(crate) fn add_sender(&self, peer: TunnelPeer, stats: &Arc<Mutex<SendStats>>) {
         self.with(peer, |tunnel| {
             tunnel.senders.push(Sending(Arc::clone(stats)));
         });
     }
 
-    pub(crate) fn add_receiver(&self, peer: Option<SocketAddr>, inbound: &Arc<Inbound>) {
+    pub(crate) fn add_receiver(&self, peer: TunnelPeer, inbound: &Arc<Inbound>) {
         self.with(peer, |tunnel| {
             tunnel.receivers.push(Arc::downgrade(inbound));
         });
     }
 
     /// A receiver has ended.
-    pub(crate) fn end_receiver(&self, peer: Option<SocketAddr>, inbound: &Arc<Inbound>) {
+    pub(crate) fn end_receiver(&self, peer: TunnelPeer, inbound: &Arc<Inbound>) {
         let this = Arc::downgrade(inbound);
         self.with(peer, |tunnel| {
             tunnel.receivers.retain(|other| !other.ptr_eq(&this));
@@ -77,11 +117,10 @@ impl Tunnels {
         });
     }
 
-    fn with(&self, peer: Option<SocketAddr>, step: impl FnOnce(&mut Tunnel)) {
+    fn with(&self, peer: TunnelPeer, step: impl FnOnce(&mut Tunnel)) {
         let mut by_peer = lock(&self.by_peer);
         if by_peer.len() >= PEERS_MAX && !by_peer.contains_key(&peer) {
-            by_peer.values_mut().for_each(Tunnel::sweep);
-            by_peer.retain(|_, tunnel| tunnel.open_streams() > 0);
+            join_ended(&mut by_peer);
         }
         let tunnel = by_peer.entry(peer).or_default();
         step(tunnel);
@@ -98,6 +137,19 @@ impl Tunnels {
             tunnel.stats(peer)
         });
         stats.collect()
+    }
+}
+
+/// Counts those without open streams together: what is exported of all never shrinks.
+fn join_ended(by_peer: &mut HashMap<TunnelPeer, Tunnel>) {
+    by_peer.values_mut().for_each(Tunnel::sweep);
+    let ended: Vec<_> = by_peer
+        .extract_if(|peer, tunnel| *peer != TunnelPeer::Others && tunnel.open_streams() == 0)
+        .collect();
+    let others = by_peer.entry(TunnelPeer::Others).or_default();
+    for (_, tunnel) in ended {
+        others.sent.add(&tunnel.sent);
+        others.received.add(&tunnel.received);
     }
 }
 
@@ -118,7 +170,7 @@ impl Tunnel {
         self.receivers.retain(|inbound| inbound.strong_count() > 0);
     }
 
-    fn stats(&self, peer: Option<SocketAddr>) -> TunnelStats {
+    fn stats(&self, peer: TunnelPeer) -> TunnelStats {
         let mut stats = TunnelStats {
             peer,
             sent: self.sent,
@@ -131,5 +183,40 @@ impl Tunnel {
         let open = self.receivers.iter().filter_map(Weak::upgrade);
         open.for_each(|inbound| stats.received.add(&inbound.stats()));
         stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: usize) -> TunnelPeer {
+        let [.., high, low] = number.to_be_bytes();
+        TunnelPeer::Node(SocketAddr::from(([10, 0, high, low], 31_012)))
+    }
+
+    #[test]
+    fn what_was_counted_of_many_peers_is_never_lost() {
+        let tunnels = Tunnels::default();
+        let open = Arc::new(Mutex::new(SendStats::default()));
+        tunnels.add_sender(node(0), &open);
+        for number in 0..3 * PEERS_MAX {
+            let stats = Arc::new(Mutex::new(SendStats::default()));
+            tunnels.add_sender(node(number), &stats);
+            lock(&stats).batches = 1;
+        }
+        lock(&open).batches = 10;
+        let stats = tunnels.stats();
+        assert!(stats.len() <= PEERS_MAX, "{} rows", stats.len());
+        let batches =
+            |stats: &[TunnelStats]| -> u64 { stats.iter().map(|tunnel| tunnel.sent.batches).sum() };
+        assert_eq!(batches(&stats), 3 * PEERS_MAX as u64 + 10);
+        let of = |peer| {
+            let row = stats.iter().copied().find(|tunnel| tunnel.peer == peer);
+            row.expect("it is told apart")
+        };
+        assert_eq!(of(node(0)).open_streams, 1);
+        assert!(of(TunnelPeer::Others).sent.batches > PEERS_MAX as u64);
+        assert_eq!(TunnelPeer::Others.to_string(), "others");
     }
 }

@@ -9,7 +9,7 @@ use arrow::{
     datatypes::{DataType, Field},
 };
 use bit_data::{
-    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions,
+    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions, TunnelPeer,
 };
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use protos::error::{ErrorType, Retry};
@@ -68,6 +68,28 @@ async fn a_node_that_is_connected_to_is_measured_until_it_is_disconnected() {
 }
 
 #[tokio::test]
+async fn a_node_is_counted_by_where_it_listens_whoever_connects() {
+    let (there, here) = pair().await;
+    let peers = here.node.peers();
+    for _ in 0..3 {
+        let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 5, 100));
+        let (_, end) = receive_all(here.receiver(there.origin(), stream(1)).await).await;
+        assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
+        peers.disconnect(there.node.local_addr());
+    }
+    let only = |node: &Node| match &node.node.tunnels()[..] {
+        [tunnel] => *tunnel,
+        others => panic!("one peer, not {others:?}"),
+    };
+    let (sent, received) = (only(&there), only(&here));
+    assert_eq!(sent.peer, TunnelPeer::Node(here.node.local_addr()));
+    assert_eq!(received.peer, TunnelPeer::Node(there.node.local_addr()));
+    assert_eq!((sent.sent.batches, received.received.batches), (15, 15));
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
 async fn a_receiver_of_the_same_process_gets_the_batches_themselves() {
     let node = Node::start(NodeOptions::default()).await;
     for from in [Origin::Here, node.origin()] {
@@ -96,6 +118,8 @@ async fn a_stream_without_batches_brings_its_schema() {
         tokio::join!(here.receiver(there.origin(), stream(1)), sender.close());
     assert!(ended.is_ok() && receiver.next().await.is_none());
     assert_eq!(receiver.schema(), Some(&schema()));
+    assert_eq!((sender.stats().batches, receiver.stats().batches), (0, 0));
+    assert!(sender.stats().bytes_sent > 0, "the schema");
     drop(receiver);
     here.stop().await;
     there.stop().await;
@@ -120,8 +144,11 @@ async fn many_senders_are_received_unordered_or_each_on_its_own() {
             .await
             .expect("senders are there");
         if unordered {
-            let (seen, end) = receive_all(receivers.unordered()).await;
+            let mut receivers = receivers.unordered();
+            let (seen, end) = receive_all(&mut receivers).await;
             assert!(end.is_ok() && seen.len() == 50 * SENDERS as usize);
+            let stats = receivers.stats();
+            assert_eq!((stats.batches, stats.buffer_memory_bytes), (50 * 16, 0));
             for minor in 0..SENDERS.into() {
                 let own: Vec<_> = seen.iter().copied().filter(|id| id.0 == minor).collect();
                 assert_eq!(own, expected(minor, 50));
@@ -346,6 +373,55 @@ async fn a_full_window_is_charged_twice_and_no_more() {
     );
     drop(receiver);
     assert!(sending.await.expect("no panic").is_err());
+    here.stop().await;
+    there.stop().await;
+}
+
+/// What the metrics show is measured: none of it is 0 after a stream that had all of it. Waiting for a lock is up to the
+/// scheduler, and has its test beside the lock.
+#[tokio::test]
+async fn both_ends_count_where_their_time_goes() {
+    let (there, here) = pair().await;
+    let compression = Compression::Fixed(Codec::Lz4);
+    let mut sender = there.sender_with(
+        stream(1),
+        SendOptions {
+            compression,
+            ..SendOptions::default()
+        },
+    );
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let sending = tokio::spawn(async move {
+        for number in 0..20 {
+            sender.send(batch(1, number, 200_000)).await?;
+        }
+        sender.close().await?;
+        Ok::<_, SendError>(sender.stats())
+    });
+    let opening = here.node.receiver(there.origin(), stream(1), &small);
+    let mut receiver = opening.await.expect("a sender");
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == expected(1, 20));
+    let sent = sending.await.expect("no panic").expect("a receiver");
+    let came = receiver.stats();
+    let times = [
+        sent.serialize_chunk_time,
+        sent.send_request_time,
+        sent.wait_response_time,
+        sent.credit_wait_time,
+        came.deserialize_chunk_time,
+        came.receiver_process_total_time,
+    ];
+    assert!(times.iter().all(|time| !time.is_zero()), "{times:?}");
+    assert!(sent.wait_response_time >= sent.credit_wait_time);
+    assert_eq!((sent.batches, came.batches), (20, 20));
+    assert_eq!(sent.bytes_sent, came.bytes_received);
+    assert!(sent.bytes_sent < sent.bytes_uncompressed);
+    drop(receiver);
     here.stop().await;
     there.stop().await;
 }

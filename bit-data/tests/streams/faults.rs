@@ -155,7 +155,7 @@ async fn a_connection_cut_anywhere_ends_both_sides_with_an_error() {
 }
 
 #[tokio::test]
-async fn every_flipped_bit_of_what_a_sender_sends_is_caught() {
+async fn a_flipped_bit_in_any_seventh_byte_of_what_a_sender_sends_is_caught() {
     let apart = Apart::new(NodeOptions::default()).await;
     let (mut caught, mut unharmed) = (0, 0);
     // The handshake, its answer, the acknowledgement, three frames and the end are some 2,500 bytes.

@@ -7,6 +7,7 @@
 
 mod basics;
 mod faults;
+mod features;
 mod merging;
 mod opening;
 mod spilling;

@@ -145,3 +145,33 @@ async fn receivers_of_one_connection_do_not_take_all_places_to_wait() {
         node.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn receivers_of_many_threads_open_their_streams_at_the_same_time() {
+    const STREAMS: i32 = 200;
+    for _ in 0..10 {
+        let (there, here) = pair().await;
+        let here = std::sync::Arc::new(here);
+        let senders: Vec<_> = (0..STREAMS)
+            .map(|minor| there.sender(stream(minor)))
+            .collect();
+        let opening = (0..STREAMS).map(|minor| {
+            let (here, from) = (std::sync::Arc::clone(&here), there.origin());
+            tokio::spawn(async move {
+                let options = ReceiveOptions {
+                    window_bytes: 64 << 10,
+                    ..ReceiveOptions::default()
+                };
+                here.node.receiver(from, stream(minor), &options).await
+            })
+        });
+        for opened in futures::future::join_all(opening).await {
+            let opened = opened.expect("no panic");
+            assert!(opened.is_ok(), "{opened:?}");
+        }
+        drop(senders);
+        let here = std::sync::Arc::into_inner(here).expect("nobody else has it");
+        here.stop().await;
+        there.stop().await;
+    }
+}

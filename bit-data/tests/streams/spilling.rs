@@ -1,12 +1,14 @@
 //! What has no room in the budget goes to disk and comes back in order.
 
-use bit_data::{ReceiveError, ReceiveOptions, SpillDir, SpillOptions};
-use futures::StreamExt;
+use bit_data::{
+    NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, SpillDir, SpillOptions,
+};
+use futures::{SinkExt, StreamExt};
 use rpc_bus::Ledger;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use crate::support::{expected, identity, pair, receive_all, send_all, stream};
+use crate::support::{Node, batch, expected, identity, pair, receive_all, send_all, stream};
 
 const PAYLOAD: usize = 50_000;
 
@@ -157,4 +159,66 @@ async fn a_stream_of_several_files_is_written_and_read_at_the_same_time() {
     drop((dir, options));
     here.stop().await;
     there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_a_sender_of_the_same_process_may_be_read_one_after_the_other() {
+    const BATCHES: i64 = 300;
+    let node = Node::start(NodeOptions::default()).await;
+    let (_parent, dir) = spill(&node.ledger, &SpillOptions::default());
+    let options = options(&dir);
+    let mut senders = [1, 2].map(|minor| node.sender(stream(minor)));
+    let sending = tokio::spawn(async move {
+        for number in 0..BATCHES {
+            for (sender, id) in senders.iter_mut().zip(1..) {
+                sender.feed(batch(id, number, PAYLOAD)).await?;
+            }
+        }
+        for sender in &mut senders {
+            sender.close().await?;
+        }
+        Ok::<_, SendError>(())
+    });
+    let from = [1, 2].map(|minor| (Origin::Here, stream(minor)));
+    let receivers = node.node.receivers(&from, &options).await;
+    let receivers = receivers.expect("both are there").per_sender();
+    for (mut receiver, id) in receivers.into_iter().zip(1..) {
+        let (seen, end) = receive_all(&mut receiver).await;
+        assert!(end.is_ok() && seen == expected(id, BATCHES), "{end:?}");
+        assert!(id == 1 || receiver.stats().bytes_spilled > 10 << 20);
+    }
+    assert!(sending.await.expect("no panic").is_ok());
+    dir.idle().await;
+    assert_eq!(dir.disk_bytes(), 0);
+    drop((dir, options));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_a_stream_of_the_same_process_too() {
+    let node = Node::start(NodeOptions::default()).await;
+    let limits = SpillOptions {
+        disk_bytes_max: 4 << 20,
+        ..SpillOptions::default()
+    };
+    let (_parent, dir) = spill(&node.ledger, &limits);
+    let sending = tokio::spawn(send_all(node.sender(stream(1)), 1, 300, PAYLOAD));
+    let options = options(&dir);
+    let receiver = node.node.receiver(Origin::Here, stream(1), &options);
+    let mut receiver = receiver.await.expect("a sender");
+    let failed = sending.await.expect("no panic");
+    assert!(
+        matches!(failed, Err(SendError::ReceiverFailed(_))),
+        "{failed:?}"
+    );
+    let error = receiver.next().await;
+    assert!(
+        matches!(error, Some(Err(ReceiveError::Spill(_)))),
+        "{error:?}"
+    );
+    drop(receiver);
+    dir.idle().await;
+    assert_eq!(dir.disk_bytes(), 0);
+    drop((dir, options));
+    node.stop().await;
 }

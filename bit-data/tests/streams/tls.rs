@@ -14,11 +14,16 @@ use crate::support::{Node, expected, receive_all, send_all, stream};
 
 /// An authority in `dir`, and a certificate of it for the nodes of this machine.
 fn issue(dir: &Path) -> IdentityFiles {
+    issue_to(dir, "127.0.0.1")
+}
+
+/// The same, for nodes of that name or address.
+fn issue_to(dir: &Path, host: &str) -> IdentityFiles {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = || KeyPair::generate().expect("a key");
     let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
     params.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
@@ -99,5 +104,35 @@ async fn a_node_without_a_certificate_or_without_tls_gets_no_stream() {
         );
         here.stop().await;
     }
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn streams_know_their_peer_by_the_name_that_it_was_connected_to_by() {
+    let dir = tempfile::tempdir().expect("room");
+    let identity = issue_to(dir.path(), "sender.example");
+    let there = Node::start(mutual(dir.path(), &identity)).await;
+    let here = Node::start(NodeOptions {
+        connections_per_peer: 2,
+        ..mutual(dir.path(), &identity)
+    })
+    .await;
+    let (peers, address) = (here.node.peers(), there.node.local_addr());
+    assert!(peers.connect(address, "127.0.0.1").await.is_err());
+    let connected = peers.connect(address, "sender.example").await;
+    connected.expect("that is its name");
+    for round in 0..4 {
+        let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 3, 100));
+        let (seen, end) = receive_all(here.receiver(there.origin(), stream(1)).await).await;
+        assert!(end.is_ok() && seen == expected(1, 3));
+        assert!(sending.await.expect("no panic").is_ok());
+        if round == 1 {
+            assert_eq!(peers.connections(address).len(), 2, "both places");
+            for connection in peers.connections(address) {
+                connection.close();
+            }
+        }
+    }
+    here.stop().await;
     there.stop().await;
 }

@@ -1,6 +1,9 @@
 //! Against our own server.
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -76,6 +79,39 @@ async fn our_server_is_known_by_its_name() {
     );
     assert!(!server.version.is_empty());
     pair.stop().await;
+}
+
+/// A port where nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_servers_the_first_one_that_answers_is_taken() {
+    let (one, other) = (
+        TestServer::start(UserServerOptions::default()).await,
+        TestServer::start(users::only(users::SCRAM)).await,
+    );
+    let connect = |addresses: String| async move {
+        let options = ClientOptions::new(runtime(), ledger());
+        let client = Client::connect(&addresses, options).await?;
+        Ok::<_, ClientError>(client.server().address)
+    };
+    let (first, second) = (one.address(), other.address());
+    let found = connect(format!("{},nobody.invalid:1, {first},{second}", nobody()));
+    assert_eq!(found.await.unwrap(), first);
+    // A server that refuses is no reason to ask another one.
+    let refused = connect(format!("{second},{first}")).await;
+    assert!(
+        matches!(refused, Err(ClientError::Authentication { .. })),
+        "{refused:?}"
+    );
+    let gone = nobody();
+    let error = connect(format!("{},{gone}", nobody())).await.unwrap_err();
+    assert!(matches!(error, ClientError::Connect(_)), "{error:?}");
+    one.stop().await;
+    other.stop().await;
 }
 
 /// As short as they may be.

@@ -28,7 +28,8 @@ const PASSWORD_VARIABLE: &str = "DRILLBIT_PASSWORD";
 /// Arguments of every command that connects.
 #[derive(Debug, Args)]
 pub(super) struct ConnectArguments {
-    /// User address of the Drillbit; the port may be left out [default: 127.0.0.1:31010]
+    /// User address of the Drillbit, or of several, with commas in between: the first that answers is taken. The port
+    /// may be left out [default: 127.0.0.1:31010]
     #[arg(long, value_name = "HOST:PORT")]
     connect: Option<String>,
     /// User name
@@ -43,7 +44,7 @@ pub(super) struct ConnectArguments {
     /// Authenticate only so: SCRAM-SHA-256, or PLAIN, which shows the password to the Drillbit and, without
     /// TLS, to everybody on the way [default: the strongest that is offered, without TLS never PLAIN to another
     /// machine]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = ["SCRAM-SHA-256", "PLAIN"], hide_possible_values = true)]
     mechanism: Option<String>,
     #[command(flatten)]
     tls: TlsArguments,

@@ -6,7 +6,7 @@ use rpc_bus::{ConnectionOptions, OptionsError};
 
 use super::{
     KeyName, Problem, Settings,
-    keys::{ClusterSection, Connections, Peer, ZooKeeper},
+    keys::{ClusterSection, Peer, PlaneKeys, ZooKeeper},
 };
 use crate::node::PlaneBytes;
 
@@ -252,14 +252,14 @@ impl Check<'_> {
                 "connections_per_peer_max",
                 &format!("is above {section}.connections_max"),
             );
-            if let Err(error) = keys.connection(ConnectionOptions::bit()).validate() {
+            if let Err(error) = keys.connection(&ConnectionOptions::bit()).validate() {
                 self.connection(section, &keys, &error);
             }
         }
     }
 
     /// What the bus itself asks of the options of a connection, in words of the keys.
-    fn connection(&mut self, section: &'static str, keys: &Connections, error: &OptionsError) {
+    fn connection(&mut self, section: &'static str, keys: &PlaneKeys, error: &OptionsError) {
         let (key, message) = match error {
             OptionsError::FrameBytes { max, actual, .. } if actual > max => {
                 let most = max >> 20;

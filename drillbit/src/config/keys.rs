@@ -44,9 +44,9 @@ macro_rules! sections {
         $($rest:tt)*
     ) => {
         impl $Section {
-            /// The keys that every plane has.
-            pub(crate) fn connections(&self) -> Connections {
-                Connections {
+            /// Those of the keys that every plane has.
+            pub(crate) fn connections(&self) -> PlaneKeys {
+                PlaneKeys {
                     handshake_frame_kib_max: self.handshake_frame_kib_max,
                     frame_mib_max: self.frame_mib_max,
                     connections_max: self.connections_max,
@@ -160,7 +160,7 @@ macro_rules! sections {
 
 /// The keys that every plane has: limits and times of its connections. Each plane's section declares them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Connections {
+pub(crate) struct PlaneKeys {
     pub(crate) handshake_frame_kib_max: NonZeroUsize,
     pub(crate) frame_mib_max: NonZeroUsize,
     pub(crate) connections_max: NonZeroUsize,
@@ -301,8 +301,8 @@ sections! {
         /// down a second (or one interval, if that is longer) later.
         beat_interval_ms: NonZeroU64 = positive!(NonZeroU64, 1000),
         /// PEM file of the authorities that issued the certificates of the other nodes. Unset:
-        /// `client_authorities` of the section tls. Other nodes are spoken to over TLS if this one has a certificate,
-        /// which it shows.
+        /// `client_authorities` of the section tls. Other nodes are spoken to over TLS if this one has a
+        /// certificate, which it shows.
         tls_ca: Option<PathBuf> = None,
         /// Whether certificates of other nodes must be for the hosts that they are reached by.
         tls_verify_host_name: bool = true,
@@ -369,7 +369,8 @@ sections! {
 
     /// What `drillbit sql` connects to, and as whom.
     client: ClientSection {
-        /// User address of the Drillbit; the port may be left out.
+        /// User address of the Drillbit, or of several, with commas in between: the first that answers is
+        /// taken. The port may be left out.
         connect: String = format!("127.0.0.1:{USER_PORT}"),
         /// Name of the user to be.
         user: Option<String> = None,

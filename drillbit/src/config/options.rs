@@ -15,7 +15,7 @@ use user_server::UserServerOptions;
 
 use super::{
     ClientSection, Config,
-    keys::{Connections, MechanismName, Peer, TlsVersion, ZooKeeper},
+    keys::{MechanismName, Peer, PlaneKeys, TlsVersion, ZooKeeper},
 };
 use crate::{
     connector,
@@ -109,7 +109,7 @@ impl Config {
         DataOptions {
             addr: SocketAddr::new(data.bind, data.port),
             server,
-            connection: keys.connection(defaults.connection),
+            connection: keys.connection(&defaults.connection),
             bytes_max: keys.memory_bytes_max(),
             fragments: FragmentsOptions {
                 early_bytes_per_fragment_max: fragment.get().saturating_mul(KIB),
@@ -128,7 +128,7 @@ impl Config {
         let keys = cluster.connections();
         ClusterOptions {
             server: keys.server(defaults.server),
-            connection: keys.connection(defaults.connection),
+            connection: keys.connection(&defaults.connection),
             bytes_max: keys.memory_bytes_max(),
             peers: cluster
                 .peers
@@ -207,7 +207,7 @@ impl Config {
     }
 
     /// The sections of the planes, and the keys that all of them have.
-    pub(super) fn planes(&self) -> [(&'static str, Connections); 3] {
+    pub(super) fn planes(&self) -> [(&'static str, PlaneKeys); 3] {
         [
             ("user", self.user.connections()),
             ("data", self.data.connections()),
@@ -228,7 +228,7 @@ impl Config {
     }
 }
 
-impl Connections {
+impl PlaneKeys {
     /// Of all connections of the plane.
     fn memory_bytes_max(self) -> Option<usize> {
         let mib = usize::try_from(self.memory_mib_max?.get());
@@ -239,7 +239,7 @@ impl Connections {
     fn server(self, defaults: ServerOptions) -> ServerOptions {
         let of_peer = self.connections_per_peer_max.map(NonZeroUsize::get);
         ServerOptions {
-            connection: self.connection(defaults.connection),
+            connection: self.connection(&defaults.connection),
             connections_max: self.connections_max.get(),
             connections_per_peer_max: of_peer.or(defaults.connections_per_peer_max),
             connects_per_peer_second_max: Some(self.connects_per_peer_second_max),
@@ -249,7 +249,7 @@ impl Connections {
     }
 
     /// Those of one connection, in place of its defaults.
-    pub(super) fn connection(self, defaults: ConnectionOptions) -> ConnectionOptions {
+    pub(super) fn connection(self, defaults: &ConnectionOptions) -> ConnectionOptions {
         let idle_timeout = Duration::from_secs(self.idle_timeout_s.get());
         ConnectionOptions {
             handshake_frame_bytes_max: self.handshake_frame_kib_max.get().saturating_mul(KIB),
@@ -265,7 +265,7 @@ impl Connections {
             send_buffer_bytes: Some(self.send_buffer_kib.get().saturating_mul(KIB)),
             linger_timeout: Duration::from_millis(self.linger_timeout_ms),
             capabilities: Some(version::capabilities().into()),
-            ..defaults
+            ..defaults.clone()
         }
     }
 }

@@ -241,12 +241,12 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             ":5: data.memory_mib_max is too much: data has 2000 MiB and cluster 256, which leaves user nothing",
         ),
         (
-            "[cluster]\nenabled = true\nmemory_mib_max = 2048\n",
-            ":3: cluster.memory_mib_max is too much",
+            "[tls]\ncertificates = \"c\"\nkey = \"k\"\n[cluster]\nenabled = true\nzookeeper = \"zk:2181\"\n",
+            "cluster.tls_ca is not set: with tls.certificates",
         ),
         (
-            "[cluster]\nenabled = true\nzookeeper = \"127.0.0.1:2181\"\n[tls]\ncertificates = \"c\"\nkey = \"k\"\n",
-            "cluster.tls_ca is not set: with tls.certificates, other nodes are spoken to over TLS",
+            "[cluster]\nenabled = true\nmemory_mib_max = 2048\n",
+            ":3: cluster.memory_mib_max is too much",
         ),
         (
             "[http]\nenabled = true\nport = 31010\n",

@@ -118,6 +118,36 @@ impl Metrics {
 }
 
 #[test]
+fn each_plane_holds_its_own_part_of_the_memory() {
+    let ports = [
+        "--control-port",
+        "0",
+        "--data-port",
+        "0",
+        "--http-port",
+        "0",
+    ];
+    let node = Served::start_with(&[&ports[..], &["--memory", "512"]].concat());
+    let metrics = Metrics::scrape(&node);
+    let of = |what: &str, ledger: &str, kind: &str| {
+        let labels = format!("ledger=\"{ledger}\",kind=\"{kind}\"");
+        let sample = format!("drillbit_ledger_{what}{{{labels}}}");
+        metrics.samples[&sample]
+    };
+    for (ledger, mib) in [
+        ("process", 256_u64),
+        ("user connections", 128),
+        ("control connections", 32),
+        ("data connections", 96),
+    ] {
+        let limit = of("limit", ledger, "bytes");
+        assert_eq!(limit.to_string(), (mib << 20).to_string(), "{ledger}");
+        let tasks = of("used", ledger, "tasks");
+        assert!(tasks >= 1.0, "at least the one that accepts: {ledger}");
+    }
+}
+
+#[test]
 fn health_is_told_and_what_is_not_there_says_what_is() {
     let node = Served::start_with(&["--http-port", "0"]);
     let healthy = get(&node, "/healthz", "");

@@ -33,6 +33,18 @@ fn a_port_in_use_is_told_with_a_way_out() {
 }
 
 #[test]
+fn a_client_goes_on_to_the_next_node_that_it_is_told() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gone.local_addr().unwrap().port();
+    drop(gone);
+    let node = Served::start();
+    let nodes = format!("127.0.0.1:{port},{}", node.address);
+    let query = ["-c", "select 1 as one", "--format", "csv"];
+    let rows = run(&[&["sql", "--connect", &nodes], &query[..]].concat());
+    assert_eq!(rows.well(), "one\n1\n");
+}
+
+#[test]
 fn an_address_of_another_machine_is_refused() {
     // TEST-NET-1: belongs to nobody.
     let arguments = [

@@ -56,7 +56,8 @@ pub struct ZooKeeperOptions {
     /// has died is gone for others. Default 5 s, as Drill's; less than 1 s counts as 1 s.
     // wire: drill@051b164 exec/java-exec/.../drill-module.conf: drill.exec.zk.timeout
     pub session_timeout: Duration,
-    /// Longest wait before connecting again; the first is up to 100 ms, and it doubles. Default 5 s.
+    /// Longest wait before connecting again; the first is up to 100 ms, and it doubles. It is never longer than a third
+    /// of what the session may be silent, so that a server that is back in time finds the session alive. Default 5 s.
     pub backoff_max: Duration,
 }
 
@@ -134,7 +135,7 @@ impl ZooKeeperProvider {
         let hosts = self.options.path.hosts();
         loop {
             let (host, port) = &hosts[kept.next_host % hosts.len()];
-            let asked = self.options.session_timeout.max(SESSION_TIMEOUT_MIN);
+            let asked = self.session_timeout();
             let server = (host.as_str(), *port);
             match Connection::open(server, kept.session.as_ref(), asked).await {
                 Ok(connection) => {
@@ -159,6 +160,7 @@ impl ZooKeeperProvider {
             kept.registered = None;
         }
         kept.session = Some(connection.session().clone());
+        kept.granted = Some(connection.session_timeout());
         let mut stats = self.lock();
         stats.is_connected = true;
         stats.connections += 1;
@@ -172,11 +174,16 @@ impl ZooKeeperProvider {
         stats.last_error = Some(error.to_string());
     }
 
+    fn session_timeout(&self) -> Duration {
+        self.options.session_timeout.max(SESSION_TIMEOUT_MIN)
+    }
+
     // Full jitter: nodes that have lost the same server do not come back together.
     fn wait(&self, kept: &mut Kept) -> Duration {
         let doubled = Duration::from_millis(100) * 2_u32.pow(kept.failures.min(10));
         kept.failures = kept.failures.saturating_add(1);
-        let longest = doubled.min(self.options.backoff_max);
+        let session = kept.granted.unwrap_or_else(|| self.session_timeout());
+        let longest = doubled.min(self.options.backoff_max).min(session / 3);
         longest.mul_f64(rand::rng().random_range(0.0..=1.0))
     }
 
@@ -410,6 +417,8 @@ impl fmt::Debug for ZooKeeperProvider {
 /// What outlives a connection.
 struct Kept {
     session: Option<Session>,
+    /// How long the last session may be silent.
+    granted: Option<Duration>,
     /// What this node was last registered with in this session.
     registered: Option<Bytes>,
     /// Since it was connected last.
@@ -426,6 +435,7 @@ impl Kept {
         let millis = since.unwrap_or_default().as_millis();
         Self {
             session: None,
+            granted: None,
             registered: None,
             is_confirmed: false,
             registered_ms: i64::try_from(millis).unwrap_or(i64::MAX),

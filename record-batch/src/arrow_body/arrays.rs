@@ -165,6 +165,9 @@ impl<'a> Columns<'a> {
         {
             return Ok(text.into());
         }
+        if *data_type == DataType::Utf8View {
+            return text_views(buffers, len, nulls);
+        }
         let children = self.children(data_type)?;
         let builder = ArrayDataBuilder::new(data_type.clone())
             .len(len)
@@ -322,6 +325,16 @@ fn text(buffers: &[Buffer], rows: usize, nulls: Option<&NullBuffer>) -> Option<S
     }
     let offsets = ScalarBuffer::new(offsets.clone(), 0, rows + 1);
     checked::utf8(&checked::offsets(offsets).ok()?, data.clone(), nulls)
+}
+
+/// Arrow would check the text of each row on its own, also where many rows show the same.
+fn text_views(buffers: Vec<Buffer>, rows: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayData> {
+    let bytes = ArrayDataBuilder::new(DataType::BinaryView)
+        .len(rows)
+        .nulls(nulls)
+        .buffers(buffers);
+    let text = checked::utf8_views(validated(bytes)?.into());
+    Ok(text.ok_or(ColumnProblem::Text)?.into())
 }
 
 /// Arrow takes it for granted that no value is cut in two.

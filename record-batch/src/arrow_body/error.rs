@@ -155,6 +155,9 @@ pub enum ColumnProblem {
         /// As sent.
         actual: usize,
     },
+    /// Views of something else than text.
+    #[error("bytes that are not UTF-8, expected text in every row")]
+    Text,
     /// Nulls in a list whose items are never null.
     #[error("nulls among items that the schema says are never null")]
     NullItems,

@@ -57,8 +57,9 @@ pub enum LoginError {
     },
     /// The server offers nothing but PLAIN, everybody on the way could read the password, and PLAIN was not asked for.
     #[error(
-        "the server offers {offered:?}: the password would travel in clear, without TLS; expected {}, TLS, or PLAIN asked \
-         for by name", Mechanism::ScramSha256.name()
+        "the server offers {offered:?}: without TLS, the password would travel in clear; expected {}, TLS, or PLAIN \
+         asked for by name",
+        Mechanism::ScramSha256.name()
     )]
     InClear {
         /// What it offers.

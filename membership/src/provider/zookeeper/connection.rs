@@ -140,6 +140,11 @@ impl Connection {
         &self.session
     }
 
+    /// How long the session lives without a sign of life of this side, by what the server has granted.
+    pub(super) fn session_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Makes a node. False if there is one.
     pub(super) async fn create(
         &mut self,

@@ -193,6 +193,37 @@ async fn registrations_that_cannot_be_read_are_counted_and_skipped() {
     observer.stop().await;
 }
 
+#[test]
+fn no_wait_lasts_as_long_as_the_session() {
+    let somewhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    let asked = ZooKeeperOptions {
+        session_timeout: Duration::from_secs(6),
+        ..ZooKeeperOptions::observer(path(somewhere))
+    };
+    let short = ZooKeeperOptions {
+        backoff_max: Duration::from_millis(500),
+        ..asked.clone()
+    };
+    let granted = Some(Duration::from_secs(3));
+    let expected = [
+        (&asked, None, 2000),
+        (&asked, granted, 1000),
+        (&short, granted, 500),
+    ];
+    for (options, granted, millis) in expected {
+        let provider = ZooKeeperProvider::new(options.clone());
+        let mut kept = Kept::new(1);
+        kept.granted = granted;
+        let waits = (0..2000).map(|_| provider.wait(&mut kept));
+        let longest = waits.max().unwrap();
+        let limit = Duration::from_millis(millis);
+        assert!(
+            longest <= limit && longest > limit / 2,
+            "{longest:?} {limit:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn nothing_can_be_registered_by_what_is_no_node() {
     let registry = Registry::of_observer(RegistryOptions::default());
