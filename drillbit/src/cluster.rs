@@ -209,11 +209,8 @@ impl Cluster {
         self.beating
             .spawn(io, ledger, async move { heartbeats.run(links).await })?;
         let interval = options.beats.interval;
-        let connecting = Arc::clone(&self.links).connect_data(
-            self.registry.clone(),
-            self.heartbeats.clone(),
-            interval,
-        );
+        let links = Arc::clone(&self.links);
+        let connecting = links.connect_data(self.heartbeats.clone(), interval);
         self.beating.spawn(app, ledger, connecting)?;
         let (registry, queries) = (self.registry.clone(), joining.queries.clone());
         let engine = Arc::clone(&joining.engine);

@@ -21,7 +21,7 @@ use crate::{
     cluster::{Cluster, Joining},
     engine::{DrillEngine, EngineError, EngineOptions},
     foreman::RunningQueries,
-    http::HttpServer,
+    http::{HttpServer, Readers},
     metrics::Watched,
     security::Security,
     threads::{ThreadOptions, Threads},
@@ -104,6 +104,14 @@ impl NodeOptions {
         }
     }
 
+    /// What other nodes know this one by, and clients that were told of it.
+    fn host(&self) -> String {
+        let bound = self.cluster.as_ref().map(|cluster| cluster.addr);
+        let ip = || bound.unwrap_or(self.user_addr).ip().to_string();
+        let advertised = self.user_server.advertised_host.clone();
+        advertised.unwrap_or_else(ip)
+    }
+
     /// What other nodes and clients find this one by.
     fn endpoint(
         &self,
@@ -112,9 +120,8 @@ impl NodeOptions {
         http: Option<&HttpServer>,
     ) -> DrillbitEndpoint {
         let port = |addr: SocketAddr| i32::from(addr.port());
-        let advertised = self.user_server.advertised_host.clone();
         DrillbitEndpoint {
-            address: Some(advertised.unwrap_or_else(|| user.local_addr().ip().to_string())),
+            address: Some(self.host()),
             user_port: Some(port(user.local_addr())),
             data_port: data.map(DataNode::local_addr).map(port),
             http_port: http.map(HttpServer::local_addr).map(port),
@@ -433,6 +440,7 @@ impl Parts<'_> {
     }
 
     async fn http_server(&self, options: &NodeOptions) -> Result<Option<HttpServer>, NodeError> {
+        let advertised = options.user_server.advertised_host.as_deref();
         let Some(options) = &options.http else {
             return Ok(None);
         };
@@ -444,8 +452,14 @@ impl Parts<'_> {
             engine: Arc::clone(&self.engine),
             started: self.started,
         };
-        let users = self.security.authenticator.clone();
-        let bound = HttpServer::bind(options, self.bus, &self.ledger, watched.into(), users).await;
+        let readers = match &self.security.authenticator {
+            Some(users) => Readers::Users(Arc::clone(users)),
+            None => Readers::Everybody {
+                advertised_host: advertised.map(Into::into),
+            },
+        };
+        let watched = Arc::new(watched);
+        let bound = HttpServer::bind(options, self.bus, &self.ledger, watched, readers).await;
         bound.map(Some).map_err(|source| NodeError::Listen {
             addr: options.addr,
             source,
@@ -509,6 +523,17 @@ mod tests {
         let _data = planes.data.charge(Kind::Bytes, 300).unwrap();
         let _control = planes.control.charge(Kind::Bytes, 100).unwrap();
         assert_eq!(process.used(Kind::Bytes), 800);
+    }
+
+    #[test]
+    fn other_nodes_know_this_one_by_the_address_that_they_reach() {
+        let mut options = options();
+        options.user_addr = SocketAddr::from(([0, 0, 0, 0], 0));
+        assert_eq!(options.host(), "127.0.0.1", "its control server's");
+        options.cluster = None;
+        assert_eq!(options.host(), "0.0.0.0", "there are no others");
+        options.user_server.advertised_host = Some("node1".to_owned());
+        assert_eq!(options.host(), "node1");
     }
 
     #[test]

@@ -34,15 +34,23 @@ A cluster is a list of control ports, the same for all of its nodes:
   drillbit status
 
 Other machines are let in only with users to authenticate, or when asked for by name:
-  drillbit serve --bind 0.0.0.0 --tls-cert node.pem --tls-key node-key.pem --users users";
+  drillbit serve --bind 0.0.0.0 --tls-cert node.pem --tls-key node-key.pem --users users
+
+Nodes of a cluster know each other by their hosts; off one machine each needs one of its own:
+  drillbit serve --bind 0.0.0.0 --advertised-host node1 --peers node1:31011,node2:31011 …";
 
 /// Arguments of `serve`. What is not given is as the configuration says.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ServeArguments {
-    /// Address to listen on [default: 127.0.0.1]
+    /// Address to listen on for clients and other nodes; monitors have a key of their own, http.bind
+    /// [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
+    /// Host that this node is known by [default: to clients the address that they connected to, to other
+    /// nodes ADDRESS]
+    #[arg(long, value_name = "HOST")]
+    advertised_host: Option<String>,
     /// Port for clients; 0 takes a free one [default: 31010]
     #[arg(long, value_name = "PORT")]
     user_port: Option<u16>,
@@ -193,6 +201,7 @@ impl ServeArguments {
         let no_auth = self.insecure_no_auth.then_some(true);
         let (certificate, key) = (text(self.tls_cert.as_ref()), text(self.tls_key.as_ref()));
         let authorities = text(self.tls_client_ca.as_ref());
+        let bind = self.bind.map(|bind| bind.to_string());
         Flags::default()
             .with("--tls-cert", ("tls", "certificates"), certificate)
             .with("--tls-key", ("tls", "key"), key)
@@ -202,10 +211,13 @@ impl ServeArguments {
                 authorities,
             )
             .with("--users", ("auth", "users"), text(self.users.as_ref()))
+            .with("--bind", ("node", "bind"), bind.clone())
+            .with("--bind", ("data", "bind"), bind.clone())
+            .with("--bind", ("cluster", "bind"), bind)
             .with(
-                "--bind",
-                ("node", "bind"),
-                self.bind.map(|bind| bind.to_string()),
+                "--advertised-host",
+                ("node", "advertised_host"),
+                self.advertised_host.clone(),
             )
             .with(
                 "--user-port",

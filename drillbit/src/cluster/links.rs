@@ -4,7 +4,7 @@
 //! first stream needs it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,11 +16,11 @@ use bit_control::{
     heartbeat::{Health, Heartbeats, PeerLinks, Signs},
 };
 use bit_data::{DataPeers, OpenError};
-use futures::future::join_all;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use membership::{Member, NodeAddress, Registry};
 use rpc_bus::{CallError, RemoteConnection};
 
-/// How long a node may take for a data connection before others are looked after again.
+/// How long a node may take for a data connection before it is tried again.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// The ways to other nodes.
@@ -58,15 +58,11 @@ impl Links {
     }
 
     /// Sees to it that there is a data connection to every node that is up and has a data server.
-    pub(super) async fn connect_data(
-        self: Arc<Self>,
-        registry: Registry,
-        heartbeats: Heartbeats,
-        interval: Duration,
-    ) {
+    pub(super) async fn connect_data(self: Arc<Self>, heartbeats: Heartbeats, interval: Duration) {
         let Some(data) = &self.data else { return };
+        let mut attempts = Attempts::default();
         loop {
-            let members = registry.members();
+            let members = self.registry.members();
             let is_member =
                 |node: &NodeAddress| members.iter().any(|member| &member.address == node);
             self.data_servers().retain(|node, _| is_member(node));
@@ -74,14 +70,16 @@ impl Links {
                 .iter()
                 .filter(|member| heartbeats.health(&member.address) == Some(Health::Up));
             let missing = up.filter(|member| self.data_connections(&member.address).is_empty());
-            join_all(missing.map(|member| self.connect(data, member))).await;
-            tokio::time::sleep(interval).await;
+            for member in missing {
+                attempts.begin(&member.address, || self.connect(data, Arc::clone(member)));
+            }
+            attempts.run_for(interval).await;
         }
     }
 
-    async fn connect(&self, data: &DataPeers, member: &Member) {
+    async fn connect(&self, data: &DataPeers, member: Arc<Member>) {
         // Only a node of ours has an incarnation.
-        let (Some(port), Some(incarnation)) = (data_port(member), member.incarnation) else {
+        let (Some(port), Some(incarnation)) = (data_port(&member), member.incarnation) else {
             return;
         };
         let (node, host) = (&member.address, member.address.host());
@@ -136,6 +134,40 @@ impl Links {
     }
 }
 
+/// Attempts to connect, at most one to a node at a time; none waits for another.
+#[derive(Default)]
+struct Attempts<'a> {
+    under_way: HashSet<NodeAddress>,
+    running: FuturesUnordered<BoxFuture<'a, NodeAddress>>,
+}
+
+impl<'a> Attempts<'a> {
+    /// Begins one, unless one to that node is under way.
+    fn begin<F>(&mut self, node: &NodeAddress, attempt: impl FnOnce() -> F)
+    where
+        F: Future<Output = ()> + Send + 'a,
+    {
+        if self.under_way.insert(node.clone()) {
+            let node = node.clone();
+            self.running.push(attempt().map(|()| node).boxed());
+        }
+    }
+
+    /// Goes on with all of them for so long.
+    async fn run_for(&mut self, time: Duration) {
+        let end = tokio::time::sleep(time);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                Some(node) = self.running.next() => {
+                    self.under_way.remove(&node);
+                }
+                () = &mut end => return,
+            }
+        }
+    }
+}
+
 fn data_port(member: &Member) -> Option<u16> {
     let port = member.endpoint.message().data_port?;
     u16::try_from(port).ok().filter(|&port| port > 0)
@@ -180,5 +212,53 @@ impl PeerLinks for Links {
                 .max()?,
             round_trips: connections.iter().find_map(|one| one.stats().round_trips),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_node_keeps_no_other_one_waiting_and_is_tried_once_at_a_time() {
+        let [silent, other] =
+            ["silent:31011", "other:31011"].map(|node| node.parse::<NodeAddress>().unwrap());
+        let (tried, connected) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut attempts = Attempts::default();
+        for round in 1..=3 {
+            attempts.begin(&silent, || {
+                tried.fetch_add(1, Ordering::Relaxed);
+                pending()
+            });
+            attempts.begin(&other, || {
+                connected.fetch_add(1, Ordering::Relaxed);
+                ready(())
+            });
+            attempts.run_for(INTERVAL).await;
+            assert_eq!(connected.load(Ordering::Relaxed), round);
+            assert_eq!(tried.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_did_not_answer_in_time_is_tried_again() {
+        let silent = "silent:31011".parse().unwrap();
+        let tried = AtomicUsize::new(0);
+        let mut attempts = Attempts::default();
+        for _ in 0..6 {
+            attempts.begin(&silent, || {
+                tried.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(INTERVAL * 5 / 2)
+            });
+            attempts.run_for(INTERVAL).await;
+        }
+        assert_eq!(tried.load(Ordering::Relaxed), 2);
     }
 }

@@ -4,7 +4,10 @@ use std::{net::IpAddr, path::PathBuf};
 
 use rpc_bus::{ConnectionOptions, OptionsError};
 
-use super::{KeyName, Problem, Settings, keys::PlaneKeys};
+use super::{
+    KeyName, Problem, Settings,
+    keys::{ClusterSection, Peer, PlaneKeys, ZooKeeper},
+};
 use crate::node::PlaneBytes;
 
 /// Most rows of a batch that Drill's clients take.
@@ -24,6 +27,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Problem> {
     };
     check.node();
     check.cluster();
+    check.host();
     check.beats();
     check.sizes();
     check.heartbeat();
@@ -136,6 +140,31 @@ impl Check<'_> {
             "cluster",
             "password_file",
             "is set, but no cluster.user",
+        );
+    }
+
+    /// Others know this node by its host: two of the same are taken for one that was started again.
+    fn host(&mut self) {
+        let config = &self.settings.config;
+        if let Some(host) = &config.node.advertised_host {
+            let message = format!("is {host:?}, expected the host that others reach this node by");
+            return self.require(is_host(host), "node", "advertised_host", &message);
+        }
+        let (cluster, bind) = (&config.cluster, config.cluster.bind);
+        let (is_known, why) = if bind.is_loopback() {
+            let advice = "no other machine reaches: listen where the other nodes reach this one (--bind ADDRESS)";
+            (is_on_this_machine(cluster), advice)
+        } else {
+            let advice = "is every address of this machine: name the host by which the other nodes reach this one \
+                          and tell it from others (--advertised-host HOST, or advertised_host in [node])";
+            (!bind.is_unspecified(), advice)
+        };
+        let message = format!("is {bind}, which {why}");
+        self.require(
+            !cluster.has_others() || is_known,
+            "cluster",
+            "bind",
+            &message,
         );
     }
 
@@ -376,4 +405,24 @@ impl Check<'_> {
         );
         self.require(bind.is_loopback(), section, "bind", &message);
     }
+}
+
+/// Whether `host` may be that of one node.
+fn is_host(host: &str) -> bool {
+    let ip = host.parse::<IpAddr>();
+    !host.is_empty() && !ip.is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// Whether all that a node needs to find the others is on its own machine. A name could be that of any machine.
+fn is_on_this_machine(cluster: &ClusterSection) -> bool {
+    let is_here = |host: &str| {
+        let ip = host.parse::<IpAddr>();
+        host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+    };
+    let mut peers = cluster.peers.iter();
+    let zookeeper = cluster.zookeeper.as_ref();
+    let mut servers = zookeeper
+        .map_or(&[][..], |ZooKeeper(path)| path.hosts())
+        .iter();
+    peers.all(|Peer(peer)| is_here(peer.host())) && servers.all(|(host, _)| is_here(host))
 }

@@ -193,7 +193,9 @@ sections! {
         bind: IpAddr = Ipv4Addr::LOCALHOST.into(),
         /// Port for clients; 0 takes a free one.
         user_port: u16 = USER_PORT,
-        /// Host that clients are told, in errors above all. Unset: the address they connected to.
+        /// Host that this node is known by, to clients and to the other nodes of its cluster: one of its own, and the
+        /// one that their `peers` have. Unset: to clients the address that they connected to, to other nodes `bind`
+        /// of the section cluster.
         advertised_host: Option<String> = None,
         /// Threads that only move bytes between sockets and memory. The default fits the machine.
         io_threads: NonZeroUsize = at_least_one(ThreadOptions::default().io),

@@ -249,10 +249,6 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             ":3: cluster.memory_mib_max is too much",
         ),
         (
-            "[cluster]\nenabled = true\nzookeeper = \"127.0.0.1:2181\"\n[tls]\ncertificates = \"c\"\nkey = \"k\"\n",
-            "cluster.tls_ca is not set: with tls.certificates, other nodes are spoken to over TLS",
-        ),
-        (
             "[http]\nenabled = true\nport = 31010\n",
             ":3: http.port is 31010",
         ),
@@ -280,6 +276,62 @@ fn contradictions_are_told_with_the_place_of_the_value() {
     ] {
         let told = refused(text);
         assert!(told.contains(expected), "{text:?}: {told}");
+    }
+}
+
+/// A node with others; `bind` is that of its control server.
+fn clustered(bind: &str, others: &str, node: &str) -> Result<Settings, Problems> {
+    let text = format!(
+        "[cluster]\nenabled = true\nbind = \"{bind}\"\n{others}\n[node]\n{node}\n[auth]\ninsecure_no_auth = true\n"
+    );
+    file(&text)
+}
+
+const PEERS_HERE: &str = "peers = [\"127.0.0.1:31011\", \"localhost:32011\", \"[::1]:33011\"]";
+const PEERS: &str = "peers = [\"node1:31011\", \"node2:31011\"]";
+const ZOOKEEPER_HERE: &str = "zookeeper = \"localhost:2181\"";
+const ZOOKEEPER: &str = "zookeeper = \"127.0.0.1:2181,zk2:2181\"";
+
+#[test]
+fn a_node_of_a_cluster_has_a_host_that_is_no_other_ones() {
+    for others in [PEERS_HERE, PEERS, ZOOKEEPER_HERE, ZOOKEEPER] {
+        for bind in ["0.0.0.0", "::"] {
+            let told = clustered(bind, others, "").unwrap_err().to_string();
+            let expected = format!(
+                "{FILE}:3: cluster.bind is {bind}, which is every address of this machine: name the host"
+            );
+            assert!(
+                told.contains(&expected) && told.contains("--advertised-host"),
+                "{told}"
+            );
+            clustered(bind, others, "advertised_host = \"node1\"").unwrap();
+        }
+        clustered("10.0.0.5", others, "").unwrap();
+    }
+    clustered("0.0.0.0", "", "").expect("nobody to be known by");
+}
+
+#[test]
+fn others_reach_a_node_on_the_loopback_interface_only_from_the_same_machine() {
+    for others in [PEERS_HERE, ZOOKEEPER_HERE] {
+        clustered("127.0.0.1", others, "").unwrap();
+        clustered("::1", others, "").unwrap();
+    }
+    for others in [PEERS, ZOOKEEPER] {
+        let told = clustered("127.0.0.1", others, "").unwrap_err().to_string();
+        let expected =
+            ":3: cluster.bind is 127.0.0.1, which no other machine reaches: listen where";
+        assert!(told.contains(expected), "{told}");
+        clustered("127.0.0.1", others, "advertised_host = \"10.0.0.5\"").unwrap();
+    }
+}
+
+#[test]
+fn a_host_that_is_told_to_others_is_that_of_one_node() {
+    for host in ["", "0.0.0.0", "::"] {
+        let told = refused(&format!("[node]\nadvertised_host = \"{host}\"\n"));
+        let expected = format!(":2: node.advertised_host is \"{host}\", expected the host");
+        assert!(told.contains(&expected), "{told}");
     }
 }
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, header, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use user_server::NodeAdmin;
 
+use super::host::is_address;
 use crate::{
     metrics::Watched,
-    status::{NodeView, QueryView, StatusView, TunnelView},
+    status::{HeartbeatView, NodeView, QueryView, StatusView, TunnelView},
 };
 
 type Node = State<Arc<Watched>>;
@@ -42,9 +43,16 @@ async fn nodes(State(watched): Node) -> Json<Vec<NodeView>> {
 }
 
 /// Only nodes that are beaten to.
-async fn heartbeats(State(watched): Node) -> Json<Vec<NodeView>> {
+async fn heartbeats(State(watched): Node) -> Json<Vec<HeartbeatView>> {
     let nodes = status(&watched).nodes.into_iter();
-    Json(nodes.filter(|node| node.beats.is_some()).collect())
+    let health = watched.admin.health();
+    let view = |node: NodeView| {
+        let mut health = health.iter();
+        let health = health.find(|health| node.is_at(&health.address))?;
+        let (counts, trips) = (&health.counts, &health.round_trip_histogram);
+        Some(HeartbeatView::new(node, counts, trips.into()))
+    };
+    Json(nodes.filter_map(view).collect())
 }
 
 async fn tunnels(State(watched): Node) -> Json<Vec<TunnelView>> {
@@ -93,13 +101,12 @@ fn is_of_other_site(headers: &HeaderMap) -> bool {
         .ok()
         .and_then(|origin| origin.split_once("://"));
     // A name could be made to mean this address by whoever owns it.
-    !matches!((site, host), (Some((_, site)), Some(host)) if site == host && is_address(host))
+    !matches!((site, host), (Some((_, site)), Some(host)) if site == host && is_own(host))
 }
 
-fn is_address(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok()
+fn is_own(host: &str) -> bool {
+    let host = host.parse::<Authority>();
+    host.is_ok_and(|host| is_address(host.host()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! body may be.
 
 mod api;
+mod host;
 mod impatient;
 mod login;
 mod routes;
@@ -68,6 +69,17 @@ impl HttpOptions {
     }
 }
 
+/// Who may read what is told, and change something.
+pub(crate) enum Readers {
+    /// These users.
+    Users(Arc<Authenticator>),
+    /// Everybody who asks for the node by its address, or by this name.
+    Everybody {
+        /// What it tells others to reach it by.
+        advertised_host: Option<Arc<str>>,
+    },
+}
+
 /// A listener and its connections; they end when it is dropped.
 pub(crate) struct HttpServer {
     local: SocketAddr,
@@ -81,7 +93,7 @@ impl HttpServer {
         bus: &BusRuntime,
         ledger: &Ledger,
         watched: Arc<Watched>,
-        authenticator: Option<Arc<Authenticator>>,
+        readers: Readers,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(options.addr).await?;
         let local = listener.local_addr()?;
@@ -92,7 +104,7 @@ impl HttpServer {
         };
         let ledger = ledger.child("http server", limits);
         let server = Serving {
-            routes: routes::routes(watched, authenticator, options.body_bytes_max),
+            routes: routes::routes(watched, readers, options.body_bytes_max),
             header_timeout: options.header_timeout,
             write_timeout: options.write_timeout,
             bus: bus.clone(),

@@ -11,9 +11,8 @@ use axum::{
     routing::get,
 };
 use protos::coord::drillbit_endpoint::State as NodeState;
-use rpc_bus::auth::Authenticator;
 
-use super::{api, login};
+use super::{Readers, api, host, login};
 use crate::metrics::{self, Watched};
 
 const NOT_FOUND: &str = "\
@@ -28,22 +27,21 @@ Nothing is here. There are:
 /api/v1/drain               POST: takes no new queries, ends those that run, and leaves
 ";
 
-/// All paths. Those that tell something want a user, if there are any.
-pub(super) fn routes(
-    watched: Arc<Watched>,
-    authenticator: Option<Arc<Authenticator>>,
-    body_bytes_max: usize,
-) -> Router {
+/// All paths. Those that tell something want a user if there are any, and otherwise to be asked for by the node's name.
+pub(super) fn routes(watched: Arc<Watched>, readers: Readers, body_bytes_max: usize) -> Router {
     let ready = Router::new()
         .route("/readyz", get(ready))
         .with_state(Arc::clone(&watched));
-    let mut told = Router::new()
+    let told = Router::new()
         .route("/metrics", get(scrape))
         .merge(api::routes())
         .with_state(watched);
-    if let Some(authenticator) = authenticator {
-        told = told.layer(middleware::from_fn_with_state(authenticator, login::check));
-    }
+    let told = match readers {
+        Readers::Users(users) => told.layer(middleware::from_fn_with_state(users, login::check)),
+        Readers::Everybody { advertised_host } => {
+            told.layer(middleware::from_fn_with_state(advertised_host, host::check))
+        }
+    };
     told.merge(ready)
         .route("/healthz", get(healthy))
         .fallback(not_found)

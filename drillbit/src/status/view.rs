@@ -1,11 +1,14 @@
 //! The status as JSON: the same names wherever it is shown. What is not known is `null`.
 
+use bit_control::heartbeat::BeatCounts;
+use membership::NodeAddress;
 use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
     id::QueryId,
     shared::query_result::QueryState,
     status::{Beats, ClusterStatus, Node, Query, Tunnel, node::Health},
 };
+use rpc_bus::Histogram;
 use serde::Serialize;
 
 /// All that a node tells.
@@ -72,6 +75,37 @@ pub(crate) struct BeatsView {
     pub(crate) clock_skew_ms: Option<f64>,
     /// How far off that may be, in milliseconds.
     pub(crate) clock_skew_error_ms: Option<f64>,
+}
+
+/// A node that is beaten to, with what the node that answers has counted of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct HeartbeatView {
+    #[serde(flatten)]
+    node: NodeView,
+    /// Times that it came to be suspect after it was up.
+    suspected: u64,
+    /// Times that it went down.
+    downs: u64,
+    /// Times that another process answered in its place.
+    restarts: u64,
+    rtt_histogram: HistogramView,
+}
+
+/// How many round trips took how long.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct HistogramView {
+    count: u64,
+    sum_ms: f64,
+    /// The shortest first.
+    buckets: Vec<BucketView>,
+}
+
+/// Those above the bucket before, up to its own bound.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct BucketView {
+    /// `null` of the last one, which has no bound.
+    up_to_ms: Option<f64>,
+    count: u64,
 }
 
 /// A running query.
@@ -142,6 +176,47 @@ impl From<Node> for NodeView {
             memory_bytes_max: node.memory_bytes_max,
             address: endpoint.address.unwrap_or_default(),
             beats: (beats != Beats::default()).then(|| beats.into()),
+        }
+    }
+}
+
+impl NodeView {
+    /// Whether this is the node at `address`.
+    pub(crate) fn is_at(&self, address: &NodeAddress) -> bool {
+        let port = Some(i32::from(address.control_port()));
+        self.address == address.host() && self.control_port == port
+    }
+}
+
+impl HeartbeatView {
+    pub(crate) fn new(node: NodeView, counts: &BeatCounts, rtt_histogram: HistogramView) -> Self {
+        Self {
+            node,
+            suspected: counts.suspected,
+            downs: counts.downs,
+            restarts: counts.restarts,
+            rtt_histogram,
+        }
+    }
+}
+
+impl From<&Histogram> for HistogramView {
+    fn from(times: &Histogram) -> Self {
+        Self::of(times.bounds_s, &times.counts, times.sum_s)
+    }
+}
+
+impl HistogramView {
+    /// There is one more count than there are bounds.
+    fn of(bounds_s: &[f64], counts: &[u64], sum_s: f64) -> Self {
+        let bounds = bounds_s.iter().map(|bound| Some(bound * 1000.0));
+        let buckets = bounds.chain([None]).zip(counts);
+        Self {
+            count: counts.iter().sum(),
+            sum_ms: sum_s * 1000.0,
+            buckets: buckets
+                .map(|(up_to_ms, &count)| BucketView { up_to_ms, count })
+                .collect(),
         }
     }
 }
@@ -277,6 +352,34 @@ mod tests {
         assert_eq!(view.beats.unwrap().clock_skew_ms, Some(-2.5));
         assert_eq!(view.health, "suspect");
         assert_eq!(view.incarnation.as_deref(), Some("ffffffffffffffff"));
+    }
+
+    #[test]
+    fn heartbeats_tell_what_was_counted_beside_the_node() {
+        let node = Node {
+            endpoint: Some(DrillbitEndpoint {
+                address: Some("node2".to_owned()),
+                control_port: Some(31011),
+                ..DrillbitEndpoint::default()
+            }),
+            ..Node::default()
+        };
+        let node = NodeView::from(node);
+        assert!(node.is_at(&"node2:31011".parse().unwrap()));
+        assert!(!node.is_at(&"node2:32011".parse().unwrap()));
+        let mut counts = BeatCounts::default();
+        (counts.suspected, counts.downs, counts.restarts) = (3, 2, 1);
+        let trips = HistogramView::of(&[0.25, 0.5], &[4, 0, 1], 1.5);
+        let json = serde_json::to_value(HeartbeatView::new(node, &counts, trips)).unwrap();
+        assert_eq!(json["address"], "node2");
+        let counted = (&json["suspected"], &json["downs"], &json["restarts"]);
+        assert_eq!(counted, (&3.into(), &2.into(), &1.into()));
+        let buckets = serde_json::json!({"count": 5, "sum_ms": 1500.0, "buckets": [
+            {"up_to_ms": 250.0, "count": 4},
+            {"up_to_ms": 500.0, "count": 0},
+            {"up_to_ms": null, "count": 1},
+        ]});
+        assert_eq!(json["rtt_histogram"], buckets);
     }
 
     #[test]

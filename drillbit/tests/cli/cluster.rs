@@ -154,6 +154,15 @@ fn round_trips_are_measured_on_data_connections_too() {
     );
     let page = crate::http::get(&one, "/api/v1/heartbeats", "");
     assert!(page.body.contains("\"data_rtt_ms\":{\"p50\":"), "{page:?}");
+    let beats: Value = serde_json::from_str(&page.body).unwrap();
+    for node in beats.as_array().unwrap() {
+        assert!(
+            node["rtt_histogram"]["count"].as_u64().unwrap() > 0,
+            "{node}"
+        );
+        assert_eq!(node["restarts"], 0, "{node}");
+        assert!(node["suspected"].is_u64(), "{node}");
+    }
 
     signal(other.pid(), "STOP");
     one.wait_for_status("it is down, and its data connection closed", |status| {
@@ -238,6 +247,71 @@ fn nodes_that_cannot_reach_each_other_think_each_other_down() {
     assert_eq!(flaps, 1);
     one.end("TERM").well();
     other.end("TERM").well();
+}
+
+#[test]
+fn a_node_is_no_other_one_by_another_name() {
+    let port = free_ports(1)[0].to_string();
+    let node = serve(&[
+        "--control-port",
+        &port,
+        "--peers",
+        &format!("localhost:{port}"),
+    ]);
+    node.wait_for_log(&["listed by another name", &format!("localhost:{port}")]);
+    node.wait_for_status("it is alone", |status| {
+        status["nodes"].as_array().unwrap().len() == 1 && status["nodes"][0]["local"] == true
+    });
+    node.end("TERM").well();
+}
+
+#[test]
+fn nodes_that_others_reach_have_hosts_of_their_own() {
+    let arguments = ["serve", "--user-port", "0", "--insecure-no-auth"];
+    let told = |more: &[&str]| run(&[&arguments[..], more].concat()).with(2);
+    let stderr = told(&["--bind", "0.0.0.0", "--peers", "node1:31011,node2:31011"]);
+    let expected = "--bind: cluster.bind is 0.0.0.0, which is every address";
+    assert!(
+        stderr.contains(expected) && stderr.contains("--advertised-host"),
+        "{stderr}"
+    );
+    let stderr = told(&["--zookeeper", "zk1:2181", "--register"]);
+    let expected = "cluster.bind is 127.0.0.1, which no other machine reaches";
+    assert!(
+        stderr.contains(expected) && stderr.contains("--bind"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_node_is_known_by_the_host_that_it_advertises() {
+    let ports = free_ports(2);
+    let peers = format!("127.0.0.1:{},localhost:{}", ports[0], ports[1]);
+    let start = |index: usize, more: &[&str]| {
+        let port = ports[index].to_string();
+        serve(&[&["--control-port", &port, "--peers", &peers], more].concat())
+    };
+    let one = start(0, &[]);
+    let bind = ["--bind", "0.0.0.0", "--insecure-no-auth"];
+    let other = start(
+        1,
+        &[&bind[..], &["--advertised-host", "localhost"]].concat(),
+    );
+    let address = &other.address.replace("0.0.0.0", "127.0.0.1");
+    let sees = |connect: &str, port: u16| {
+        one.wait_for("both are up", || {
+            let status = run(&["status", "--json", "--connect", connect]).stdout;
+            let status: Value = serde_json::from_str(&status).unwrap();
+            let up = (of_port(&status, port)["health"] == "up")
+                && status["nodes"].as_array().unwrap().len() == 2;
+            up.then_some(status)
+        })
+    };
+    sees(&one.address, ports[1]);
+    let status = sees(address, ports[0]);
+    assert_eq!(status["nodes"][0]["address"], "localhost", "{status}");
+    other.end("TERM").well();
+    one.end("TERM").well();
 }
 
 #[test]

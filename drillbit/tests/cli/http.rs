@@ -24,13 +24,19 @@ pub(crate) fn get(node: &Served, path: &str, head: &str) -> Answer {
 
 /// The same with any method.
 pub(crate) fn ask(node: &Served, method: &str, path: &str, head: &str) -> Answer {
+    let host = node.http.as_deref().unwrap();
+    ask_as(host, node, method, path, head)
+}
+
+/// The same by another name.
+fn ask_as(host: &str, node: &Served, method: &str, path: &str, head: &str) -> Answer {
     let address = node.http.as_deref().unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_mins(1)))
         .unwrap();
     let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\r\n");
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{head}\r\n");
     socket.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).unwrap();
@@ -202,6 +208,25 @@ fn counters_move_with_queries() {
     }
     assert!(grown("drillbit_socket_bytes_total{plane=\"user\",direction=\"sent\"}") > 100.0);
     assert!(after.value("process_resident_memory_bytes") > 1e6);
+}
+
+#[test]
+fn where_everybody_may_read_a_node_is_asked_for_by_a_name_that_nobody_else_can_have() {
+    let node = Served::start_with(&["--http-port", "0", "--advertised-host", "node1.example"]);
+    let get_as = |host: &str, path: &str| ask_as(host, &node, "GET", path, "");
+    for path in ["/api/v1/queries", "/api/v1/nodes", "/metrics"] {
+        let refused = get_as("evil.example:8047", path);
+        assert_eq!(refused.status, 403, "{refused:?}");
+        let expected = "by its address, as localhost, or as node1.example";
+        assert!(refused.body.contains(expected), "{refused:?}");
+        for own in ["localhost:8047", "10.0.0.5", "node1.example:8047"] {
+            assert_eq!(get_as(own, path).status, 200, "{own}");
+        }
+    }
+    let drain = ask_as("evil.example", &node, "POST", "/api/v1/drain", "");
+    assert_eq!(drain.status, 403, "{drain:?}");
+    assert_eq!(get_as("evil.example", "/healthz").status, 200);
+    node.end("TERM").well();
 }
 
 #[test]
