@@ -1,7 +1,7 @@
 //! Writes the corpus of the fuzz targets `vectors` and `arrow`.
 //!
 //! ```sh
-//! cargo run -p record-batch --example corpus -- tests/golden fuzz/corpus
+//! cargo run -p record-batch --example body_corpus -- tests/golden fuzz/corpus
 //! ```
 //!
 //! Small batches out of the recordings of a real Drill, and small batches of random schemas.

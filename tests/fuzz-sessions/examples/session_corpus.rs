@@ -1,4 +1,4 @@
-//! Writes the corpus of the targets `user_server` and `client`: `cargo run -p fuzz-sessions --example corpus -- fuzz/corpus`.
+//! Writes the corpus of the targets `user_server` and `client`: `cargo run -p fuzz-sessions --example session_corpus -- fuzz/corpus`.
 
 use std::{env, error::Error, fs, path::Path};
 
