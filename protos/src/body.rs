@@ -53,16 +53,18 @@ pub enum BodyError {
 /// # Errors
 ///
 /// It is no such message, or a bomb.
+#[inline]
 pub fn decode<M: Message + Default + Name>(body: &mut Bytes) -> Result<M, BodyError> {
     if body.len() > UNCHECKED_BYTES_MAX {
-        check::<M>(body)?;
+        check(&M::full_name(), body)?;
     }
     Ok(M::decode(body)?)
 }
 
-fn check<M: Name>(body: &[u8]) -> Result<(), BodyError> {
+#[cold]
+fn check(name: &str, body: &[u8]) -> Result<(), BodyError> {
     // Messages that are not ours have no descriptor here; whoever adds such an RPC answers for it.
-    let Some(message) = descriptors().get_message_by_name(&M::full_name()) else {
+    let Some(message) = descriptors().get_message_by_name(name) else {
         return Ok(());
     };
     let expected_max = UNWEIGHED_BYTES + WEIGHT_MAX * body.len();
