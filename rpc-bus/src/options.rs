@@ -174,39 +174,29 @@ impl ConnectionOptions {
         self.validate_times()
     }
 
-    fn validate_ends_of_time(&self) -> Result<(), OptionsError> {
-        let patience = self.beats.map(Beats::patience);
-        for (name, time) in [
-            ("connect_timeout", Some(self.connect_timeout)),
-            ("handshake_timeout", Some(self.handshake_timeout)),
-            ("idle_timeout", self.idle_timeout),
-            ("ping_interval", self.ping_interval),
-            ("paused_ping_interval", Some(self.paused_ping_interval)),
-            ("beats.interval", patience),
-            ("linger_timeout", Some(self.linger_timeout)),
-        ] {
-            if let Some(actual) = time.filter(|&time| time > TIME_MAX) {
-                return Err(OptionsError::TooLong { name, actual });
-            }
-        }
-        Ok(())
-    }
-
     fn validate_times(&self) -> Result<(), OptionsError> {
-        let beat = self.beats.map(|beats| beats.interval);
+        let beats = self.beats.map(|beats| beats.interval.max(beats.patience()));
         for (name, time) in [
             ("connect_timeout", Some(self.connect_timeout)),
             ("handshake_timeout", Some(self.handshake_timeout)),
             ("idle_timeout", self.idle_timeout),
             ("ping_interval", self.ping_interval),
             ("paused_ping_interval", Some(self.paused_ping_interval)),
-            ("beats.interval", beat),
+            ("beats.interval", beats),
+            // It may be 0.
+            (
+                "linger_timeout",
+                Some(self.linger_timeout.max(Duration::from_nanos(1))),
+            ),
         ] {
-            if time.is_some_and(|time| time.is_zero()) {
-                return Err(OptionsError::Zero { name });
+            match time {
+                Some(Duration::ZERO) => return Err(OptionsError::Zero { name }),
+                Some(actual) if actual > TIME_MAX => {
+                    return Err(OptionsError::TooLong { name, actual });
+                }
+                _ => {}
             }
         }
-        self.validate_ends_of_time()?;
         if let Some(Beats { missed_max, .. }) = self.beats
             && missed_max < Beats::MISSED_MIN
         {

@@ -180,9 +180,17 @@ fn a_wrong_variable_is_told_by_its_name() {
     );
 }
 
+/// What is told of each text holds what is expected.
+fn check_told(cases: &[(&str, &str)]) {
+    for (text, expected) in cases {
+        let told = refused(text);
+        assert!(told.contains(expected), "{text:?}: {told}");
+    }
+}
+
 #[test]
 fn contradictions_are_told_with_the_place_of_the_value() {
-    for (text, expected) in [
+    check_told(&[
         (
             "[node]\nmemory_mib = 63\n",
             ":2: node.memory_mib is 63, at least 64 are needed",
@@ -236,6 +244,12 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             ":4: user.memory_mib_max is 257: beside data with 0 MiB and cluster with 0, that is more than there is \
              of 256 MiB for all connections, half of node.memory_mib",
         ),
+    ]);
+}
+
+#[test]
+fn contradictions_between_planes_are_told_with_the_place_of_the_value() {
+    check_told(&[
         (
             "[cluster]\nenabled = true\n[data]\nenabled = true\nmemory_mib_max = 2000\n",
             ":5: data.memory_mib_max is too much: data has 2000 MiB and cluster 256, which leaves user nothing",
@@ -273,10 +287,7 @@ fn contradictions_are_told_with_the_place_of_the_value() {
             "[auth]\nusers = \"users\"\n[http]\nenabled = true\nbind = \"::\"\n",
             ":5: http.bind is ::, which other machines reach, and there is no TLS",
         ),
-    ] {
-        let told = refused(text);
-        assert!(told.contains(expected), "{text:?}: {told}");
-    }
+    ]);
 }
 
 /// A node with others; `bind` is that of its control server.
