@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use protos::rpc::RpcMode;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -17,16 +16,15 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{link_with_requests, pair::REQUEST};
+use super::{link::outgoing, link_with_requests};
 use crate::{
-    connection::{Outcome, Outgoing},
+    connection::Outcome,
     dispatch::Mailbox,
     driver::Driver,
     error::{CallError, CloseReason},
     frame::{BodyPool, BodyPoolOptions, CoordinationId, FrameDecoder, Header, encode},
-    lanes::StreamKey,
     ledger::{Ledger, Limits},
-    link::{self, Link, Room},
+    link::{self, Link},
 };
 
 /// Takes all that is written; how it reads, and whether its end can be said, is given.
@@ -93,14 +91,7 @@ fn drive(socket: Strange) -> (Arc<Link>, AbortOnDropHandle<()>) {
 }
 
 fn call(link: &Link, timeout: Duration) -> Receiver<Outcome> {
-    let request = Outgoing {
-        rpc_type: REQUEST,
-        pbody: Bytes::new().into(),
-        dbody: Vec::new(),
-        stream: StreamKey::default(),
-        room: Room::default(),
-        began: link::now(),
-    };
+    let request = outgoing(link::now());
     let (completion, outcome) = oneshot::channel();
     link.call(request, Some(timeout), completion).unwrap();
     outcome

@@ -44,19 +44,24 @@ pub(crate) fn link_with_requests(requests: i32) -> (Arc<Link>, Vec<Ticket>) {
     (Link::new(ends, connection, 1 << 20), tickets.collect())
 }
 
-/// Makes a call whose answer nobody waits for.
-pub(crate) fn call_on(link: &Link) {
-    let request = Outgoing {
+/// A request without bodies.
+pub(crate) fn outgoing(began: Instant) -> Outgoing<'static> {
+    Outgoing {
         rpc_type: REQUEST,
         pbody: Bytes::new().into(),
         dbody: Vec::new(),
         stream: StreamKey::default(),
         room: Room::default(),
-        began: Instant::now(),
-    };
+        began,
+    }
+}
+
+/// Makes a call whose answer nobody waits for.
+pub(crate) fn call_on(link: &Link) {
     // The receiving half is of no interest here.
     let completion = tokio::sync::oneshot::channel().0;
-    let called = link.with(|connection| connection.call(request, None, completion));
+    let called =
+        link.with(|connection| connection.call(outgoing(Instant::now()), None, completion));
     assert!(called.is_ok());
 }
 
