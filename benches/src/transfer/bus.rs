@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use super::{Consumer, Link, Seen};
 use crate::rpc::threads::{ThreadOptions, Threads};
 
-/// Of all sockets of the bus and of `raw`.
+/// Of all sockets but those of a peer as it comes.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// The stages that send and receive.
 const SENDING: i32 = 1;
@@ -57,8 +57,6 @@ pub(crate) struct Bus {
     tunnels: DataClient,
     queries: AtomicI64,
     consumers: Arc<[Consumer]>,
-    /// What both nodes are charged to.
-    ledger: Ledger,
     /// Where receivers connect to.
     origin: SocketAddr,
     /// What the stream that has ended last had counted.
@@ -74,18 +72,16 @@ impl Bus {
         consumers: Arc<[Consumer]>,
     ) -> Result<Self> {
         let (sending, receiving) = (Threads::start(threads)?, Threads::start(threads)?);
-        let ledger = ledger(None);
-        let here = Arc::new(node(&receiving, &ledger)?);
+        let here = Arc::new(node(&receiving)?);
         let there = match way {
             Way::PassThrough => Arc::clone(&here),
-            Way::Streams { .. } | Way::Drill => Arc::new(node(&sending, &ledger)?),
+            Way::Streams { .. } | Way::Drill => Arc::new(node(&sending)?),
         };
         Ok(Self {
             way,
             tunnels: tunnels(here.local_addr(), sending.bus())?,
             origin: there.local_addr(),
             sent: Arc::default(),
-            ledger,
             there,
             here,
             queries: AtomicI64::new(1),
@@ -221,8 +217,8 @@ impl Link for Bus {
         both.boxed()
     }
 
-    fn charged_bytes(&self) -> Option<usize> {
-        Some(self.ledger.used(Kind::Bytes))
+    fn reserved_bytes(&self) -> Option<usize> {
+        Some(self.here.reserved().used(Kind::Bytes))
     }
 }
 
@@ -247,13 +243,13 @@ impl Way {
     }
 }
 
-fn node(threads: &Threads, ledger: &Ledger) -> Result<DataNode> {
+fn node(threads: &Threads) -> Result<DataNode> {
     let mut options = NodeOptions::default();
     let send_buffer = Some(SEND_BUFFER_BYTES);
     options.connection.send_buffer_bytes = send_buffer;
     options.server.connections.connection.send_buffer_bytes = send_buffer;
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let node = DataNode::bind(any_port, threads.bus().clone(), options, ledger.clone());
+    let node = DataNode::bind(any_port, threads.bus().clone(), options, ledger(None));
     Ok(threads.app().block_on(node)?)
 }
 
