@@ -75,7 +75,8 @@ Cases (units) and variants:
         raw (bare sockets); with feature `peers` flight, flight-tuned, framed-ipc
   compression  loopback/compressible, .../random, 100MBs/compressible, .../random (GB_s, cpu_s_GB, wire_share)
         none, lz4, zstd, snappy, adaptive
-  exchange  stopped-consumer (GB_s, rate_kept, rss_growth_MiB and rss_control_MiB, held_KiB and granted_KiB, charged_KiB)
+  exchange  stopped-consumer (GB_s, rate_kept and cpu_kept, rss_growth_MiB and rss_control_MiB, held_KiB and granted_KiB,
+        reserved_KiB)
         bus; with feature `peers` flight-tuned
   control  under-bulk (p50_us, p99_us, req_s, bulk_GB_s): bus, ping, raw (a blocking echo under the same load)
         beat (sender_us, answerer_us of CPU): bus, raw (as many bytes over bare sockets)

@@ -35,8 +35,8 @@ pub(crate) trait Link {
         batches: BoxStream<'static, RecordBatch>,
     ) -> BoxFuture<'static, Result<Seen>>;
 
-    /// Bytes that both ends are charged with, where somebody counts them.
-    fn charged_bytes(&self) -> Option<usize> {
+    /// Bytes that receivers have promised to hold, where they do.
+    fn reserved_bytes(&self) -> Option<usize> {
         None
     }
 }
