@@ -54,6 +54,14 @@ impl Child {
         self.line()
     }
 
+    /// Sends it a signal, named as `kill` takes it.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let id = self.process.id().to_string();
+        let sent = Command::new("kill").args([name, &id]).status()?;
+        ensure!(sent.success(), "cannot send {name} to {id}");
+        Ok(())
+    }
+
     pub(crate) fn watched(&self) -> Watched {
         Watched(self.process.id())
     }

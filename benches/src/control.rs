@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `under-bulk` | one call at a time from a node to another, while 4 data streams between the same two nodes carry as many batches of 1 MiB as go through, whose values are all read |
 //! | `beat` | a node that beats 100 others once a second; they are in another process |
+//! | `stopped` | the process of another node stops (SIGSTOP), and goes on again two seconds after it was found to be down |
+//! | `busy` | a node that beats 10 others for 20 s, while their process and its own compute on more threads than there are cores |
 //! | `fragments` | queries of 100 fragments that a foreman starts on 5 nodes, itself one of them: until all have started, from plans of 4 KiB |
 //! | `cancel-running` | those queries again, once they run: until all fragments have ended everywhere |
 //! | `cancel-starting` | queries whose fragments never start |
@@ -17,7 +19,8 @@
 //!
 //! Units: `p50_us`, `p99_us` and `req_s` of the calls, and `bulk_GB_s` of what the streams carry meanwhile;
 //! `sender_us` and `answerer_us`, CPU time, user and system, of a beat at either end, each in a process of its own;
-//! `p50_ms` and `p99_ms` of queries. A beat is so rare that its caches are cold and all threads asleep: what it costs is
+//! `suspect_ms` and `down_ms` since a process has stopped, `up_ms` since it goes on; how many beats were `answered` while
+//! all was busy, and how often a node was `suspected` or `downs`; `p50_ms` and `p99_ms` of queries. A beat is so rare that its caches are cold and all threads asleep: what it costs is
 //! mostly what a socket costs then, so look at the ratio to `raw` too.
 //!
 //! Each node has threads of its own, one for sockets and one for everything else unless told otherwise; the nodes of
@@ -26,12 +29,13 @@
 mod beat;
 mod fragments;
 mod node;
+mod silence;
 mod under_bulk;
 
 use anyhow::Result;
 
-use crate::progress::Progress;
 use crate::report::Report;
+use crate::rounds::{Rounds, Sample};
 use crate::rpc::threads::ThreadOptions;
 use crate::settings::Settings;
 use crate::target::{Bound, Target};
@@ -45,6 +49,8 @@ pub(crate) const CASES: &[&str] = &[
     CANCEL_RUNNING,
     CANCEL_STARTING,
     CANCEL_DEAF,
+    STOPPED,
+    BUSY,
 ];
 /// Whom ratios are to, unless another one is named.
 pub(crate) const BASE: &str = RAW;
@@ -61,6 +67,8 @@ pub(crate) const TARGETS: &[Target] = &[
 
 const UNDER_BULK: &str = "under-bulk";
 const BEAT: &str = "beat";
+const STOPPED: &str = "stopped";
+const BUSY: &str = "busy";
 const FRAGMENTS: &str = "fragments";
 const CANCEL_RUNNING: &str = "cancel-running";
 const CANCEL_STARTING: &str = "cancel-starting";
@@ -83,73 +91,47 @@ pub(crate) struct Options {
     threads: ThreadOptions,
 }
 
-/// One run of all rounds.
-struct Run<'a> {
-    options: &'a Options,
-    progress: Progress,
-    report: Report,
-}
-
 /// Runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<Report> {
-    let mut run = Run {
-        options,
-        progress: Progress::new(),
-        report: Report::new("control"),
-    };
-    let wants = |case: &&str| options.settings.wants(case);
-    let mut under_bulk = run.start(UNDER_BULK, under_bulk::UnderBulk::start)?;
-    let mut beat = run.start(BEAT, beat::Beats::start)?;
+    let (settings, threads) = (&options.settings, options.threads);
+    let wants = |case: &&str| settings.wants(case);
+    let mut under_bulk = if_wanted(wants(&UNDER_BULK), || under_bulk::UnderBulk::start(threads))?;
+    let mut beat = if_wanted(wants(&BEAT), || beat::Beats::start(threads))?;
     let queries: Vec<_> = fragments::CASES.iter().copied().filter(wants).collect();
-    let mut cluster = if queries.is_empty() {
-        None
-    } else {
-        Some(fragments::Cluster::start(options.threads)?)
-    };
-    for round in 1..=options.settings.rounds {
-        let what = format!("round {round} of {}", options.settings.rounds);
-        run.progress.begin(&what);
+    let mut stopped = if_wanted(wants(&STOPPED), || silence::Stopped::start(threads))?;
+    let mut busy = if_wanted(wants(&BUSY), || silence::Busy::start(threads))?;
+    let mut cluster = if_wanted(!queries.is_empty(), || fragments::Cluster::start(threads))?;
+    Rounds::of("control").run(settings, |rounds| {
         if let Some(under_bulk) = &mut under_bulk {
-            run.add(UNDER_BULK, under_bulk.round()?);
+            add(rounds, UNDER_BULK, under_bulk.round()?);
         }
         if let Some(beat) = &mut beat {
-            run.add(BEAT, beat.round()?);
+            add(rounds, BEAT, beat.round()?);
+        }
+        if let Some(stopped) = &mut stopped {
+            rounds.add(STOPPED, BUS, &stopped.round()?);
+        }
+        if let Some(busy) = &mut busy {
+            rounds.add(BUSY, BUS, &busy.round()?);
         }
         if let Some(cluster) = &mut cluster {
             for case in &queries {
-                run.add(case, vec![(BUS, cluster.round(case)?)]);
+                rounds.add(case, BUS, &cluster.round(case)?);
             }
         }
-    }
-    Ok(run.report)
+        Ok(())
+    })
 }
 
-type Sample = (&'static str, f64);
+fn if_wanted<T>(is_wanted: bool, start: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    is_wanted.then(start).transpose()
+}
+
 /// What a round has shown, by variant.
 type Samples = Vec<(&'static str, Vec<Sample>)>;
 
-impl Run<'_> {
-    fn start<T>(
-        &self,
-        case: &str,
-        start: impl FnOnce(ThreadOptions) -> Result<T>,
-    ) -> Result<Option<T>> {
-        let wanted = self.options.settings.wants(case);
-        wanted.then(|| start(self.options.threads)).transpose()
+fn add(rounds: &mut Rounds, case: &'static str, samples: Samples) {
+    for (variant, samples) in samples {
+        rounds.add(case, variant, &samples);
     }
-
-    fn add(&mut self, case: &'static str, samples: Samples) {
-        for (variant, samples) in samples {
-            self.progress.note(&line(case, variant, &samples));
-            self.report.add_all((case, variant), samples);
-        }
-    }
-}
-
-fn line(case: &str, variant: &str, samples: &[Sample]) -> String {
-    let numbers = samples
-        .iter()
-        .map(|(unit, value)| format!("{unit} {value:>10.2}"))
-        .collect::<Vec<_>>();
-    format!("  {case:<15} {variant:<5} {}", numbers.join("  "))
 }

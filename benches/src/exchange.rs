@@ -126,6 +126,7 @@ fn stopped_consumer(
 }
 
 /// What came of a time in which nothing changes.
+#[derive(Clone, Copy, Debug)]
 struct Phase {
     elapsed: Duration,
     /// Of this process.

@@ -17,11 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 use super::node::Node;
+use super::silence::compute;
 use super::{BUS, RAW, Sample, Samples};
 use crate::child::{Child, say};
 use crate::rpc::threads::{ThreadOptions, Threads};
 
-/// Nodes that are beaten.
+/// Nodes that are beaten, if they cost something.
 const NODES: usize = 100;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Until all are connected and have been beaten a few times.
@@ -34,6 +35,9 @@ pub(crate) struct End {
     part: Part,
     /// Nodes that are beaten, or where bytes are sent to.
     addresses: Vec<String>,
+    /// Nodes that answer.
+    #[arg(long)]
+    nodes: usize,
     /// Bytes of a beat, and of its answer.
     #[arg(long, num_args = 2, default_values_t = [0, 0])]
     bytes: Vec<u32>,
@@ -55,17 +59,18 @@ enum Part {
 pub(crate) fn run(end: &End) -> Result<()> {
     let threads = Threads::start(end.threads)?;
     match end.part {
-        Part::Answer => answer(&threads),
+        Part::Answer => answer(&threads, end.nodes),
         Part::Bus => beat(&threads, &end.addresses),
         Part::Raw => send_bare(&threads, end),
     }
 }
 
-fn answer(threads: &Threads) -> Result<()> {
+/// Answers, and computes for as many seconds as a line says.
+fn answer(threads: &Threads, count: usize) -> Result<()> {
     let app = threads.app();
     let nodes = app.block_on(async {
         let mut nodes = Vec::new();
-        for _ in 0..NODES {
+        for _ in 0..count {
             nodes.push(Node::start(threads.bus()).await?);
         }
         anyhow::Ok(nodes)
@@ -79,7 +84,11 @@ fn answer(threads: &Threads) -> Result<()> {
             Handle::current().spawn(answer_bare(socket));
         }
     });
-    until_stdin_ends(Count::default)
+    for line in io::stdin().lines() {
+        compute(threads, Duration::from_secs(line?.parse()?))?;
+        say("computing")?;
+    }
+    Ok(())
 }
 
 /// Of beats, bytes sent and bytes received.
@@ -110,10 +119,7 @@ fn beat(threads: &Threads, addresses: &[String]) -> Result<()> {
     let addresses = addresses.iter().map(|address| Ok(address.parse()?));
     let members = addresses.map(|address: Result<_>| Ok(Member::at(address?)));
     node.registry.replace(members.collect::<Result<_>>()?)?;
-    let (beats, links) = (node.beats.clone(), Arc::new(node.control.clone()));
-    // As in the program: no thread wakes another one for a beat.
-    let io = threads.bus().next_io();
-    io.spawn(async move { beats.run(links).await });
+    node.beat(threads.bus());
     say("beating")?;
     until_stdin_ends(|| {
         let nodes = node.beats.nodes();
@@ -194,7 +200,7 @@ pub(super) struct Beats {
 
 impl Beats {
     pub(super) fn start(threads: ThreadOptions) -> Result<Self> {
-        let mut answerer = child("answer", &[], [0, 0], threads)?;
+        let mut answerer = child("answer", &[], NODES, [0, 0], threads)?;
         let nodes = answerer.line()?.split(' ').map(str::to_owned).collect();
         let echo = answerer.line()?;
         Ok(Self {
@@ -219,7 +225,7 @@ impl Beats {
         to: &[String],
         bytes: [u32; 2],
     ) -> Result<(Vec<Sample>, [u32; 2])> {
-        let mut sender = child(part, to, bytes, self.threads)?;
+        let mut sender = child(part, to, 0, bytes, self.threads)?;
         sender.line()?;
         sleep(WARM_UP);
         let (there, here) = (self.answerer.watched(), sender.watched());
@@ -241,9 +247,17 @@ impl Beats {
     }
 }
 
-fn child(part: &str, to: &[String], bytes: [u32; 2], threads: ThreadOptions) -> Result<Child> {
+/// Starts an end.
+pub(super) fn child(
+    part: &str,
+    to: &[String],
+    nodes: usize,
+    bytes: [u32; 2],
+    threads: ThreadOptions,
+) -> Result<Child> {
     let mut arguments = vec!["beat-end".to_owned(), part.to_owned()];
     arguments.extend_from_slice(to);
+    arguments.push(format!("--nodes={nodes}"));
     arguments.push("--bytes".to_owned());
     arguments.extend(bytes.map(|bytes| bytes.to_string()));
     arguments.extend(threads.arguments());

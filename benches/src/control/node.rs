@@ -11,6 +11,7 @@ use membership::{Member, NodeAddress, Registry, RegistryOptions};
 use protos::coord::DrillbitEndpoint;
 use rpc_bus::ledger::Limits;
 use rpc_bus::{BusRuntime, Feature, Ledger};
+use tokio::task::JoinHandle;
 
 /// Custom messages of this number come back as they are.
 pub(super) const ECHO: i32 = 1;
@@ -55,6 +56,13 @@ impl Node {
             registry,
             beats,
         })
+    }
+
+    /// Beats the nodes of the registry from now on.
+    pub(super) fn beat(&self, bus: &BusRuntime) -> JoinHandle<()> {
+        let (beats, links) = (self.beats.clone(), Arc::new(self.control.clone()));
+        // As in the program: no thread wakes another one for a beat.
+        bus.next_io().spawn(async move { beats.run(links).await })
     }
 }
 
