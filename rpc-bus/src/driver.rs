@@ -26,7 +26,7 @@ use crate::{
     frame::{Frame, FrameDecoder},
     lanes::{SLICES_MAX, Transmit},
     link::{self, Link},
-    lookout::Lookout,
+    lookout::{Lookout, busy_now},
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
@@ -635,7 +635,7 @@ fn give_way(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
-/// How long a driver has kept its thread busy. The bus's clock may stand still, this one may not.
+/// How long a driver has kept its thread busy.
 #[derive(Default)]
 struct Turn {
     began: Option<Instant>,
@@ -644,7 +644,8 @@ struct Turn {
 impl Turn {
     fn is_over(&mut self) -> bool {
         // A driver that has just one thing to do never looks at the clock twice.
-        self.began.get_or_insert_with(Instant::now).elapsed() >= TURN_TIME
+        let began = *self.began.get_or_insert_with(busy_now);
+        busy_now().saturating_duration_since(began) >= TURN_TIME
     }
 }
 
