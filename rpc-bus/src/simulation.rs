@@ -6,7 +6,8 @@
 //! tokio whose clock is paused the same seed brings the same schedule again, down to the order in which tasks run.
 //!
 //! What would make every run another one is replaced along with the network: work for the cpu pool runs as a task, after
-//! a moment that the seed decides, and how long a thread is busy is counted in looks at the clock. What is
+//! a moment that the seed decides, and how long a thread is busy is counted in looks at the clock. Threads
+//! remember times, of a clock that does not go back: each simulation wants a thread of its own. What is
 //! left to chance is the jitter of retries, which come from `rand`: a simulation must not depend on more than one
 //! attempt. Times are those of tokio's timer, whose grain is a millisecond. TLS is not simulated.
 

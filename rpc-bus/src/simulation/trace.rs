@@ -1,6 +1,6 @@
 //! What happened, in one number.
 
-/// FNV-1a over what it is told.
+/// FNV-1a over what it is told, word by word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trace(u64);
 
@@ -10,8 +10,9 @@ impl Trace {
     }
 
     pub(crate) fn note(&mut self, words: [u64; 4]) {
-        for byte in words.into_iter().flat_map(u64::to_le_bytes) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        for word in words {
+            // What is multiplied moves up only.
+            self.0 = (self.0.rotate_left(29) ^ word).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
