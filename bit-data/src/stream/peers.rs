@@ -1,7 +1,7 @@
 //! Connections to the nodes that this one receives from: a few for each, over which its streams are spread.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -32,7 +32,7 @@ pub(crate) struct Dialing {
 /// All of them, by address.
 pub(crate) struct Peers {
     dialing: Dialing,
-    by_address: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    by_address: Mutex<BTreeMap<SocketAddr, Arc<Peer>>>,
     is_closed: AtomicBool,
 }
 

@@ -1,7 +1,7 @@
 //! One connection that this node has opened: the streams that come in on it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     task::Waker,
 };
@@ -152,7 +152,8 @@ impl StreamSink for ReceiverSide {
             streams.ended = Some(reason.clone());
             std::mem::take(&mut streams.open)
         };
-        for inbound in open.into_values() {
+        let in_order: BTreeMap<_, _> = open.into_iter().collect();
+        for inbound in in_order.into_values() {
             inbound.fail(ReceiveError::Lost(reason.clone()));
         }
     }

@@ -1,7 +1,7 @@
 //! One connection that a peer has opened: the streams that go out on it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ptr,
     sync::{Arc, Mutex, Weak},
     task::Waker,
@@ -271,10 +271,11 @@ impl Streams {
         Ok(self.remove(stream))
     }
 
-    fn end(&mut self, reason: &CloseReason) -> HashMap<u64, Listed> {
+    /// All that were listed, in the order of their ids.
+    fn end(&mut self, reason: &CloseReason) -> BTreeMap<u64, Listed> {
         self.ended = Some(reason.clone());
         self.waiting = 0;
-        std::mem::take(&mut self.listed)
+        std::mem::take(&mut self.listed).into_iter().collect()
     }
 }
 
