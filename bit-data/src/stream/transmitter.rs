@@ -301,9 +301,7 @@ impl Remote {
     ) -> Result<Encoded, SendError> {
         if let Some(codecs) = self.samples_wanted.take() {
             let body = body.clone();
-            let samples = runtime
-                .compute(move || sample(&body, &codecs, Instant::now))
-                .await;
+            let samples = runtime.compute(move || sample(&body, &codecs, now)).await;
             self.codecs.on_samples(samples.map_err(encode_error)?);
         }
         let codec = self.codecs.codec();
