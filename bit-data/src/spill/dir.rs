@@ -24,7 +24,7 @@ use super::{
     queue::{self, Queue},
     room::{Held, Room},
     segment::{CreateFile, Segment, create_file, disk_bytes},
-    worker::{Job, Worker},
+    worker::{Job, Threads, Worker},
 };
 
 const PREFIX: &str = "spill-";
@@ -65,14 +65,27 @@ impl SpillDir {
         ledger: &Ledger,
         runtime: Handle,
     ) -> Result<Self, SpillOpenError> {
-        Self::open_with(parent, options, ledger, runtime, create_file)
+        let threads = Threads::Blocking(runtime);
+        Self::open_with(parent, options, ledger, threads, create_file)
+    }
+
+    /// The same with tasks of this runtime in place of threads.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        parent: &Path,
+        options: &SpillOptions,
+        ledger: &Ledger,
+        host: &rpc_bus::simulation::Host,
+    ) -> Result<Self, SpillOpenError> {
+        let threads = Threads::Simulated(Handle::current(), host.clone());
+        Self::open_with(parent, options, ledger, threads, create_file)
     }
 
     pub(super) fn open_with(
         parent: &Path,
         options: &SpillOptions,
         ledger: &Ledger,
-        runtime: Handle,
+        threads: Threads,
         create: CreateFile,
     ) -> Result<Self, SpillOpenError> {
         let (path, lock) = lock_new(parent)?;
@@ -84,7 +97,7 @@ impl SpillDir {
             disk: Ledger::root("spill files", bytes(options.disk_bytes_max)),
             next_file: AtomicU64::new(0),
             create,
-            worker: Worker::new(runtime),
+            worker: Worker::new(threads),
         })))
     }
 

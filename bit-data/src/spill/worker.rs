@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+#[cfg(test)]
+use rpc_bus::simulation::Host;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
@@ -15,6 +17,10 @@ use super::{
     room::Room,
     segment::{Segment, Span},
 };
+
+/// Longest time that a simulated disk takes.
+#[cfg(test)]
+const JOB_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Something that takes a disk's time.
 #[derive(Debug)]
@@ -29,9 +35,18 @@ pub(super) enum Job {
     TellOfRoom(Arc<Room<Queue>>),
 }
 
+/// What does the jobs.
+pub(super) enum Threads {
+    /// One of the blocking threads of a runtime.
+    Blocking(Handle),
+    /// A task, of which each job takes a moment.
+    #[cfg(test)]
+    Simulated(Handle, Host),
+}
+
 /// Jobs, and whether a thread is at them.
 pub(super) struct Worker {
-    runtime: Handle,
+    threads: Threads,
     jobs: Mutex<Jobs>,
     at_rest: Notify,
 }
@@ -46,9 +61,9 @@ struct Jobs {
 }
 
 impl Worker {
-    pub(super) fn new(runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(threads: Threads) -> Arc<Self> {
         Arc::new(Self {
-            runtime,
+            threads,
             jobs: Mutex::default(),
             at_rest: Notify::new(),
         })
@@ -63,7 +78,13 @@ impl Worker {
                 is_done: false,
             };
             // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
-            drop(self.runtime.spawn_blocking(move || run.all()));
+            match &self.threads {
+                Threads::Blocking(runtime) => drop(runtime.spawn_blocking(move || run.all())),
+                #[cfg(test)]
+                Threads::Simulated(runtime, host) => {
+                    drop(runtime.spawn(run.all_simulated(host.clone())));
+                }
+            }
         }
     }
 
@@ -125,16 +146,29 @@ struct Run {
 impl Run {
     fn all(mut self) {
         while let Some(job) = self.worker.next() {
-            match job {
-                Job::Write(queue) => write(self.begin(queue)),
-                Job::Read(queue) => read(self.begin(queue)),
-                Job::Delete(unused) => drop(unused),
-                Job::TellOfRoom(room) => room.tell(),
-            }
-            // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
-            self.current = None;
+            self.one(job);
         }
         self.is_done = true;
+    }
+
+    #[cfg(test)]
+    async fn all_simulated(mut self, host: Host) {
+        while let Some(job) = self.worker.next() {
+            tokio::time::sleep(host.moment(JOB_TIME_MAX)).await;
+            self.one(job);
+        }
+        self.is_done = true;
+    }
+
+    fn one(&mut self, job: Job) {
+        match job {
+            Job::Write(queue) => write(self.begin(queue)),
+            Job::Read(queue) => read(self.begin(queue)),
+            Job::Delete(unused) => drop(unused),
+            Job::TellOfRoom(room) => room.tell(),
+        }
+        // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
+        self.current = None;
     }
 
     fn begin(&mut self, queue: Arc<Queue>) -> &Arc<Queue> {
