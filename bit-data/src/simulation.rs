@@ -5,7 +5,7 @@
 //! carries, holds it up, flips bits and cuts connections, and on which nodes die and come back. Senders come before and
 //! after their receivers, fail, or are dropped; consumers are slow, stop, and leave. `plan` draws all of it from a seed,
 //! `world` runs it, with real spill files, and `oracle` knows what may come of it. Whoever waits has come to an end within
-//! five minutes, on the clock of the schedule, after the last thing that happened.
+//! ten minutes, on the clock of the schedule, after the last thing that happened.
 //!
 //! Everything runs on one thread whose clock is turned, so that a schedule can be run again:
 //!

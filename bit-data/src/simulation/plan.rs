@@ -297,7 +297,7 @@ impl Draw {
         };
         let stop = self
             .chance(25)
-            .then(|| (self.log(20), self.millis(0..=30_000)));
+            .then(|| (self.log(20), self.millis(0..=10_000)));
         let leaves = self.chance(25).then(|| match self.0.random_range(0..4) {
             0 => Leaving::DroppedAt(self.millis(0..=3_000)),
             1 => Leaving::DroppedAfter(self.log(20)),

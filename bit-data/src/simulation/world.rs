@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use super::{
@@ -34,7 +34,7 @@ use crate::{
 
 const PORT: u16 = 31_012;
 /// By when everybody has come to an end, after the last thing that happened.
-const END_TIME_MAX: Duration = Duration::from_mins(5);
+const END_TIME_MAX: Duration = Duration::from_mins(10);
 /// How long a node has to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long what is held may take to be given back.
@@ -239,9 +239,10 @@ impl World {
     // ---- the end ----
 
     async fn finish(self: &Arc<Self>, places: &mut [Place]) {
+        let until = Instant::now() + END_TIME_MAX;
         for place in &mut *places {
             while let Some(task) = place.tasks.pop_front() {
-                let ended = timeout(END_TIME_MAX, task).await;
+                let ended = timeout_at(until, task).await;
                 match ended.unwrap_or_else(|_| panic!("somebody waits for ever: {self:#?}")) {
                     Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                     _ => {}
