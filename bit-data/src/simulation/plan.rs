@@ -185,7 +185,7 @@ impl Draw {
         let nodes: Vec<_> = (0..count).map(|_| self.node()).collect();
         let paths = self.paths(count);
         let exchanges = self.exchanges(&nodes);
-        let happenings = self.happenings(count);
+        let happenings = self.happenings(count, &exchanges);
         Plan {
             nodes,
             paths,
@@ -360,11 +360,11 @@ impl Draw {
         }
     }
 
-    fn happenings(&mut self, nodes: usize) -> Vec<(Duration, Happening)> {
+    fn happenings(&mut self, nodes: usize, exchanges: &[Exchange]) -> Vec<(Duration, Happening)> {
         // Half of the schedules are undisturbed: in those everything has to arrive.
         let count = if self.chance(50) { 0 } else { 1 + self.log(5) };
         let mut happenings: Vec<_> = (0..count)
-            .map(|_| (self.moment(), self.happening(nodes)))
+            .map(|_| (self.moment(), self.happening(nodes, exchanges)))
             .collect();
         happenings.sort_by_key(|(at, _)| *at);
         happenings
@@ -373,13 +373,29 @@ impl Draw {
     /// Most are in the first moments, where most streams are.
     fn moment(&mut self) -> Duration {
         let longest = LAST_HAPPENING.as_millis().try_into().unwrap_or(u64::MAX);
-        let longest = self.one_of(&[200, 1_000, longest]);
+        let longest = self.one_of(&[50, 200, 200, 1_000, longest]);
         self.millis(0..=longest)
     }
 
-    fn happening(&mut self, nodes: usize) -> Happening {
-        let from = self.0.random_range(0..nodes);
-        let to = (from + self.0.random_range(1..nodes)) % nodes;
+    /// From one node to another: mostly one way or the other between the ends of a stream.
+    fn way(&mut self, nodes: usize, exchanges: &[Exchange]) -> (usize, usize) {
+        let exchange = exchanges.choose(&mut self.0);
+        let ends = exchange.and_then(|exchange| {
+            let stream = exchange.streams.choose(&mut self.0)?;
+            (stream.sender != exchange.receiver).then_some((stream.sender, exchange.receiver))
+        });
+        match ends {
+            Some(ends) if self.chance(60) => ends,
+            Some((sender, receiver)) if self.chance(80) => (receiver, sender),
+            _ => {
+                let from = self.0.random_range(0..nodes);
+                (from, (from + self.0.random_range(1..nodes)) % nodes)
+            }
+        }
+    }
+
+    fn happening(&mut self, nodes: usize, exchanges: &[Exchange]) -> Happening {
+        let (from, to) = self.way(nodes, exchanges);
         match self.0.random_range(0..12) {
             0..3 => Happening::Stall {
                 from,
