@@ -90,6 +90,7 @@ mod server;
 mod socket;
 mod spawn;
 mod stats;
+mod vectored;
 
 #[cfg(test)]
 mod tests;
