@@ -1,6 +1,6 @@
 //! Why a stream could not be opened, sent or received.
 
-use std::{error, fmt, time::Duration};
+use std::{error, fmt, net::SocketAddr, time::Duration};
 
 use protos::error::{ErrorType, Retry};
 use record_batch::{ArrowBodyError, ChunkError, CodecError, EncodeError};
@@ -132,8 +132,14 @@ pub enum SendError {
     #[error("the receiver failed: {0}")]
     ReceiverFailed(#[source] PeerFailure),
     /// The connection to the receiver was lost.
-    #[error("connection lost: {0}")]
-    Lost(#[source] CloseReason),
+    #[error("connection with {peer} lost: {reason}")]
+    Lost {
+        /// Where the node of the receiver listens, if it has told that; else where it has connected from.
+        peer: SocketAddr,
+        /// How it ended.
+        #[source]
+        reason: CloseReason,
+    },
     /// The connection refuses the message.
     #[error("{0}")]
     Call(#[from] CallError),
@@ -168,7 +174,7 @@ impl SendError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::ReceiverFailed(failure) => failure.failure().retry(),
-            Self::Lost(reason) => worthwhile(reason.is_retryable()),
+            Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
             Self::Call(error) => worthwhile(error.is_retryable()),
             Self::NoReceiver(_) => Retry::SameNode,
             Self::ReceiverFinished
@@ -191,8 +197,14 @@ pub enum ReceiveError {
     #[error("the sender was cancelled")]
     SenderCancelled,
     /// The connection to the sender was lost, which ends all of its streams.
-    #[error("connection lost: {0}")]
-    Lost(#[source] CloseReason),
+    #[error("connection with {peer} lost: {reason}")]
+    Lost {
+        /// Where this node has connected to.
+        peer: SocketAddr,
+        /// How it ended.
+        #[source]
+        reason: CloseReason,
+    },
     /// A frame was damaged on its way.
     #[error("frame {sequence} is damaged: checksum {actual:08x}, expected {expected:08x}")]
     Checksum {
@@ -234,7 +246,7 @@ impl ReceiveError {
         match self {
             Self::SenderFailed(failure) => failure.failure().retry(),
             Self::Spill(error) => error.retry(),
-            Self::Lost(reason) => worthwhile(reason.is_retryable()),
+            Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
             Self::Checksum { .. } | Self::Budget(_) | Self::SenderCancelled => Retry::SameNode,
             Self::Codec(_)
             | Self::Chunk(_)
@@ -248,7 +260,7 @@ impl ReceiveError {
     pub(crate) fn to_failure(&self) -> RpcFailure {
         let kind = match self {
             Self::Budget(_) | Self::Spill(_) => ErrorType::Resource,
-            Self::Lost(_) => ErrorType::Connection,
+            Self::Lost { .. } => ErrorType::Connection,
             _ => ErrorType::DataRead,
         };
         RpcFailure::new(kind, self.to_string()).with_retry(self.retry())
@@ -267,10 +279,15 @@ mod tests {
 
     #[test]
     fn retry_is_kept_through_every_wrapping() {
-        let lost = CloseReason::PeerClosed { mid_frame: true };
+        let reason = CloseReason::PeerClosed { mid_frame: true };
+        let peer = ([127, 0, 0, 1], 31012).into();
         let busy = RpcFailure::new(ErrorType::Resource, "busy").with_retry(Retry::OtherNode);
-        assert!(rpc_bus::is_retryable(&ReceiveError::Lost(lost.clone())));
-        assert!(rpc_bus::is_retryable(&SendError::Lost(lost)));
+        let lost = ReceiveError::Lost {
+            peer,
+            reason: reason.clone(),
+        };
+        assert!(rpc_bus::is_retryable(&lost) && lost.to_string().contains("127.0.0.1:31012"));
+        assert!(rpc_bus::is_retryable(&SendError::Lost { peer, reason }));
         assert!(rpc_bus::is_retryable(&SendError::ReceiverFailed(
             busy.clone().into()
         )));

@@ -180,7 +180,7 @@ impl Peers {
             ledger,
             ..
         } = &self.dialing;
-        let side = ReceiverSide::new();
+        let side = ReceiverSide::new(address);
         let named = tls.as_ref().zip(host);
         let named = named.and_then(|(tls, host)| tls.for_host(host).ok());
         let target = DataTarget {

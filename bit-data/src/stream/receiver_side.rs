@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{Arc, Mutex},
     task::Waker,
 };
@@ -24,6 +25,8 @@ use crate::dispatch::StreamSink;
 
 #[derive(Debug)]
 pub(crate) struct ReceiverSide {
+    /// Where the connection goes.
+    peer: SocketAddr,
     streams: Mutex<Streams>,
     /// Consumers that are woken when what came in one go has been taken: a batch often comes with others, and waking
     /// somebody costs more than taking it.
@@ -42,8 +45,10 @@ struct Streams {
 }
 
 impl ReceiverSide {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of a connection to `peer`.
+    pub(crate) fn new(peer: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
+            peer,
             streams: Mutex::new(Streams {
                 open: HashMap::new(),
                 // Key 0 is that of calls.
@@ -154,7 +159,10 @@ impl StreamSink for ReceiverSide {
         };
         let in_order: BTreeMap<_, _> = open.into_iter().collect();
         for inbound in in_order.into_values() {
-            inbound.fail(ReceiveError::Lost(reason.clone()));
+            inbound.fail(ReceiveError::Lost {
+                peer: self.peer,
+                reason: reason.clone(),
+            });
         }
     }
 }

@@ -28,6 +28,7 @@ use super::{
     outbound::{Outbound, RemoteRoute, Route, SenderGone},
     registry::{Met, Opener, Registry, sender_gone},
     stats::lock,
+    tunnel::node_address,
 };
 use crate::dispatch::{StreamHost, StreamSink};
 
@@ -346,8 +347,10 @@ impl StreamSink for SenderSide {
 
     fn closed(&self, reason: &CloseReason) {
         let listed = lock(&self.streams).end(reason);
+        let peer = node_address(&self.connection);
         for (stream, was) in listed {
-            self.end(stream, was, SendError::Lost(reason.clone()));
+            let reason = reason.clone();
+            self.end(stream, was, SendError::Lost { peer, reason });
         }
     }
 }

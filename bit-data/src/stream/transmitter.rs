@@ -371,7 +371,11 @@ impl Remote {
             .post::<StreamBatch>(&envelope(frame), body, key)
             .await;
         // What stopped the stream says more than that its connection is gone.
-        posted.map_err(|error| outbound.stopped().unwrap_or(SendError::Call(error)))?;
+        posted.map_err(|error| {
+            outbound
+                .stopped()
+                .unwrap_or_else(|| self.route.failed(error))
+        })?;
         self.next_sequence += 1;
         Ok(())
     }
