@@ -146,7 +146,7 @@ impl Inbound {
     /// Spills what waited for room.
     fn spill_waiting(&self) {
         let mut state = lock(&self.state);
-        let limit_bytes = state.spill(now());
+        let limit_bytes = state.make_room(now());
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -204,7 +204,7 @@ impl Inbound {
         if let Err(error) = &accepted {
             state.fail(error.clone());
         }
-        let limit_bytes = state.spill(began);
+        let limit_bytes = state.make_room(began);
         state.stats.receiver_process_total_time += now().saturating_duration_since(began);
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
@@ -349,10 +349,31 @@ impl State {
             Arrival::Part => {}
             Arrival::End(outcome) => self.phase = Phase::Ended(outcome),
         }
-        if let Err(spent) = self.recharge() {
-            self.fail(spent.into());
-        }
         Ok(())
+    }
+
+    /// Spills what has come, if there is need and a place, and charges the rest. Returns the limit that the sender is to be
+    /// told.
+    ///
+    /// Without spilling, all that waits is charged to the budget. With it, one row may be beyond that until it is handed to
+    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow, and its memory is
+    /// charged where it came from.
+    fn make_room(&mut self, now: Instant) -> Option<u64> {
+        if !matches!(self.phase, Phase::Open | Phase::Ended(_)) {
+            return None;
+        }
+        if self.spilling.is_none() {
+            if let Err(spent) = self.recharge() {
+                self.fail(spent.into());
+            }
+            return None;
+        }
+        let limit_bytes = self.spill(now);
+        if self.spilling.is_some() {
+            // Else it waits for the disk, see above.
+            let _ = self.recharge();
+        }
+        limit_bytes
     }
 
     /// Behind what is spilled, if anything is. If the sender would have to wait now, the newer part of the queue is
@@ -513,6 +534,8 @@ fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+#[cfg(test)]
+mod spills;
 #[cfg(test)]
 #[allow(
     clippy::disallowed_methods,
