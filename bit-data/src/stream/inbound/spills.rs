@@ -7,7 +7,10 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::{spill::SpillOptions, stream::options::ReceiveOptions};
+use crate::{
+    spill::SpillOptions,
+    stream::options::{ReceiveOptions, piece_bytes},
+};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -17,7 +20,7 @@ struct ByHand {
     inbound: Arc<Inbound>,
     budget: Ledger,
     dir: SpillDir,
-    _parent: TempDir,
+    parent: Arc<TempDir>,
     next_sequence: u64,
 }
 
@@ -32,7 +35,7 @@ impl ByHand {
             inbound,
             budget,
             dir,
-            _parent: parent,
+            parent: Arc::new(parent),
             next_sequence: 0,
         }
     }
@@ -120,4 +123,58 @@ async fn a_row_longer_than_the_budget_goes_to_disk_and_comes_back() {
     assert!(stream.budget.used(Kind::Bytes) <= MIB && stream.has_credit());
     stream.inbound.close();
     assert!(stream.budget.is_zero());
+}
+
+#[tokio::test]
+async fn the_budget_is_filled_before_the_disk() {
+    let mut stream = ByHand::new(16 * MIB, 1, &SpillOptions::default());
+    for _ in 0..14 {
+        stream.send_batch(MIB);
+        assert!(stream.has_credit());
+    }
+    assert_eq!(stream.inbound.stats().bytes_spilled, 0);
+    for _ in 0..100 {
+        stream.send_batch(MIB);
+        stream.dir.idle().await;
+        assert!(stream.has_credit() && stream.budget.used(Kind::Bytes) <= 16 * MIB);
+    }
+    let stats = stream.inbound.stats();
+    assert!(stats.bytes_spilled > 90 << 20, "{stats:?}");
+    assert!(stats.buffer_memory_bytes > 3 << 20, "{stats:?}");
+    for _ in 0..114 {
+        assert_eq!(stream.take().await, MIB);
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_batch_stays_in_memory() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    for _ in 0..10 {
+        stream.send_batch(200 * KIB);
+    }
+    stream.dir.idle().await;
+    assert!(stream.inbound.stats().bytes_spilled > MIB as u64);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(stream.inbound.poll_take(&mut cx).is_ready());
+}
+
+#[tokio::test]
+async fn of_many_streams_none_spills_whose_consumer_is_one_frame_late() {
+    let first = ByHand::new(16 * MIB, 64, &SpillOptions::default());
+    let others = (1..64).map(|_| ByHand {
+        inbound: inbound(&first.budget, 16 * MIB, 64, &first.dir),
+        budget: first.budget.clone(),
+        dir: first.dir.clone(),
+        parent: Arc::clone(&first.parent),
+        next_sequence: 0,
+    });
+    let others: Vec<_> = others.collect();
+    for stream in others.into_iter().chain([first]) {
+        let mut stream = stream;
+        // A piece, with its head.
+        let piece = piece_bytes(stream.inbound.limit_bytes());
+        stream.send_batch(piece + KIB);
+        assert!(stream.has_credit());
+        assert_eq!(stream.inbound.stats().bytes_spilled, 0);
+    }
 }
