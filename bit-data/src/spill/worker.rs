@@ -14,7 +14,7 @@ use super::{
     dir::Dir,
     index::{NextWrite, Unused, Writing},
     queue::Queue,
-    room::Room,
+    room::{Held, Room},
     segment::{Segment, Span},
 };
 
@@ -29,9 +29,9 @@ pub(super) enum Job {
     Write(Arc<Queue>),
     /// Reads the first records of a queue.
     Read(Arc<Queue>),
-    /// Deletes files.
-    Delete(Unused),
-    /// Tells queues that there may be room in memory.
+    /// Deletes files, whose room others may wait for.
+    Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
+    /// Tells queues that there may be room.
     TellOfRoom(Arc<Room<Queue>>),
 }
 
@@ -117,7 +117,7 @@ impl Jobs {
     fn push(&mut self, job: Job) -> bool {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_) | Job::Delete(_) | Job::TellOfRoom(_) => self.others.push_back(job),
+            Job::Write(_) | Job::Delete(..) | Job::TellOfRoom(_) => self.others.push_back(job),
         }
         !std::mem::replace(&mut self.is_running, true)
     }
@@ -164,7 +164,10 @@ impl Run {
         match job {
             Job::Write(queue) => write(self.begin(queue)),
             Job::Read(queue) => read(self.begin(queue)),
-            Job::Delete(unused) => drop(unused),
+            Job::Delete(unused, room) => {
+                drop(unused);
+                room.tell();
+            }
             Job::TellOfRoom(room) => room.tell(),
         }
         // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
@@ -184,7 +187,7 @@ impl Drop for Run {
         let rest = std::iter::from_fn(|| self.worker.next());
         let queues = rest.filter_map(|job| match job {
             Job::Write(queue) | Job::Read(queue) => Some(queue),
-            Job::Delete(_) | Job::TellOfRoom(_) => None,
+            Job::Delete(..) | Job::TellOfRoom(_) => None,
         });
         for queue in self.current.take().into_iter().chain(queues) {
             // Without a word to others: this may be the thread of somebody who has just told us of a job.
@@ -197,7 +200,10 @@ fn write(queue: &Arc<Queue>) {
     let next = queue.lock().next_write();
     let writing = match next {
         NextWrite::Write(writing) => writing,
-        NextWrite::Rest(unused) => return drop(unused),
+        NextWrite::Rest(unused) => {
+            drop(unused);
+            return queue.dir.room.tell();
+        }
     };
     match append(&queue.dir, &writing) {
         Ok(spans) => {
@@ -205,11 +211,15 @@ fn write(queue: &Arc<Queue>) {
             queue.dir.room.tell();
             queue.dir.worker.tell(Job::Write(Arc::clone(queue)));
         }
-        Err(error) => queue.fail(error),
+        Err(error) => {
+            // Before others are told that there is room.
+            drop(writing);
+            queue.fail(error);
+        }
     }
 }
 
-fn append(dir: &Dir, writing: &Writing) -> Result<Vec<Span>, SpillError> {
+fn append(dir: &Dir, writing: &Writing<Held<Queue>>) -> Result<Vec<Span>, SpillError> {
     let (segment, offset) = match &writing.segment {
         Some((segment, offset)) => (Arc::clone(segment), *offset),
         None => (Arc::new(dir.create_segment()?), 0),
