@@ -8,7 +8,7 @@ use record_batch::Reassembly;
 use rpc_bus::RpcFailure;
 
 use super::{
-    checksum::verify,
+    checksum::check_frame,
     credit::{ReceiveWindow, cost_bytes},
     error::ReceiveError,
     frame::codec_of,
@@ -76,22 +76,24 @@ impl Intake {
     ///
     /// # Errors
     ///
-    /// The peer breaks the protocol: the stream, and the connection, cannot go on.
+    /// The frame is damaged, or the peer breaks the protocol: the stream, and the connection, cannot go on.
     pub(crate) fn accept(
         &mut self,
         mut frame: StreamFrame,
         body: Bytes,
         now: Instant,
     ) -> Result<Arrival, ReceiveError> {
+        // One that is there was compared before the frame came here.
+        if self.terms.has_checksums && frame.crc.is_none() {
+            check_frame(&mut frame)?;
+        }
         let (expected, actual) = (self.next_sequence, frame.sequence());
         if actual != expected {
             return Err(broken(format!("frame {actual} came, expected {expected}")));
         }
         self.next_sequence += 1;
         if let Some(end) = &frame.end {
-            let outcome = self.outcome(end)?;
-            self.verify_now(&mut frame, &body)?;
-            return Ok(Arrival::End(outcome));
+            return self.outcome(end).map(Arrival::End);
         }
         if body.is_empty() {
             return Err(broken("a batch without a body".to_owned()));
@@ -105,13 +107,6 @@ impl Intake {
     /// Drops the chunks of a batch that is not complete.
     pub(crate) fn drop_partial(&mut self) {
         self.partial = None;
-    }
-
-    fn verify_now(&self, frame: &mut StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
-        if self.terms.has_checksums {
-            return verify(frame, body);
-        }
-        Ok(())
     }
 
     fn outcome(&self, end: &StreamEnd) -> Result<Result<(), ReceiveError>, ReceiveError> {

@@ -188,7 +188,7 @@ impl SenderSide {
     /// A flipped bit in a limit could let the sender wait for ever.
     fn checked(&self, message: &mut impl Sealed) -> Result<(), Damaged> {
         if self.has_checksums {
-            return check(message, &[]);
+            return check(message);
         }
         Ok(())
     }
