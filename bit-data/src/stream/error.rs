@@ -33,7 +33,7 @@ pub enum OpenError {
         /// As configured.
         budget_bytes: usize,
     },
-    /// Both ends of a stream are used once.
+    /// Both ends of a stream are used once: there is a sender of it that has not ended.
     #[error("the stream {0} has a sender already")]
     Duplicate(StreamAddress),
     /// No sender of this process has come in time.
@@ -41,7 +41,7 @@ pub enum OpenError {
     NoSender {
         /// The stream.
         address: StreamAddress,
-        /// As configured.
+        /// How long it was waited for.
         waited: Duration,
     },
     /// The schema cannot be sent.
@@ -131,7 +131,7 @@ pub enum SendError {
     /// The receiver failed.
     #[error("the receiver failed: {0}")]
     ReceiverFailed(#[source] PeerFailure),
-    /// The connection to the receiver was lost.
+    /// The connection to the receiver was lost, or that receiver is of this node, which shuts down.
     #[error("connection lost: {0}")]
     Lost(#[source] CloseReason),
     /// The connection refuses the message.
@@ -190,7 +190,8 @@ pub enum ReceiveError {
     /// The sender was cancelled, or dropped before its end.
     #[error("the sender was cancelled")]
     SenderCancelled,
-    /// The connection to the sender was lost, which ends all of its streams.
+    /// The connection to the sender was lost, which ends all of its streams, or that sender is of this node, which shuts
+    /// down.
     #[error("connection lost: {0}")]
     Lost(#[source] CloseReason),
     /// A frame was damaged on its way.

@@ -10,7 +10,7 @@ use protos::{
 };
 use rpc_bus::{
     BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
-    RpcFailure, auth::Login, tls::TlsClient,
+    auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
@@ -29,7 +29,7 @@ use super::{
     receiver::{Parts, Source, StreamReceiver},
     receiver_side::close,
     receivers::Receivers,
-    registry::{Opener, Patience, Registry},
+    registry::{Opener, Patience, Refusal, Registry},
     sender::StreamSender,
     sender_side::SenderHost,
     transmitter::{Surroundings, Transmitter},
@@ -126,6 +126,8 @@ pub struct DataNode {
     peers: Arc<Peers>,
     budgets: Arc<Budgets>,
     batch_bytes_max: usize,
+    /// Senders keep the registry: it does not end with the node by itself.
+    _closing: CloseOnDrop,
 }
 
 impl DataNode {
@@ -156,6 +158,7 @@ impl DataNode {
         let (at, held) = (runtime.clone(), ledger.clone());
         let server =
             DataServer::bind(address, at, server, held, fragments.clone(), streams).await?;
+        let closing = CloseOnDrop(Arc::clone(&registry));
         let around = Surroundings {
             runtime: runtime.clone(),
             registry,
@@ -171,6 +174,7 @@ impl DataNode {
             peers: Arc::new(Peers::new(dialing)),
             budgets: Budgets::new(&ledger, options.plane_bytes_max, options.query_bytes_max),
             batch_bytes_max: options.batch_bytes_max,
+            _closing: closing,
         })
     }
 
@@ -196,7 +200,7 @@ impl DataNode {
     ///
     /// # Errors
     ///
-    /// There is a sender of the stream already, or batches of `schema` cannot be sent.
+    /// There is a sender of the stream that has not ended, or batches of `schema` cannot be sent.
     pub fn sender(
         &self,
         stream: StreamAddress,
@@ -317,19 +321,15 @@ impl DataNode {
         };
         let inbound = Arc::clone(inbound);
         registry.open(stream, Opener::Local { inbound, opened });
-        let late = OpenError::NoSender {
-            address: stream,
-            waited: patience,
-        };
         match tokio::time::timeout(patience, &mut opening.sender).await {
             Ok(Ok(Ok(outbound))) => {
                 // There is a receiver from now on, which does the same.
                 opening.inbound = None;
                 Ok(Source::Local(outbound))
             }
-            Ok(Ok(Err(failure))) => Err(CallError::Remote(Box::new(failure)).into()),
+            Ok(Ok(Err(refusal))) => Err(refusal.into_error(stream)),
             Ok(Err(_)) => Err(OpenError::ShuttingDown),
-            Err(_) => Err(late),
+            Err(_) => Err(Refusal::NoSender(patience).into_error(stream)),
         }
     }
 
@@ -351,11 +351,22 @@ impl DataNode {
         self.around.registry.waiting()
     }
 
-    /// Ends all streams and connections, and waits until they have, at most `grace`.
+    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders and receivers that are left
+    /// find their stream ended by [`CloseReason::ShuttingDown`](rpc_bus::CloseReason).
     pub async fn shutdown(self, grace: Duration) {
+        self.around.registry.close();
         self.peers.close();
         self.server.shutdown(grace).await;
         self.around.registry.join(grace).await;
+    }
+}
+
+/// Ends the streams of a node that is dropped.
+struct CloseOnDrop(Arc<Registry>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -461,7 +472,7 @@ struct OpeningHere<'a> {
     stream: StreamAddress,
     /// `None` once it is opened.
     inbound: Option<&'a Arc<Inbound>>,
-    sender: oneshot::Receiver<Result<Arc<Outbound>, RpcFailure>>,
+    sender: oneshot::Receiver<Result<Arc<Outbound>, Refusal>>,
 }
 
 impl Drop for OpeningHere<'_> {

@@ -10,6 +10,7 @@ mod faults;
 mod features;
 mod merging;
 mod opening;
+mod shutdown;
 mod spilling;
 mod support;
 mod tls;
