@@ -11,7 +11,7 @@ use super::{
     checksum::check_frame,
     credit::{ReceiveWindow, cost_bytes},
     error::ReceiveError,
-    frame::codec_of,
+    frame::{Codecs, codec_of},
     options::PIECE_BYTES_MAX,
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Terms {
     pub(crate) has_checksums: bool,
     /// Largest batch, on the wire and decoded.
     pub(crate) batch_bytes_max: usize,
+    pub(crate) codecs: Codecs,
 }
 
 /// One batch as it came.
@@ -134,7 +135,7 @@ impl Intake {
         body: Bytes,
         now: Instant,
     ) -> Result<Arrival, ReceiveError> {
-        codec_of(&frame)?;
+        self.expect_codec(&frame)?;
         let announced = usize::try_from(frame.chunked_bytes()).unwrap_or(usize::MAX);
         let total_bytes = if announced == 0 {
             body.len()
@@ -162,6 +163,17 @@ impl Intake {
             total_bytes,
         };
         self.add(partial, frame, body)
+    }
+
+    fn expect_codec(&self, frame: &StreamFrame) -> Result<(), ReceiveError> {
+        let (codec, taken) = (codec_of(frame)?, self.terms.codecs);
+        if taken.takes(codec) {
+            return Ok(());
+        }
+        let taken: Vec<_> = taken.list().collect();
+        Err(broken(format!(
+            "a batch in the codec {codec:?}, expected none or one of {taken:?}"
+        )))
     }
 
     fn go_on(

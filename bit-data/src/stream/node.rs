@@ -20,7 +20,7 @@ use super::{
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
     error::{OpenError, SendError},
-    frame::codec_to_wire,
+    frame::{Codecs, codec_to_wire},
     inbound::Inbound,
     intake::Terms,
     options::{Checksums, ReceiveOptions, SendOptions},
@@ -265,21 +265,27 @@ impl DataNode {
         options: &ReceiveOptions,
         (windows, budget): (WindowSizes, &Arc<Budget>),
     ) -> Result<StreamReceiver, OpenError> {
-        let terms = |has_checksums| Terms {
+        let terms = |has_checksums, codecs| Terms {
             has_checksums,
             batch_bytes_max: self.batch_bytes_max,
+            codecs,
         };
         let (source, inbound, terms) = match origin {
             Origin::Node(address) if address != self.local => {
                 let line = self.peers.line(address).await?;
                 let wants = options.checksums == Checksums::On;
-                let terms = terms(wants && line.connection.has(Feature::Checksums));
+                let codecs = if line.connection.has(Feature::Compression) {
+                    Codecs::of(&options.codecs)
+                } else {
+                    Codecs::default()
+                };
+                let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
                 let source = open_remote(line, stream, &inbound, options, terms).await?;
                 (source, inbound, terms)
             }
             _ => {
-                let terms = terms(false);
+                let terms = terms(false, Codecs::default());
                 let windows = WindowSizes {
                     starved_min: STARVED_MIN_HERE,
                     ..windows
@@ -397,10 +403,7 @@ async fn open_remote(
     let Some(line) = &opening.line else {
         return Err(OpenError::ShuttingDown);
     };
-    let codecs = options
-        .codecs
-        .iter()
-        .filter_map(|&codec| codec_to_wire(codec));
+    let codecs = terms.codecs.list().filter_map(codec_to_wire);
     let request = sealed(OpenStream {
         stream: Some(id),
         limit_bytes: Some(inbound.limit_bytes()),

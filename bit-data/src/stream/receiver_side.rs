@@ -173,6 +173,7 @@ mod tests {
     use super::*;
     use crate::stream::{
         checksum::seal_frame,
+        frame::Codecs,
         intake::Terms,
         options::{PIECE_BYTES_MAX, window_sizes},
     };
@@ -183,6 +184,7 @@ mod tests {
         let terms = Terms {
             has_checksums: true,
             batch_bytes_max: 16 << 20,
+            codecs: Codecs::default(),
         };
         let ledger = Ledger::root("test", Limits::default());
         let stream = || {

@@ -1,5 +1,8 @@
 //! Frames, stepped by hand.
 
+use protos::data::stream_frame;
+use record_batch::Codec;
+
 use super::*;
 use crate::stream::credit::{STARVED_MIN, WindowSizes};
 
@@ -12,9 +15,15 @@ const SIZES: WindowSizes = WindowSizes {
 };
 
 fn intake() -> Intake {
+    intake_of(&[])
+}
+
+/// Of a receiver that takes these.
+fn intake_of(codecs: &[Codec]) -> Intake {
     let terms = Terms {
         has_checksums: false,
         batch_bytes_max: 200_000,
+        codecs: Codecs::of(codecs),
     };
     Intake::new(ReceiveWindow::new(SIZES, Instant::now()), terms)
 }
@@ -171,4 +180,26 @@ fn short_chunks_before_the_last_break_the_protocol() {
     assert!(accept(&mut intake, chunked(0, total), body(CHUNK_BYTES_MIN)).is_ok());
     let error = refused(&mut intake, frame(1), body(1_999));
     assert!(error.contains("a chunk of 1999 bytes"), "{error}");
+}
+
+#[test]
+fn a_codec_that_the_receiver_has_not_asked_for_breaks_the_protocol() {
+    let compressed = |codec: stream_frame::Codec| StreamFrame {
+        codec: Some(codec.into()),
+        decoded_bytes: Some(100),
+        ..frame(0)
+    };
+    let (lz4, zstd) = (stream_frame::Codec::Lz4, stream_frame::Codec::Zstd);
+    let mut takes_lz4 = intake_of(&[Codec::Lz4]);
+    assert!(accept(&mut takes_lz4, compressed(lz4), body(50)).is_ok());
+    let error = refused(&mut intake_of(&[Codec::Lz4]), compressed(zstd), body(50));
+    assert!(
+        error.ends_with("codec Zstd, expected none or one of [Lz4]"),
+        "{error}"
+    );
+    let error = refused(&mut intake(), compressed(lz4), body(50));
+    assert!(
+        error.ends_with("codec Lz4, expected none or one of []"),
+        "{error}"
+    );
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::stream::{
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
+    frame::Codecs,
     intake::Terms,
     node::{DataNode, NodeOptions, Origin},
     options::{ReceiveOptions, window_sizes},
@@ -39,6 +40,7 @@ fn local_opener() -> (Opener, Arc<Inbound>, Answer) {
     let terms = Terms {
         has_checksums: false,
         batch_bytes_max: 1 << 20,
+        codecs: Codecs::default(),
     };
     let ledger = Ledger::root("test", Limits::default());
     let inbound = Arc::new(Inbound::try_new(sizes, terms, &ledger).expect("there is room"));
