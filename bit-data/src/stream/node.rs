@@ -67,9 +67,10 @@ pub struct NodeOptions {
     pub batch_bytes_max: usize,
     /// How long a receiver may wait here for a sender that is not there yet. Default 10 s.
     pub sender_timeout: Duration,
-    /// How many receivers may wait so. Default 1,024.
+    /// How many receivers may wait so; those beyond are refused at once. Default 16,384.
     pub waiting_receivers_max: usize,
-    /// How many of one connection. Default 256.
+    /// How many of one connection. All streams that a query has between two nodes may be opened before their senders are
+    /// there: for 32 sending fragments and 32 receiving ones these are 1,024. Default 4,096.
     pub waiting_receivers_per_connection_max: usize,
     /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane.
     /// Default: streams, checksums and compression.
@@ -97,8 +98,8 @@ impl Default for NodeOptions {
             query_bytes_max: 256 * MIB,
             batch_bytes_max: 16 * MIB,
             sender_timeout: Duration::from_secs(10),
-            waiting_receivers_max: 1024,
-            waiting_receivers_per_connection_max: 256,
+            waiting_receivers_max: 16_384,
+            waiting_receivers_per_connection_max: 4_096,
             features: STREAM_FEATURES.into_iter().collect(),
             fragments: FragmentsOptions::default(),
             events: Arc::new(NoEvents),
