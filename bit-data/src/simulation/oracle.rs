@@ -173,7 +173,8 @@ fn blames_the_peer(error: &(dyn Error + 'static)) -> bool {
             | Some(
                 ReceiveError::SenderFailed(_)
                 | ReceiveError::SenderCancelled
-                | ReceiveError::Lost(_)
+                | ReceiveError::Lost { .. }
+                | ReceiveError::ShuttingDown
                 | ReceiveError::Budget(_)
                 | ReceiveError::Spill(_),
             ) => {}

@@ -33,7 +33,7 @@ pub enum OpenError {
         /// As configured.
         budget_bytes: usize,
     },
-    /// Both ends of a stream are used once.
+    /// Both ends of a stream are used once: there is a sender of it that has not ended.
     #[error("the stream {0} has a sender already")]
     Duplicate(StreamAddress),
     /// No sender of this process has come in time.
@@ -41,7 +41,7 @@ pub enum OpenError {
     NoSender {
         /// The stream.
         address: StreamAddress,
-        /// As configured.
+        /// How long it was waited for.
         waited: Duration,
     },
     /// The schema cannot be sent.
@@ -140,6 +140,9 @@ pub enum SendError {
         #[source]
         reason: CloseReason,
     },
+    /// The node of this sender shuts down, and its receiver is there too, or has not come.
+    #[error("the node is shutting down")]
+    ShuttingDown,
     /// The connection refuses the message.
     #[error("{0}")]
     Call(#[from] CallError),
@@ -177,6 +180,7 @@ impl SendError {
             Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
             Self::Call(error) => worthwhile(error.is_retryable()),
             Self::NoReceiver(_) => Retry::SameNode,
+            Self::ShuttingDown => Retry::OtherNode,
             Self::ReceiverFinished
             | Self::ReceiverCancelled
             | Self::Encode(_)
@@ -205,6 +209,9 @@ pub enum ReceiveError {
         #[source]
         reason: CloseReason,
     },
+    /// The node of this receiver shuts down, and its sender is there too.
+    #[error("the node is shutting down")]
+    ShuttingDown,
     /// A frame was damaged on its way.
     #[error("frame {sequence} is damaged: checksum {actual:08x}, expected {expected:08x}")]
     Checksum {
@@ -247,6 +254,7 @@ impl ReceiveError {
             Self::SenderFailed(failure) => failure.failure().retry(),
             Self::Spill(error) => error.retry(),
             Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
+            Self::ShuttingDown => Retry::OtherNode,
             Self::Checksum { .. } | Self::Budget(_) | Self::SenderCancelled => Retry::SameNode,
             Self::Codec(_)
             | Self::Chunk(_)
@@ -260,7 +268,7 @@ impl ReceiveError {
     pub(crate) fn to_failure(&self) -> RpcFailure {
         let kind = match self {
             Self::Budget(_) | Self::Spill(_) => ErrorType::Resource,
-            Self::Lost { .. } => ErrorType::Connection,
+            Self::Lost { .. } | Self::ShuttingDown => ErrorType::Connection,
             _ => ErrorType::DataRead,
         };
         RpcFailure::new(kind, self.to_string()).with_retry(self.retry())

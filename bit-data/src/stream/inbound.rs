@@ -559,13 +559,14 @@ mod tests {
     use rpc_bus::ledger::Limits;
 
     use super::*;
-    use crate::stream::options::window_sizes;
+    use crate::stream::{frame::Codecs, options::window_sizes};
 
     fn inbound() -> Inbound {
         let ledger = Ledger::root("test", Limits::default());
         let terms = Terms {
             has_checksums: false,
             batch_bytes_max: 1 << 20,
+            codecs: Codecs::default(),
         };
         let sizes = window_sizes(64 << 10, 64 << 10);
         Inbound::try_new(sizes, terms, &ledger).expect("there is room")

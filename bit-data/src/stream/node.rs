@@ -10,7 +10,7 @@ use protos::{
 };
 use rpc_bus::{
     BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
-    RpcFailure, auth::Login, tls::TlsClient,
+    auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
@@ -20,7 +20,7 @@ use super::{
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
     error::{OpenError, SendError},
-    frame::codec_to_wire,
+    frame::{Codecs, codec_to_wire},
     inbound::Inbound,
     intake::Terms,
     options::{Checksums, ReceiveOptions, SendOptions},
@@ -29,7 +29,7 @@ use super::{
     receiver::{Parts, Source, StreamReceiver},
     receiver_side::close,
     receivers::Receivers,
-    registry::{Opener, Patience, Registry},
+    registry::{Opener, Patience, Refusal, Registry},
     sender::StreamSender,
     sender_side::SenderHost,
     transmitter::{Surroundings, Transmitter},
@@ -67,9 +67,10 @@ pub struct NodeOptions {
     pub batch_bytes_max: usize,
     /// How long a receiver may wait here for a sender that is not there yet. Default 10 s.
     pub sender_timeout: Duration,
-    /// How many receivers may wait so. Default 1,024.
+    /// How many receivers may wait so; those beyond are refused at once. Default 16,384.
     pub waiting_receivers_max: usize,
-    /// How many of one connection. Default 256.
+    /// How many of one connection. All streams that a query has between two nodes may be opened before their senders are
+    /// there: for 32 sending fragments and 32 receiving ones these are 1,024. Default 4,096.
     pub waiting_receivers_per_connection_max: usize,
     /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane.
     /// Default: streams, checksums and compression.
@@ -97,8 +98,8 @@ impl Default for NodeOptions {
             query_bytes_max: 256 * MIB,
             batch_bytes_max: 16 * MIB,
             sender_timeout: Duration::from_secs(10),
-            waiting_receivers_max: 1024,
-            waiting_receivers_per_connection_max: 256,
+            waiting_receivers_max: 16_384,
+            waiting_receivers_per_connection_max: 4_096,
             features: STREAM_FEATURES.into_iter().collect(),
             fragments: FragmentsOptions::default(),
             events: Arc::new(NoEvents),
@@ -126,6 +127,8 @@ pub struct DataNode {
     peers: Arc<Peers>,
     budgets: Arc<Budgets>,
     batch_bytes_max: usize,
+    /// Senders keep the registry: it does not end with the node by itself.
+    _closing: CloseOnDrop,
 }
 
 impl DataNode {
@@ -156,6 +159,7 @@ impl DataNode {
         let (at, held) = (runtime.clone(), ledger.clone());
         let server =
             DataServer::bind(address, at, server, held, fragments.clone(), streams).await?;
+        let closing = CloseOnDrop(Arc::clone(&registry));
         let around = Surroundings {
             runtime: runtime.clone(),
             registry,
@@ -171,6 +175,7 @@ impl DataNode {
             peers: Arc::new(Peers::new(dialing)),
             budgets: Budgets::new(&ledger, options.plane_bytes_max, options.query_bytes_max),
             batch_bytes_max: options.batch_bytes_max,
+            _closing: closing,
         })
     }
 
@@ -196,7 +201,7 @@ impl DataNode {
     ///
     /// # Errors
     ///
-    /// There is a sender of the stream already, or batches of `schema` cannot be sent.
+    /// There is a sender of the stream that has not ended, or batches of `schema` cannot be sent.
     pub fn sender(
         &self,
         stream: StreamAddress,
@@ -261,21 +266,27 @@ impl DataNode {
         options: &ReceiveOptions,
         (windows, budget): (WindowSizes, &Arc<Budget>),
     ) -> Result<StreamReceiver, OpenError> {
-        let terms = |has_checksums| Terms {
+        let terms = |has_checksums, codecs| Terms {
             has_checksums,
             batch_bytes_max: self.batch_bytes_max,
+            codecs,
         };
         let (source, inbound, terms) = match origin {
             Origin::Node(address) if address != self.local => {
                 let line = self.peers.line(address).await?;
                 let wants = options.checksums == Checksums::On;
-                let terms = terms(wants && line.connection.has(Feature::Checksums));
+                let codecs = if line.connection.has(Feature::Compression) {
+                    Codecs::of(&options.codecs)
+                } else {
+                    Codecs::default()
+                };
+                let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
                 let source = open_remote(line, stream, &inbound, options, terms).await?;
                 (source, inbound, terms)
             }
             _ => {
-                let terms = terms(false);
+                let terms = terms(false, Codecs::default());
                 let windows = WindowSizes {
                     starved_min: STARVED_MIN_HERE,
                     ..windows
@@ -317,19 +328,15 @@ impl DataNode {
         };
         let inbound = Arc::clone(inbound);
         registry.open(stream, Opener::Local { inbound, opened });
-        let late = OpenError::NoSender {
-            address: stream,
-            waited: patience,
-        };
         match tokio::time::timeout(patience, &mut opening.sender).await {
             Ok(Ok(Ok(outbound))) => {
                 // There is a receiver from now on, which does the same.
                 opening.inbound = None;
                 Ok(Source::Local(outbound))
             }
-            Ok(Ok(Err(failure))) => Err(CallError::Remote(Box::new(failure)).into()),
+            Ok(Ok(Err(refusal))) => Err(refusal.into_error(stream)),
             Ok(Err(_)) => Err(OpenError::ShuttingDown),
-            Err(_) => Err(late),
+            Err(_) => Err(Refusal::NoSender(patience).into_error(stream)),
         }
     }
 
@@ -351,11 +358,23 @@ impl DataNode {
         self.around.registry.waiting()
     }
 
-    /// Ends all streams and connections, and waits until they have, at most `grace`.
+    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders and receivers that are left
+    /// find their stream ended, those within the node by [`SendError::ShuttingDown`] and
+    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown).
     pub async fn shutdown(self, grace: Duration) {
+        self.around.registry.close();
         self.peers.close();
         self.server.shutdown(grace).await;
         self.around.registry.join(grace).await;
+    }
+}
+
+/// Ends the streams of a node that is dropped.
+struct CloseOnDrop(Arc<Registry>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -386,10 +405,7 @@ async fn open_remote(
     let Some(line) = &opening.line else {
         return Err(OpenError::ShuttingDown);
     };
-    let codecs = options
-        .codecs
-        .iter()
-        .filter_map(|&codec| codec_to_wire(codec));
+    let codecs = terms.codecs.list().filter_map(codec_to_wire);
     let request = sealed(OpenStream {
         stream: Some(id),
         limit_bytes: Some(inbound.limit_bytes()),
@@ -461,7 +477,7 @@ struct OpeningHere<'a> {
     stream: StreamAddress,
     /// `None` once it is opened.
     inbound: Option<&'a Arc<Inbound>>,
-    sender: oneshot::Receiver<Result<Arc<Outbound>, RpcFailure>>,
+    sender: oneshot::Receiver<Result<Arc<Outbound>, Refusal>>,
 }
 
 impl Drop for OpeningHere<'_> {

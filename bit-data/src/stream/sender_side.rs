@@ -26,7 +26,7 @@ use super::{
     frame::codec_from_wire,
     options::piece_bytes,
     outbound::{Outbound, RemoteRoute, Route, SenderGone},
-    registry::{Met, Opener, Registry, sender_gone},
+    registry::{Met, Opener, Refusal, Registry},
     stats::lock,
     tunnel::node_address,
 };
@@ -97,9 +97,9 @@ impl SenderSide {
     ) -> Met {
         let route = Route::Remote(Arc::new(self.route(request)));
         let mut streams = lock(&self.streams);
-        if !streams.is_waiting(request.stream()) {
+        let Some(&Listed::Waiting(address)) = streams.listed.get(&request.stream()) else {
             return Met::ReceiverGone;
-        }
+        };
         streams.remove(request.stream());
         // In one step: an open stream has a receiver, and is stopped with the connection.
         let attached = outbound.attach(route, request.limit_bytes());
@@ -113,7 +113,7 @@ impl SenderSide {
                 reply.send(&Ack { ok: Some(true) });
                 sender.into_iter().for_each(Waker::wake);
             }
-            Err(SenderGone) => reply.fail(sender_gone()),
+            Err(SenderGone) => reply.fail(Refusal::SenderGone.into_failure(address)),
         }
         Met::Told
     }
@@ -189,7 +189,7 @@ impl SenderSide {
     /// A flipped bit in a limit could let the sender wait for ever.
     fn checked(&self, message: &mut impl Sealed) -> Result<(), Damaged> {
         if self.has_checksums {
-            return check(message, &[]);
+            return check(message);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use rpc_bus::{BusRuntime, RpcFailure, StreamKey};
 
 use super::{
     address::StreamAddress,
-    checksum::seal,
+    checksum::seal_frame,
     compress::{CodecChooser, sample},
     credit::cost_bytes,
     error::{OpenError, ReceiveError, SendError},
@@ -364,7 +364,7 @@ impl Remote {
         } = &*self.route;
         (frame.stream, frame.sequence) = (Some(*stream), Some(self.next_sequence));
         if *has_checksums {
-            seal(&mut frame, &body);
+            seal_frame(&mut frame, &body);
         }
         let key = StreamKey(*stream);
         let posted = connection

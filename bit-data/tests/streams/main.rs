@@ -11,6 +11,7 @@ mod features;
 mod killed;
 mod merging;
 mod opening;
+mod shutdown;
 mod spilling;
 mod support;
 mod tls;

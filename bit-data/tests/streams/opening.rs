@@ -146,6 +146,39 @@ async fn receivers_of_one_connection_do_not_take_all_places_to_wait() {
     }
 }
 
+#[tokio::test]
+async fn all_receivers_of_a_wide_query_may_come_before_their_senders() {
+    const FRAGMENTS: i32 = 40;
+    let (there, here) = pair().await;
+    let options = ReceiveOptions {
+        budget_bytes: ReceiveOptions::budget_bytes_min(40),
+        ..ReceiveOptions::default()
+    };
+    let streams: Vec<Vec<_>> = (0..FRAGMENTS)
+        .map(|to| {
+            (0..FRAGMENTS)
+                .map(|from| stream(from).with_driver(to))
+                .collect()
+        })
+        .collect();
+    let opening = streams.iter().map(|of_one| {
+        let from = of_one.iter().map(|&stream| (there.origin(), stream));
+        let from: Vec<_> = from.collect();
+        let (here, options) = (&here, &options);
+        async move { here.node.receivers(&from, options).await }
+    });
+    let coming = async {
+        let all = streams.iter().flatten();
+        until(|| there.node.waiting() == (0, all.clone().count())).await;
+        all.map(|&stream| there.sender(stream)).collect::<Vec<_>>()
+    };
+    let (opened, senders) = tokio::join!(futures::future::join_all(opening), coming);
+    assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    drop((opened, senders));
+    here.stop().await;
+    there.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn receivers_of_many_threads_open_their_streams_at_the_same_time() {
     const STREAMS: i32 = 200;
