@@ -60,5 +60,6 @@ pub use spill::{
 pub use stream::{
     Checksums, CodecReason, Compression, DataNode, DataPeers, NodeOptions, OpenError, Origin,
     PeerFailure, ReceiveError, ReceiveOptions, ReceiveStats, Receivers, SendError, SendOptions,
-    SendStats, StreamAddress, StreamReceiver, StreamSender, TunnelPeer, TunnelStats, Unordered,
+    SendStats, StreamAddress, StreamEnd, StreamReceiver, StreamSender, StreamStats, TunnelPeer,
+    TunnelStats, Unordered,
 };

@@ -46,4 +46,4 @@ pub use receiver::StreamReceiver;
 pub use receivers::{Receivers, Unordered};
 pub use sender::StreamSender;
 pub use stats::{CodecReason, ReceiveStats, SendStats};
-pub use tunnel::{TunnelPeer, TunnelStats};
+pub use tunnel::{StreamEnd, StreamStats, TunnelPeer, TunnelStats};

@@ -33,7 +33,7 @@ use super::{
     sender::StreamSender,
     sender_side::SenderHost,
     transmitter::{Surroundings, Transmitter},
-    tunnel::TunnelStats,
+    tunnel::{StreamStats, TunnelStats},
 };
 use crate::{
     drill::{FragmentEvents, Fragments, FragmentsOptions, NoEvents},
@@ -333,10 +333,16 @@ impl DataNode {
         }
     }
 
-    /// Counters of the streams from and to each peer.
+    /// Counters of the streams from and to each peer, by peer. At most 1,024 peers without open streams are told apart.
     #[must_use]
     pub fn tunnels(&self) -> Vec<TunnelStats> {
         self.around.tunnels.stats()
+    }
+
+    /// The streams that are open, those that send once they have a receiver; in no order.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamStats> {
+        self.around.tunnels.streams()
     }
 
     /// What the receivers of this node have reserved, in bytes.
