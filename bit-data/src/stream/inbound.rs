@@ -318,7 +318,8 @@ impl Inbound {
     /// Counters, with what waits now.
     pub(crate) fn stats(&self) -> ReceiveStats {
         let state = lock(&self.state);
-        let open = !matches!(state.phase, Phase::Closed);
+        // Else all has been given back.
+        let open = matches!(state.phase, Phase::Open | Phase::Ended(_));
         ReceiveStats {
             buffer_memory_bytes: if open {
                 state.intake.window.queued_bytes()
