@@ -38,7 +38,7 @@ mod transmitter;
 mod tunnel;
 
 pub use address::StreamAddress;
-pub use error::{OpenError, PeerFailure, ReceiveError, SendError};
+pub use error::{NodeDown, OpenError, PeerFailure, ReceiveError, SendError};
 pub use node::{DataNode, NodeOptions, Origin};
 pub use options::{Checksums, Compression, ReceiveOptions, SendOptions};
 pub use peers::DataPeers;

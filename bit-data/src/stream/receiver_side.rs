@@ -16,7 +16,7 @@ use rpc_bus::{CloseReason, OneWayMessage, PeerMisbehaved, RemoteConnection};
 
 use super::{
     checksum::{sealed, verify},
-    error::ReceiveError,
+    error::{NodeDown, OpenError, ReceiveError},
     inbound::Inbound,
     stats::lock,
 };
@@ -39,6 +39,8 @@ struct Streams {
     /// Ids below were given to streams; none is ever given twice.
     next: u64,
     ended: Option<CloseReason>,
+    /// Said before the connection ended.
+    down: Option<NodeDown>,
 }
 
 impl ReceiverSide {
@@ -49,6 +51,7 @@ impl ReceiverSide {
                 // Key 0 is that of calls.
                 next: 1,
                 ended: None,
+                down: None,
             }),
             asleep: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
@@ -74,6 +77,25 @@ impl ReceiverSide {
     /// Takes nothing any more of a stream.
     pub(crate) fn forget(&self, stream: u64) {
         lock(&self.streams).open.remove(&stream);
+    }
+
+    /// The node at the other end is down: all streams end at once. Its connection is the caller's to close.
+    pub(crate) fn node_down(&self, down: &NodeDown) {
+        let open = {
+            let mut streams = lock(&self.streams);
+            streams.ended = Some(CloseReason::ClosedHere);
+            streams.down = Some(down.clone());
+            std::mem::take(&mut streams.open)
+        };
+        for inbound in open.into_values() {
+            inbound.fail(ReceiveError::NodeDown(down.clone()));
+        }
+    }
+
+    /// Why a stream could not be opened: that its node is down says more than that its connection is gone.
+    pub(crate) fn explain(&self, error: OpenError) -> OpenError {
+        let down = lock(&self.streams).down.clone();
+        down.map_or(error, OpenError::NodeDown)
     }
 
     fn batch(&self, frame: StreamFrame, body: Bytes) -> Result<(), PeerMisbehaved> {
