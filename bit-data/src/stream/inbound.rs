@@ -310,10 +310,20 @@ impl Inbound {
         state.stats.batches += u64::from(has_batch);
     }
 
+    /// What the sender may send now, in bytes, as far as is known here; and whether the consumer waits.
+    pub(crate) fn credit_now(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        match state.phase {
+            Phase::Open => (state.intake.window.left_bytes(), state.consumer.is_some()),
+            _ => (0, false),
+        }
+    }
+
     /// Counters, with what waits now.
     pub(crate) fn stats(&self) -> ReceiveStats {
         let state = lock(&self.state);
-        let open = !matches!(state.phase, Phase::Closed);
+        // Else all has been given back.
+        let open = matches!(state.phase, Phase::Open | Phase::Ended(_));
         ReceiveStats {
             buffer_memory_bytes: if open {
                 state.intake.window.queued_bytes()

@@ -172,6 +172,18 @@ impl Outbound {
         state.stopped.is_none() && state.attached.as_ref().is_some_and(may_send)
     }
 
+    /// What may be sent now, in bytes, and whether the sender waits for more.
+    pub(crate) fn credit_now(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        match &state.attached {
+            Some((_, credit)) if state.stopped.is_none() => {
+                let left_bytes = credit.left_bytes();
+                (left_bytes, left_bytes == 0 && state.sender.is_some())
+            }
+            _ => (0, false),
+        }
+    }
+
     /// Counts a batch that is sent.
     pub(crate) fn on_sent(&self, cost_bytes: u64) {
         if let Some((_, credit)) = &mut lock(&self.state).attached {

@@ -17,7 +17,7 @@ use rpc_bus::{CloseReason, OneWayMessage, PeerMisbehaved, RemoteConnection};
 
 use super::{
     checksum::{check_frame, sealed},
-    error::ReceiveError,
+    error::{NodeDown, OpenError, ReceiveError},
     inbound::Inbound,
     stats::lock,
 };
@@ -42,6 +42,8 @@ struct Streams {
     /// Ids below were given to streams; none is ever given twice.
     next: u64,
     ended: Option<CloseReason>,
+    /// Said before the connection ended.
+    down: Option<NodeDown>,
 }
 
 impl ReceiverSide {
@@ -54,6 +56,7 @@ impl ReceiverSide {
                 // Key 0 is that of calls.
                 next: 1,
                 ended: None,
+                down: None,
             }),
             asleep: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
@@ -79,6 +82,24 @@ impl ReceiverSide {
     /// Takes nothing any more of a stream.
     pub(crate) fn forget(&self, stream: u64) {
         lock(&self.streams).open.remove(&stream);
+    }
+
+    /// The node at the other end is down: all streams end at once. Its connection is the caller's to close.
+    pub(crate) fn node_down(&self, down: &NodeDown) {
+        let open = {
+            let mut streams = lock(&self.streams);
+            streams.down = Some(down.clone());
+            streams.end(CloseReason::ClosedHere)
+        };
+        for inbound in open.into_values() {
+            inbound.fail(ReceiveError::NodeDown(down.clone()));
+        }
+    }
+
+    /// Why a stream could not be opened: that its node is down says more than that its connection is gone.
+    pub(crate) fn explain(&self, error: OpenError) -> OpenError {
+        let down = lock(&self.streams).down.clone();
+        down.map_or(error, OpenError::NodeDown)
     }
 
     fn batch(&self, mut frame: StreamFrame, body: Bytes) -> Result<(), PeerMisbehaved> {
@@ -139,6 +160,14 @@ fn misbehaved(error: ReceiveError) -> PeerMisbehaved {
     }
 }
 
+impl Streams {
+    /// No more are opened. Those that are open, in the order in which they were opened.
+    fn end(&mut self, reason: CloseReason) -> BTreeMap<u64, Arc<Inbound>> {
+        self.ended = Some(reason);
+        std::mem::take(&mut self.open).into_iter().collect()
+    }
+}
+
 impl StreamSink for ReceiverSide {
     fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
         if message.rpc_type != StreamBatch::RPC_TYPE {
@@ -157,13 +186,8 @@ impl StreamSink for ReceiverSide {
     }
 
     fn closed(&self, reason: &CloseReason) {
-        let open = {
-            let mut streams = lock(&self.streams);
-            streams.ended = Some(reason.clone());
-            std::mem::take(&mut streams.open)
-        };
-        let in_order: BTreeMap<_, _> = open.into_iter().collect();
-        for inbound in in_order.into_values() {
+        let open = lock(&self.streams).end(reason.clone());
+        for inbound in open.into_values() {
             inbound.fail(ReceiveError::Lost {
                 peer: self.peer,
                 reason: reason.clone(),
@@ -189,7 +213,7 @@ mod tests {
 
     /// A connection with three streams, 1 to 3.
     fn side() -> (Arc<ReceiverSide>, Vec<Arc<Inbound>>) {
-        let side = ReceiverSide::new();
+        let side = ReceiverSide::new(([127, 0, 0, 1], 31012).into());
         let terms = Terms {
             has_checksums: true,
             batch_bytes_max: 16 << 20,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use protos::{calls::data::OpenStream as OpenCall, data};
-use rpc_bus::{CloseReason, Ledger, Reply, task::Tasks};
+use rpc_bus::{Ledger, Reply, task::Tasks};
 use tokio::{runtime::Handle, sync::oneshot};
 
 pub(crate) use refusal::Refusal;

@@ -178,7 +178,9 @@ impl Transmitter {
             Route::Local(_) => TunnelPeer::Here,
             Route::Remote(route) => TunnelPeer::of(&route.connection),
         };
-        self.around.tunnels.add_sender(peer, &self.stats);
+        let (stats, outbound) = (&self.stats, &self.outbound);
+        let tunnels = &self.around.tunnels;
+        tunnels.add_sender(peer, self.address, stats, outbound);
         self.target = Some(match route {
             Route::Local(inbound) => Target::Local(inbound),
             Route::Remote(route) => Target::Remote(self.remote(route)?),

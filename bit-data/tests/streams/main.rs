@@ -8,6 +8,7 @@
 mod basics;
 mod faults;
 mod features;
+mod identity;
 mod killed;
 mod merging;
 mod opening;

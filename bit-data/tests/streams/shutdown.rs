@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bit_data::{NodeOptions, Origin, ReceiveError, SendError};
 use futures::{SinkExt, StreamExt};
-use rpc_bus::CloseReason;
 
 use crate::support::{Node, batch, receive_all, send_all, settled, stream};
 
@@ -13,18 +12,12 @@ const GRACE: Duration = Duration::from_secs(10);
 
 fn expect_stopped(sent: Result<(), SendError>) {
     let error = sent.expect_err("the node goes");
-    assert!(
-        matches!(error, SendError::ShuttingDown),
-        "{error}"
-    );
+    assert!(matches!(error, SendError::ShuttingDown), "{error}");
 }
 
 fn expect_lost(received: Result<(), ReceiveError>) {
     let error = received.expect_err("the node goes");
-    assert!(
-        matches!(error, ReceiveError::ShuttingDown),
-        "{error}"
-    );
+    assert!(matches!(error, ReceiveError::ShuttingDown), "{error}");
 }
 
 /// Lets go of a node in which senders and receivers wait for each other.

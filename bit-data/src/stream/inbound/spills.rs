@@ -9,7 +9,10 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::{
     spill::SpillOptions,
-    stream::options::{ReceiveOptions, piece_bytes},
+    stream::{
+        frame::Codecs,
+        options::{ReceiveOptions, piece_bytes},
+    },
 };
 
 const KIB: usize = 1024;
@@ -84,6 +87,7 @@ fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir)
     let terms = Terms {
         has_checksums: false,
         batch_bytes_max: 64 * MIB,
+        codecs: Codecs::default(),
     };
     let sizes = options.windows(streams).expect("there is room");
     let inbound = Inbound::try_new(sizes, terms, budget).expect("there is room");
