@@ -356,6 +356,12 @@ impl Node {
 
     async fn stop(mut self, world: &World) {
         let counted = self.data.tunnels();
+        let open: usize = counted.iter().map(|tunnel| tunnel.open_streams).sum();
+        assert_eq!(
+            (open, self.data.streams_listed()),
+            (0, 0),
+            "no stream is open any more"
+        );
         let spilled: u64 = counted
             .iter()
             .map(|tunnel| tunnel.received.bytes_spilled)

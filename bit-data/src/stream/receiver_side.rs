@@ -76,6 +76,11 @@ impl ReceiverSide {
         lock(&self.streams).open.remove(&stream);
     }
 
+    #[cfg(test)]
+    pub(crate) fn open_streams(&self) -> usize {
+        lock(&self.streams).open.len()
+    }
+
     fn batch(&self, frame: StreamFrame, body: Bytes) -> Result<(), PeerMisbehaved> {
         let id = frame.stream();
         let (inbound, next) = {
