@@ -37,6 +37,8 @@ const PORT: u16 = 31_012;
 const END_TIME_MAX: Duration = Duration::from_mins(10);
 /// How long a node has to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long the last word takes to its peer, if nothing holds it up.
+const LAST_WORD_TIME: Duration = Duration::from_secs(2);
 /// How long what is held may take to be given back.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 /// A stall up to this is no reason to give a peer up, not even several behind each other.
@@ -249,6 +251,14 @@ impl World {
                 }
             }
         }
+        // What was said last may still be on its way.
+        let is_calm = self.plan.happenings.is_empty();
+        sleep(if is_calm {
+            LAST_WORD_TIME
+        } else {
+            SETTLE_TIME_MAX
+        })
+        .await;
         for place in &mut *places {
             if let Some(node) = place.node.take() {
                 let node = Arc::into_inner(node).expect("invariant: all its tasks have ended");
