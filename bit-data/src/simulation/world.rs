@@ -75,6 +75,7 @@ pub(super) struct World {
 /// One life of a node.
 pub(super) struct Node {
     pub(super) data: DataNode,
+    /// If one of its exchanges spills.
     pub(super) spill: Option<SpillDir>,
     pub(super) life: i64,
     _runtime: BusRuntime,
@@ -107,12 +108,13 @@ fn run_here(seed: u64) -> Report {
 
 async fn play(seed: u64) -> Report {
     let world = World::new(seed);
-    let disk = tempfile::tempdir().expect("a directory");
+    let spills = world.plan.exchanges.iter().any(|exchange| exchange.spills);
+    let disk = spills.then(|| tempfile::tempdir().expect("a directory"));
     let mut places: Vec<_> = world.plan.nodes.iter().map(|_| Place::new()).collect();
     for (at, place) in places.iter_mut().enumerate() {
-        world.begin(at, place, &disk).await;
+        world.begin(at, place, disk.as_ref()).await;
     }
-    world.let_happen(&mut places, &disk).await;
+    world.let_happen(&mut places, disk.as_ref()).await;
     world.finish(&mut places).await;
     world.report()
 }
@@ -135,8 +137,10 @@ impl World {
 
     // ---- nodes ----
 
-    async fn begin(self: &Arc<Self>, at: usize, place: &mut Place, disk: &TempDir) {
+    async fn begin(self: &Arc<Self>, at: usize, place: &mut Place, disk: Option<&TempDir>) {
         let host = self.network.host(ip(at));
+        let spills = |exchange: &Exchange| exchange.receiver == at && exchange.spills;
+        let disk = disk.filter(|_| self.plan.exchanges.iter().any(spills));
         let node = Node::start(&host, &self.plan.nodes[at], place, disk).await;
         let node = Arc::new(node);
         for (index, exchange) in self.plan.exchanges.iter().enumerate() {
@@ -155,7 +159,7 @@ impl World {
         place.node = Some(node);
     }
 
-    async fn let_happen(self: &Arc<Self>, places: &mut [Place], disk: &TempDir) {
+    async fn let_happen(self: &Arc<Self>, places: &mut [Place], disk: Option<&TempDir>) {
         let mut happenings: VecDeque<_> = self.plan.happenings.iter().copied().collect();
         let mut back: Vec<(Duration, usize)> = Vec::new();
         loop {
@@ -342,7 +346,12 @@ impl std::fmt::Debug for World {
 }
 
 impl Node {
-    async fn start(host: &Host, plan: &NodePlan, place: &mut Place, disk: &TempDir) -> Self {
+    async fn start(
+        host: &Host,
+        plan: &NodePlan,
+        place: &mut Place,
+        disk: Option<&TempDir>,
+    ) -> Self {
         let ledger = Ledger::root("node", Limits::default());
         place.ledgers.push(ledger.clone());
         place.lives += 1;
@@ -355,10 +364,13 @@ impl Node {
             disk_bytes_max: plan.disk_bytes_max,
             unwritten_bytes_max: plan.unwritten_bytes_max,
         };
-        let spill = SpillDir::open_simulated(disk.path(), &options, &ledger, host);
+        let spill = disk.map(|disk| {
+            let dir = SpillDir::open_simulated(disk.path(), &options, &ledger, host);
+            dir.expect("a directory")
+        });
         Self {
             data,
-            spill: Some(spill.expect("a directory")),
+            spill,
             life: place.lives,
             _runtime: runtime,
         }
