@@ -19,13 +19,13 @@ use tempfile::TempDir;
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     oracle::{Outcome, ReceiverEnd, SenderEnd},
     plan::{Exchange, Happening, NodePlan, Plan},
-    receiving, sending,
+    proof, receiving, sending,
 };
 use crate::{
     spill::{SpillDir, SpillOptions},
@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the last word takes to its peer, if nothing holds it up.
 const LAST_WORD_TIME: Duration = Duration::from_secs(2);
 /// How long what is held may take to be given back.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(15);
 /// A stall up to this is no reason to give a peer up, not even several behind each other.
 const STALL_SHORT: Duration = Duration::from_secs(1);
 
@@ -73,6 +73,7 @@ pub(super) struct World {
 }
 
 /// One life of a node.
+#[derive(Debug)]
 pub(super) struct Node {
     pub(super) data: DataNode,
     /// If one of its exchanges spills.
@@ -177,14 +178,18 @@ impl World {
                 return;
             };
             sleep_until(self.began + at).await;
-            if let Some((node, after)) = self.happen(happening, places) {
+            if let Some((node, after)) = self.happen(happening, places).await {
                 back.push((at + after, node));
             }
         }
     }
 
     /// Says which node comes back, and after what time.
-    fn happen(&self, happening: Happening, places: &mut [Place]) -> Option<(usize, Duration)> {
+    async fn happen(
+        &self,
+        happening: Happening,
+        places: &mut [Place],
+    ) -> Option<(usize, Duration)> {
         match happening {
             Happening::Stall { from, to, time } => {
                 self.network.stall(ip(from), ip(to), time);
@@ -207,6 +212,10 @@ impl World {
                     self.disturb(&[at, from]);
                 }
             }
+            Happening::Shutdown { node, back } => {
+                let has_lived = self.shut_down(node, &mut places[node]).await;
+                return has_lived.then_some((node, back?));
+            }
             Happening::Death { node, death, back } => {
                 return self
                     .kill(node, death, &mut places[node])
@@ -225,6 +234,21 @@ impl World {
         self.disturb(&[at]);
         place.tasks.iter().for_each(JoinHandle::abort);
         drop(node);
+        true
+    }
+
+    /// The same as its program would end it.
+    async fn shut_down(&self, at: usize, place: &mut Place) -> bool {
+        let Some(node) = place.node.take() else {
+            return false;
+        };
+        self.disturb(&[at]);
+        place.tasks.iter().for_each(JoinHandle::abort);
+        // What is aborted is dropped in its own turn.
+        sleep(Duration::from_millis(1)).await;
+        let node = Arc::into_inner(node).expect("invariant: all its tasks have ended");
+        node.data.shutdown(GRACE).await;
+        self.network.kill(ip(at), Death::Process);
         true
     }
 
@@ -255,6 +279,7 @@ impl World {
                 }
             }
         }
+        self.network.heal();
         // What was said last may still be on its way.
         let is_calm = self.plan.happenings.is_empty();
         sleep(if is_calm {
@@ -263,6 +288,7 @@ impl World {
             SETTLE_TIME_MAX
         })
         .await;
+        self.prove(places).await;
         for place in &mut *places {
             if let Some(node) = place.node.take() {
                 let node = Arc::into_inner(node).expect("invariant: all its tasks have ended");
@@ -279,6 +305,21 @@ impl World {
         );
     }
 
+    /// Whatever has happened before, every node that lives can receive from the next one.
+    async fn prove(&self, places: &[Place]) {
+        let live = || places.iter().filter_map(|place| place.node.as_deref());
+        for (here, there) in live().zip(live().cycle().skip(1)) {
+            let proof = timeout(END_TIME_MAX, proof::stream(here, there));
+            let proved = proof.await.expect("neither waits for ever");
+            assert!(
+                proved.is_ok(),
+                "{proved:?}: {here:?} from {there:?}, {self:#?}"
+            );
+        }
+        // The last word of these.
+        sleep(LAST_WORD_TIME).await;
+    }
+
     fn report(&self) -> Report {
         let outcomes = self.outcomes();
         let mut report = Report {
@@ -288,7 +329,7 @@ impl World {
         };
         let mut first_sender = 0;
         for (outcome, exchange) in outcomes.iter().zip(&self.plan.exchanges) {
-            outcome.check(exchange, first_sender, self.plan.has_damage());
+            outcome.check(exchange, first_sender, &self.plan);
             first_sender += i64::try_from(exchange.streams.len()).expect("few");
             report.streams += exchange.streams.len() as u64;
             report.add(outcome);
