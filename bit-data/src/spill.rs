@@ -38,7 +38,8 @@ use rpc_bus::Ledger;
 /// Limits of all spill files of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpillOptions {
-    /// Most bytes of all files together. Default 16 GiB.
+    /// Most bytes of all files together. Default 16 GiB. Where that is spent, records find no room until others are taken:
+    /// senders wait, as those of streams that are not spilled do.
     pub disk_bytes_max: usize,
     /// Most bytes in memory that wait to be written, of all queues together. Default 64 MiB. Credit for what is spilled
     /// is to be given within this.

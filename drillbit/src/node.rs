@@ -296,6 +296,13 @@ impl Node {
         self.data.as_deref().map(DataNode::local_addr)
     }
 
+    /// Its part in the data plane, for whoever runs fragments in this process: what they send and receive is counted and
+    /// shown with the node. `None` if it has none.
+    #[must_use]
+    pub fn data(&self) -> Option<&DataNode> {
+        self.data.as_deref()
+    }
+
     /// Where other nodes find its control server, with the real port; `None` if it is alone.
     #[must_use]
     pub fn control_addr(&self) -> Option<SocketAddr> {

@@ -21,8 +21,9 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{
-    index::{Index, NextWrite, SEGMENT_BYTES, Taken},
+    index::{Absorb, Index, NextWrite, SEGMENT_BYTES, Taken},
     segment::{ALIGNMENT, CreateFile, Segment, create_file},
+    worker::Threads,
     *,
 };
 
@@ -41,7 +42,8 @@ impl Disk {
     fn with(options: &SpillOptions, limits: Limits, create: CreateFile) -> Self {
         let (parent, ledger) = (tempfile::tempdir().unwrap(), Ledger::root("test", limits));
         let here = Handle::current();
-        let dir = SpillDir::open_with(parent.path(), options, &ledger, here, create).unwrap();
+        let threads = Threads::Blocking(here);
+        let dir = SpillDir::open_with(parent.path(), options, &ledger, threads, create).unwrap();
         Self {
             parent,
             ledger,
@@ -154,30 +156,32 @@ async fn segments_are_deleted_as_soon_as_they_were_taken() {
 }
 
 #[tokio::test]
-async fn all_files_together_are_limited() {
+async fn all_files_together_are_limited_and_who_finds_no_room_is_told_of_some() {
     let options = SpillOptions {
         disk_bytes_max: 10_000,
         ..SpillOptions::default()
     };
     let disk = Disk::new(&options);
-    let ((a, mut from_a), (b, from_b)) = (disk.queue(), disk.queue());
-    a.push(record(1, 6000)).unwrap();
-    let refused = b.push(record(2, 6000)).unwrap_err();
+    let told = Arc::new(AtomicUsize::new(0));
+    let tell = Arc::clone(&told);
+    let (a, mut from_a) = disk.queue();
+    let (b, from_b) = disk.dir.queue(move || {
+        tell.fetch_add(1, Relaxed);
+    });
+    let never = a.push(record(1, 10_000)).unwrap_err();
     assert!(
-        matches!(
-            refused,
-            SpillError::DiskLimit {
-                used: 6080,
-                limit: 10_000,
-                ..
-            }
-        ),
-        "{refused}"
+        matches!(never, SpillError::DiskLimit { limit: 10_000, .. }),
+        "{never}"
     );
+    a.push(record(1, 6000)).unwrap();
+    let not_yet = b.push(record(2, 6000)).unwrap_err();
+    assert!(matches!(not_yet, SpillError::NoRoomYet), "{not_yet}");
     b.push(record(3, 3000)).unwrap();
     disk.dir.idle().await;
+    assert_eq!(told.load(Relaxed), 0);
     assert!(pop_all(&mut from_a).await == [record(1, 6000)]);
     disk.dir.idle().await;
+    assert_eq!(told.load(Relaxed), 1);
     b.push(record(4, 6000)).unwrap();
     drop((a, b, from_a, from_b));
     disk.end().await;
@@ -476,6 +480,12 @@ proptest! {
     }
 }
 
+impl Absorb for Charge {
+    fn absorb(&mut self, other: Self) {
+        Self::absorb(self, other);
+    }
+}
+
 /// An index, and the files that it is about, moved by hand.
 struct ByHand {
     index: Index<Charge>,
@@ -508,14 +518,14 @@ impl ByHand {
     }
 
     /// Begins to write; the end is up to the test.
-    fn begin_write(&mut self) -> Option<index::Writing> {
+    fn begin_write(&mut self) -> Option<index::Writing<Charge>> {
         match self.index.next_write() {
             NextWrite::Write(writing) => Some(writing),
             NextWrite::Rest(_) => None,
         }
     }
 
-    fn end_write(&mut self, writing: index::Writing) {
+    fn end_write(&mut self, writing: index::Writing<Charge>) {
         let (segment, offset) = writing.segment.clone().unwrap_or_else(|| {
             self.segments += 1;
             let path = self.parent.path().join(self.segments.to_string());

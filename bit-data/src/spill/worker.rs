@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+#[cfg(test)]
+use rpc_bus::simulation::Host;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
@@ -12,9 +14,13 @@ use super::{
     dir::Dir,
     index::{NextWrite, Unused, Writing},
     queue::Queue,
-    room::Room,
+    room::{Held, Room},
     segment::{Segment, Span},
 };
+
+/// Longest time that a simulated disk takes.
+#[cfg(test)]
+const JOB_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Something that takes a disk's time.
 #[derive(Debug)]
@@ -23,15 +29,24 @@ pub(super) enum Job {
     Write(Arc<Queue>),
     /// Reads the first records of a queue.
     Read(Arc<Queue>),
-    /// Deletes files.
-    Delete(Unused),
-    /// Tells queues that there may be room in memory.
+    /// Deletes files, whose room others may wait for.
+    Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
+    /// Tells queues that there may be room.
     TellOfRoom(Arc<Room<Queue>>),
+}
+
+/// What does the jobs.
+pub(super) enum Threads {
+    /// One of the blocking threads of a runtime.
+    Blocking(Handle),
+    /// A task, of which each job takes a moment.
+    #[cfg(test)]
+    Simulated(Handle, Host),
 }
 
 /// Jobs, and whether a thread is at them.
 pub(super) struct Worker {
-    runtime: Handle,
+    threads: Threads,
     jobs: Mutex<Jobs>,
     at_rest: Notify,
 }
@@ -46,9 +61,9 @@ struct Jobs {
 }
 
 impl Worker {
-    pub(super) fn new(runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(threads: Threads) -> Arc<Self> {
         Arc::new(Self {
-            runtime,
+            threads,
             jobs: Mutex::default(),
             at_rest: Notify::new(),
         })
@@ -63,7 +78,13 @@ impl Worker {
                 is_done: false,
             };
             // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
-            drop(self.runtime.spawn_blocking(move || run.all()));
+            match &self.threads {
+                Threads::Blocking(runtime) => drop(runtime.spawn_blocking(move || run.all())),
+                #[cfg(test)]
+                Threads::Simulated(runtime, host) => {
+                    drop(runtime.spawn(run.all_simulated(host.clone())));
+                }
+            }
         }
     }
 
@@ -96,7 +117,7 @@ impl Jobs {
     fn push(&mut self, job: Job) -> bool {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_) | Job::Delete(_) | Job::TellOfRoom(_) => self.others.push_back(job),
+            Job::Write(_) | Job::Delete(..) | Job::TellOfRoom(_) => self.others.push_back(job),
         }
         !std::mem::replace(&mut self.is_running, true)
     }
@@ -125,16 +146,32 @@ struct Run {
 impl Run {
     fn all(mut self) {
         while let Some(job) = self.worker.next() {
-            match job {
-                Job::Write(queue) => write(self.begin(queue)),
-                Job::Read(queue) => read(self.begin(queue)),
-                Job::Delete(unused) => drop(unused),
-                Job::TellOfRoom(room) => room.tell(),
-            }
-            // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
-            self.current = None;
+            self.one(job);
         }
         self.is_done = true;
+    }
+
+    #[cfg(test)]
+    async fn all_simulated(mut self, host: Host) {
+        while let Some(job) = self.worker.next() {
+            tokio::time::sleep(host.moment(JOB_TIME_MAX)).await;
+            self.one(job);
+        }
+        self.is_done = true;
+    }
+
+    fn one(&mut self, job: Job) {
+        match job {
+            Job::Write(queue) => write(self.begin(queue)),
+            Job::Read(queue) => read(self.begin(queue)),
+            Job::Delete(unused, room) => {
+                drop(unused);
+                room.tell();
+            }
+            Job::TellOfRoom(room) => room.tell(),
+        }
+        // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
+        self.current = None;
     }
 
     fn begin(&mut self, queue: Arc<Queue>) -> &Arc<Queue> {
@@ -150,7 +187,7 @@ impl Drop for Run {
         let rest = std::iter::from_fn(|| self.worker.next());
         let queues = rest.filter_map(|job| match job {
             Job::Write(queue) | Job::Read(queue) => Some(queue),
-            Job::Delete(_) | Job::TellOfRoom(_) => None,
+            Job::Delete(..) | Job::TellOfRoom(_) => None,
         });
         for queue in self.current.take().into_iter().chain(queues) {
             // Without a word to others: this may be the thread of somebody who has just told us of a job.
@@ -163,7 +200,10 @@ fn write(queue: &Arc<Queue>) {
     let next = queue.lock().next_write();
     let writing = match next {
         NextWrite::Write(writing) => writing,
-        NextWrite::Rest(unused) => return drop(unused),
+        NextWrite::Rest(unused) => {
+            drop(unused);
+            return queue.dir.room.tell();
+        }
     };
     match append(&queue.dir, &writing) {
         Ok(spans) => {
@@ -171,11 +211,15 @@ fn write(queue: &Arc<Queue>) {
             queue.dir.room.tell();
             queue.dir.worker.tell(Job::Write(Arc::clone(queue)));
         }
-        Err(error) => queue.fail(error),
+        Err(error) => {
+            // Before others are told that there is room.
+            drop(writing);
+            queue.fail(error);
+        }
     }
 }
 
-fn append(dir: &Dir, writing: &Writing) -> Result<Vec<Span>, SpillError> {
+fn append(dir: &Dir, writing: &Writing<Held<Queue>>) -> Result<Vec<Span>, SpillError> {
     let (segment, offset) = match &writing.segment {
         Some((segment, offset)) => (Arc::clone(segment), *offset),
         None => (Arc::new(dir.create_segment()?), 0),

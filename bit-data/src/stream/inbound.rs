@@ -146,7 +146,7 @@ impl Inbound {
     /// Spills what waited for room.
     fn spill_waiting(&self) {
         let mut state = lock(&self.state);
-        let limit_bytes = state.spill(now());
+        let limit_bytes = state.make_room();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -204,7 +204,7 @@ impl Inbound {
         if let Err(error) = &accepted {
             state.fail(error.clone());
         }
-        let limit_bytes = state.spill(began);
+        let limit_bytes = state.make_room();
         state.stats.receiver_process_total_time += now().saturating_duration_since(began);
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
@@ -227,7 +227,11 @@ impl Inbound {
             "invariant: senders of this process have credit"
         );
         state.queue_up(Item::Value(batch, cost_bytes));
-        let limit_bytes = state.spill(began);
+        let limit_bytes = if state.spilling.is_some() {
+            state.make_room()
+        } else {
+            None
+        };
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -306,10 +310,20 @@ impl Inbound {
         state.stats.batches += u64::from(has_batch);
     }
 
+    /// What the sender may send now, in bytes, as far as is known here; and whether the consumer waits.
+    pub(crate) fn credit_now(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        match state.phase {
+            Phase::Open => (state.intake.window.left_bytes(), state.consumer.is_some()),
+            _ => (0, false),
+        }
+    }
+
     /// Counters, with what waits now.
     pub(crate) fn stats(&self) -> ReceiveStats {
         let state = lock(&self.state);
-        let open = !matches!(state.phase, Phase::Closed);
+        // Else all has been given back.
+        let open = matches!(state.phase, Phase::Open | Phase::Ended(_));
         ReceiveStats {
             buffer_memory_bytes: if open {
                 state.intake.window.queued_bytes()
@@ -349,46 +363,74 @@ impl State {
             Arrival::Part => {}
             Arrival::End(outcome) => self.phase = Phase::Ended(outcome),
         }
-        if let Err(spent) = self.recharge() {
-            self.fail(spent.into());
-        }
         Ok(())
     }
 
-    /// Behind what is spilled, if anything is. If the sender would have to wait now, the newer part of the queue is
-    /// spilled: so much that there is credit for it again.
+    /// Charges what has come. A sender that waits is let go on where there is room for what it sends: in the budget, or
+    /// else on disk. Returns the limit that it is to be told.
+    ///
+    /// Without spilling, all that waits is charged to the budget. With it, one row may be beyond that until it is handed to
+    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow, and its memory is
+    /// charged where it came from.
+    fn make_room(&mut self) -> Option<u64> {
+        if !matches!(self.phase, Phase::Open | Phase::Ended(_)) {
+            return None;
+        }
+        if self.spilling.is_none() {
+            if let Err(spent) = self.recharge() {
+                self.fail(spent.into());
+            }
+            return None;
+        }
+        if !self.intake.window.is_used_up() {
+            return None;
+        }
+        let in_window = self.intake.window.raise_at_once();
+        let in_budget = in_window.or_else(|| self.widen());
+        let limit_bytes = in_budget.or_else(|| self.spill());
+        if self.spilling.is_some() {
+            // Else it waits for the disk, see above.
+            let _ = self.recharge();
+        }
+        limit_bytes
+    }
+
+    /// Behind what is spilled, if anything is.
     fn queue_up(&mut self, item: Item) {
         match &mut self.spilling {
-            Some(spilling) if !spilling.is_empty() => return spilling.push(item),
+            Some(spilling) if !spilling.is_empty() => spilling.push(item),
             _ => self.push(item),
-        }
-        let Some(spilling) = &mut self.spilling else {
-            return;
-        };
-        if !self.intake.window.is_used_up() {
-            return;
-        }
-        let (mut kept_bytes, room) = (0, self.intake.window.window_bytes() / 4);
-        let stays = |item: &&Item| {
-            kept_bytes += item.cost_bytes();
-            kept_bytes < room
-        };
-        let kept = self.queue.iter().take_while(stays).count();
-        let newer = self.queue.split_off(kept);
-        for item in newer {
-            spilling.push(item);
         }
     }
 
-    /// Hands to the spill files what is to go there; returns the limit that the sender is to be told.
-    fn spill(&mut self, now: Instant) -> Option<u64> {
+    /// Takes more of the budget, as far as it reaches.
+    fn widen(&mut self) -> Option<u64> {
+        let (window, charge) = (&mut self.intake.window, &mut self.charge);
+        window.widen(|reserved_bytes| charge.resize(as_usize(reserved_bytes)).is_ok())
+    }
+
+    /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is to be
+    /// told.
+    fn spill(&mut self) -> Option<u64> {
+        let (one, several) = self.intake.window.kept_bytes_max();
         let spilling = self.spilling.as_mut()?;
+        if spilling.is_empty() {
+            let mut kept_bytes = 0;
+            let stays = |(at, item): &(usize, &Item)| {
+                kept_bytes += item.cost_bytes();
+                kept_bytes <= if *at == 0 { one } else { several }
+            };
+            let kept = self.queue.iter().enumerate().take_while(stays).count();
+            for newer in self.queue.split_off(kept) {
+                spilling.push(newer);
+            }
+        }
         let written = spilling.write();
         self.stats.bytes_spilled = spilling.spilled_bytes();
         match written {
             Ok(0) => None,
             Ok(cost_bytes) => {
-                let limit_bytes = self.intake.window.on_taken(cost_bytes, now, |_| false);
+                let limit_bytes = self.intake.window.on_spilled(cost_bytes);
                 self.settle();
                 limit_bytes
             }
@@ -513,6 +555,8 @@ fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+#[cfg(test)]
+mod spills;
 #[cfg(test)]
 #[allow(
     clippy::disallowed_methods,

@@ -34,7 +34,7 @@ use super::{
     sender::StreamSender,
     sender_side::SenderHost,
     transmitter::{Surroundings, Transmitter},
-    tunnel::TunnelStats,
+    tunnel::{StreamStats, TunnelStats},
 };
 use crate::{
     drill::{FragmentEvents, Fragments, FragmentsOptions, NoEvents},
@@ -114,8 +114,30 @@ impl Default for NodeOptions {
 pub enum Origin {
     /// In this process: batches are handed over as they are.
     Here,
-    /// On the node whose data server listens there.
+    /// On the node whose data server listens there, whichever process that is.
     Node(SocketAddr),
+    /// On the same, and of the process that drew this incarnation at its start: one that was started in its place, and
+    /// has other senders under the same names, if any, is refused.
+    Incarnation {
+        /// Where the data server of the node listens.
+        address: SocketAddr,
+        /// As the node tells it in its handshakes.
+        incarnation: u64,
+    },
+}
+
+impl Origin {
+    /// Address and incarnation.
+    fn named(self) -> Option<(SocketAddr, Option<u64>)> {
+        match self {
+            Self::Here => None,
+            Self::Node(address) => Some((address, None)),
+            Self::Incarnation {
+                address,
+                incarnation,
+            } => Some((address, Some(incarnation))),
+        }
+    }
 }
 
 /// This node's part in the data plane. Dropping it ends all its streams; see [`Self::shutdown`].
@@ -123,6 +145,8 @@ pub struct DataNode {
     server: DataServer,
     fragments: Fragments,
     local: SocketAddr,
+    /// Of this process.
+    incarnation: Option<u64>,
     runtime: BusRuntime,
     around: Surroundings,
     peers: Arc<Peers>,
@@ -150,10 +174,8 @@ impl DataNode {
             waiting_per_connection_max: options.waiting_receivers_per_connection_max,
         };
         let registry = Registry::new(patience, runtime.app().clone(), ledger.clone());
-        let host = SenderHost {
-            registry: Arc::clone(&registry),
-            batch_bytes_max: options.batch_bytes_max,
-        };
+        let host = SenderHost::new(Arc::clone(&registry), options.batch_bytes_max);
+        let accepted = host.sides();
         let (server, dialing) = options.sides(&runtime, &ledger);
         let fragments = Fragments::new(options.fragments, &ledger, options.events);
         let streams = Arc::new(host);
@@ -173,7 +195,8 @@ impl DataNode {
             fragments,
             runtime,
             around,
-            peers: Arc::new(Peers::new(dialing)),
+            incarnation: dialing.incarnation(),
+            peers: Arc::new(Peers::new(dialing, accepted)),
             budgets: Budgets::new(&ledger, options.plane_bytes_max, options.query_bytes_max),
             batch_bytes_max: options.batch_bytes_max,
             _closing: closing,
@@ -269,9 +292,13 @@ impl DataNode {
             batch_bytes_max: self.batch_bytes_max,
             codecs,
         };
-        let (source, inbound, terms) = match origin {
-            Origin::Node(address) if address != self.local => {
-                let line = self.peers.line(address).await?;
+        let (source, inbound, terms) = match origin.named() {
+            Some((address, expected)) if address != self.local => {
+                let line = match expected {
+                    Some(incarnation) => self.peers.line_with(address, incarnation).await?,
+                    None => self.peers.line(address).await?,
+                };
+                let side = Arc::clone(&line.side);
                 let wants = options.checksums == Checksums::On;
                 let codecs = if line.connection.has(Feature::Compression) {
                     Codecs::of(&options.codecs)
@@ -280,10 +307,12 @@ impl DataNode {
                 };
                 let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
                 let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
-                let source = open_remote(line, stream, &inbound, options, terms).await?;
+                let source = open_remote(line, stream, &inbound, options, terms).await;
+                let source = source.map_err(|error| side.explain(error))?;
                 (source, inbound, terms)
             }
-            _ => {
+            named => {
+                self.expect_incarnation(named.and_then(|(_, expected)| expected))?;
                 let terms = terms(false, Codecs::default());
                 let windows = WindowSizes {
                     starved_min: STARVED_MIN_HERE,
@@ -308,6 +337,20 @@ impl DataNode {
             tunnels: Arc::clone(&self.around.tunnels),
             budget: Arc::clone(budget),
         }))
+    }
+
+    /// A receiver of this process that wants batches of its own address may mean the process before.
+    fn expect_incarnation(&self, expected: Option<u64>) -> Result<(), OpenError> {
+        match expected {
+            Some(expected) if self.incarnation != Some(expected) => {
+                Err(OpenError::OtherIncarnation {
+                    address: self.local,
+                    expected,
+                    actual: self.incarnation,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn open_local(
@@ -338,10 +381,16 @@ impl DataNode {
         }
     }
 
-    /// Counters of the streams from and to each peer.
+    /// Counters of the streams from and to each peer, by peer. At most 1,024 peers without open streams are told apart.
     #[must_use]
     pub fn tunnels(&self) -> Vec<TunnelStats> {
         self.around.tunnels.stats()
+    }
+
+    /// The streams that are open, those that send once they have a receiver; in no order.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamStats> {
+        self.around.tunnels.streams()
     }
 
     /// What the receivers of this node have reserved, in bytes.
@@ -357,7 +406,8 @@ impl DataNode {
     }
 
     /// Ends all streams and connections, and waits until they have, at most `grace`. Senders and receivers that are left
-    /// find their stream ended by [`CloseReason::ShuttingDown`](rpc_bus::CloseReason).
+    /// find their stream ended, those within the node by [`SendError::ShuttingDown`] and
+    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown).
     pub async fn shutdown(self, grace: Duration) {
         self.around.registry.close();
         self.peers.close();

@@ -86,7 +86,7 @@ impl StreamReceiver {
             tunnels,
             budget,
         } = parts;
-        tunnels.add_receiver(source.peer(), &inbound);
+        tunnels.add_receiver(source.peer(), address, &inbound);
         Self {
             address,
             source,

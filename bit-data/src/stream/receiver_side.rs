@@ -1,7 +1,8 @@
 //! One connection that this node has opened: the streams that come in on it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{Arc, Mutex},
     task::Waker,
 };
@@ -16,7 +17,7 @@ use rpc_bus::{CloseReason, OneWayMessage, PeerMisbehaved, RemoteConnection};
 
 use super::{
     checksum::{check_frame, sealed},
-    error::ReceiveError,
+    error::{NodeDown, OpenError, ReceiveError},
     inbound::Inbound,
     stats::lock,
 };
@@ -24,6 +25,8 @@ use crate::dispatch::StreamSink;
 
 #[derive(Debug)]
 pub(crate) struct ReceiverSide {
+    /// Where the connection goes.
+    peer: SocketAddr,
     streams: Mutex<Streams>,
     /// Consumers that are woken when what came in one go has been taken: a batch often comes with others, and waking
     /// somebody costs more than taking it.
@@ -39,16 +42,21 @@ struct Streams {
     /// Ids below were given to streams; none is ever given twice.
     next: u64,
     ended: Option<CloseReason>,
+    /// Said before the connection ended.
+    down: Option<NodeDown>,
 }
 
 impl ReceiverSide {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of a connection to `peer`.
+    pub(crate) fn new(peer: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
+            peer,
             streams: Mutex::new(Streams {
                 open: HashMap::new(),
                 // Key 0 is that of calls.
                 next: 1,
                 ended: None,
+                down: None,
             }),
             asleep: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
@@ -74,6 +82,24 @@ impl ReceiverSide {
     /// Takes nothing any more of a stream.
     pub(crate) fn forget(&self, stream: u64) {
         lock(&self.streams).open.remove(&stream);
+    }
+
+    /// The node at the other end is down: all streams end at once. Its connection is the caller's to close.
+    pub(crate) fn node_down(&self, down: &NodeDown) {
+        let open = {
+            let mut streams = lock(&self.streams);
+            streams.down = Some(down.clone());
+            streams.end(CloseReason::ClosedHere)
+        };
+        for inbound in open.into_values() {
+            inbound.fail(ReceiveError::NodeDown(down.clone()));
+        }
+    }
+
+    /// Why a stream could not be opened: that its node is down says more than that its connection is gone.
+    pub(crate) fn explain(&self, error: OpenError) -> OpenError {
+        let down = lock(&self.streams).down.clone();
+        down.map_or(error, OpenError::NodeDown)
     }
 
     fn batch(&self, mut frame: StreamFrame, body: Bytes) -> Result<(), PeerMisbehaved> {
@@ -134,6 +160,14 @@ fn misbehaved(error: ReceiveError) -> PeerMisbehaved {
     }
 }
 
+impl Streams {
+    /// No more are opened. Those that are open, in the order in which they were opened.
+    fn end(&mut self, reason: CloseReason) -> BTreeMap<u64, Arc<Inbound>> {
+        self.ended = Some(reason);
+        std::mem::take(&mut self.open).into_iter().collect()
+    }
+}
+
 impl StreamSink for ReceiverSide {
     fn one_way(&self, message: OneWayMessage) -> Result<(), PeerMisbehaved> {
         if message.rpc_type != StreamBatch::RPC_TYPE {
@@ -152,13 +186,12 @@ impl StreamSink for ReceiverSide {
     }
 
     fn closed(&self, reason: &CloseReason) {
-        let open = {
-            let mut streams = lock(&self.streams);
-            streams.ended = Some(reason.clone());
-            std::mem::take(&mut streams.open)
-        };
+        let open = lock(&self.streams).end(reason.clone());
         for inbound in open.into_values() {
-            inbound.fail(ReceiveError::Lost(reason.clone()));
+            inbound.fail(ReceiveError::Lost {
+                peer: self.peer,
+                reason: reason.clone(),
+            });
         }
     }
 }
@@ -180,7 +213,7 @@ mod tests {
 
     /// A connection with three streams, 1 to 3.
     fn side() -> (Arc<ReceiverSide>, Vec<Arc<Inbound>>) {
-        let side = ReceiverSide::new();
+        let side = ReceiverSide::new(([127, 0, 0, 1], 31012).into());
         let terms = Terms {
             has_checksums: true,
             batch_bytes_max: 16 << 20,

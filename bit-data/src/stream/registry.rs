@@ -11,7 +11,7 @@ use std::{
 };
 
 use protos::{calls::data::OpenStream as OpenCall, data};
-use rpc_bus::{CloseReason, Ledger, Reply, task::Tasks};
+use rpc_bus::{Ledger, Reply, task::Tasks};
 use tokio::{runtime::Handle, sync::oneshot};
 
 pub(crate) use refusal::Refusal;
@@ -311,9 +311,9 @@ impl Registry {
             waiting.opener.refuse(address, Refusal::ShuttingDown);
         }
         for outbound in senders {
-            outbound.stop(SendError::Lost(CloseReason::ShuttingDown));
+            outbound.stop(SendError::ShuttingDown);
             if let Some(Route::Local(inbound)) = outbound.route() {
-                inbound.fail(ReceiveError::Lost(CloseReason::ShuttingDown));
+                inbound.fail(ReceiveError::ShuttingDown);
             }
         }
     }

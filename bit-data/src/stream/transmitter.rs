@@ -178,7 +178,9 @@ impl Transmitter {
             Route::Local(_) => TunnelPeer::Here,
             Route::Remote(route) => TunnelPeer::of(&route.connection),
         };
-        self.around.tunnels.add_sender(peer, &self.stats);
+        let (stats, outbound) = (&self.stats, &self.outbound);
+        let tunnels = &self.around.tunnels;
+        tunnels.add_sender(peer, self.address, stats, outbound);
         self.target = Some(match route {
             Route::Local(inbound) => Target::Local(inbound),
             Route::Remote(route) => Target::Remote(self.remote(route)?),
@@ -301,9 +303,7 @@ impl Remote {
     ) -> Result<Encoded, SendError> {
         if let Some(codecs) = self.samples_wanted.take() {
             let body = body.clone();
-            let samples = runtime
-                .compute(move || sample(&body, &codecs, Instant::now))
-                .await;
+            let samples = runtime.compute(move || sample(&body, &codecs, now)).await;
             self.codecs.on_samples(samples.map_err(encode_error)?);
         }
         let codec = self.codecs.codec();
@@ -367,7 +367,11 @@ impl Remote {
             .post::<StreamBatch>(&envelope(frame), body, key)
             .await;
         // What stopped the stream says more than that its connection is gone.
-        posted.map_err(|error| outbound.stopped().unwrap_or(SendError::Call(error)))?;
+        posted.map_err(|error| {
+            outbound
+                .stopped()
+                .unwrap_or_else(|| self.route.failed(error))
+        })?;
         self.next_sequence += 1;
         Ok(())
     }

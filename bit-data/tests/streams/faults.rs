@@ -293,7 +293,7 @@ async fn a_half_open_connection_ends_its_receiver() {
     options.server.beats = None;
     let (apart, sending, receiving) = half_open(options).await;
     let error = receiving.await.expect("no panic").expect_err("it is dead");
-    assert!(matches!(error, ReceiveError::Lost(_)), "{error}");
+    assert!(matches!(error, ReceiveError::Lost { .. }), "{error}");
     sending.abort();
     apart.stop().await;
 }
@@ -305,7 +305,7 @@ async fn a_half_open_connection_ends_its_sender() {
     options.server.beats = Some(BEATS);
     let (apart, sending, receiving) = half_open(options).await;
     let error = sending.await.expect("no panic").expect_err("it is dead");
-    assert!(matches!(error, SendError::Lost(_)), "{error}");
+    assert!(matches!(error, SendError::Lost { .. }), "{error}");
     receiving.abort();
     apart.stop().await;
 }

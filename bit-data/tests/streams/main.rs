@@ -8,6 +8,8 @@
 mod basics;
 mod faults;
 mod features;
+mod identity;
+mod killed;
 mod merging;
 mod opening;
 mod shutdown;

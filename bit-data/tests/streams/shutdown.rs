@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use bit_data::{DataNode, NodeOptions, Origin, ReceiveError, SendError};
 use futures::{SinkExt, StreamExt};
 use rpc_bus::{
-    CloseReason, Ledger,
+    Ledger,
     ledger::{Kind, Limits},
 };
 
@@ -16,18 +16,12 @@ const GRACE: Duration = Duration::from_secs(10);
 
 fn expect_stopped(sent: Result<(), SendError>) {
     let error = sent.expect_err("the node goes");
-    assert!(
-        matches!(error, SendError::Lost(CloseReason::ShuttingDown)),
-        "{error}"
-    );
+    assert!(matches!(error, SendError::ShuttingDown), "{error}");
 }
 
 fn expect_lost(received: Result<(), ReceiveError>) {
     let error = received.expect_err("the node goes");
-    assert!(
-        matches!(error, ReceiveError::Lost(CloseReason::ShuttingDown)),
-        "{error}"
-    );
+    assert!(matches!(error, ReceiveError::ShuttingDown), "{error}");
 }
 
 /// Lets go of a node in which senders and receivers wait for each other.
