@@ -2,7 +2,10 @@
 
 use std::{error, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use protos::error::{ErrorType, Retry};
+use protos::{
+    error::{ErrorType, Retry},
+    id::QueryId,
+};
 use record_batch::{ArrowBodyError, ChunkError, CodecError, EncodeError};
 use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, RpcFailure};
 use thiserror::Error;
@@ -61,6 +64,14 @@ pub enum OpenError {
         /// As configured.
         budget_bytes: usize,
     },
+    /// All streams of a receiver are of one query, in whose budget they are.
+    #[error("the stream {address} is of another query, expected one of {expected}")]
+    OtherQuery {
+        /// The stream.
+        address: StreamAddress,
+        /// That of the first stream.
+        expected: QueryId,
+    },
     /// Both ends of a stream are used once: there is a sender of it that has not ended.
     #[error("the stream {0} has a sender already")]
     Duplicate(StreamAddress),
@@ -104,6 +115,7 @@ impl OpenError {
                 Retry::OtherNode
             }
             Self::TooManyStreams { .. }
+            | Self::OtherQuery { .. }
             | Self::Duplicate(_)
             | Self::Schema(_)
             | Self::Options { .. } => Retry::Never,

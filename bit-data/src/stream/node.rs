@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 use protos::{
     calls::data::OpenStream as OpenCall,
     data::{OpenStream, close_stream},
+    id::QueryId,
 };
 use rpc_bus::{
     BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
@@ -236,12 +237,12 @@ impl DataNode {
         Ok(StreamSender::new(stream, schema.clone(), transmitter))
     }
 
-    /// Opens the streams of all senders of a receiver, at the same time, under one budget. All of them must be of one
-    /// query.
+    /// Opens the streams of all senders of a receiver, at the same time, under one budget.
     ///
     /// # Errors
     ///
-    /// That of the first sender that cannot be had; the others are cancelled. Or the budget is too small.
+    /// That of the first sender that cannot be had; the others are cancelled. Or the budget is too small, or they are not
+    /// all of one query.
     ///
     /// # Cancel safety
     ///
@@ -252,10 +253,7 @@ impl DataNode {
         options: &ReceiveOptions,
     ) -> Result<Receivers, OpenError> {
         let windows = options.windows(senders.len())?;
-        let query = senders
-            .first()
-            .map(|(_, stream)| stream.query)
-            .unwrap_or_default();
+        let query = query_of(senders)?;
         let budget = self.budgets.receiver(query, options.budget_bytes);
         let open = |&(origin, stream)| self.open(origin, stream, options, (windows, &budget));
         let receivers = try_join_all(senders.iter().map(open)).await?;
@@ -436,6 +434,16 @@ impl DataNode {
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.around.registry)
     }
+}
+
+/// The query that all senders are of.
+fn query_of(senders: &[(Origin, StreamAddress)]) -> Result<QueryId, OpenError> {
+    let expected = senders.first().map(|(_, stream)| stream.query);
+    let expected = expected.unwrap_or_default();
+    let other = senders.iter().find(|(_, stream)| stream.query != expected);
+    other.map_or(Ok(expected), |&(_, address)| {
+        Err(OpenError::OtherQuery { address, expected })
+    })
 }
 
 /// Opens a stream on a connection, and waits until its sender is there.

@@ -318,14 +318,6 @@ impl Registry {
         }
     }
 
-    /// Runs what is left to do of a stream whose owner has gone.
-    pub(crate) fn run_detached(
-        &self,
-        rest: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), rpc_bus::BudgetExceeded> {
-        self.tasks.spawn(&self.app, &self.ledger, rest)
-    }
-
     pub(crate) fn waiting_max_of_a_connection(&self) -> usize {
         self.patience.waiting_per_connection_max
     }

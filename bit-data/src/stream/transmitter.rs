@@ -358,16 +358,10 @@ impl Remote {
         body: Vec<Bytes>,
         outbound: &Outbound,
     ) -> Result<(), SendError> {
+        self.route.number(&mut frame, self.next_sequence, &body);
         let RemoteRoute {
-            connection,
-            stream,
-            has_checksums,
-            ..
+            connection, stream, ..
         } = &*self.route;
-        (frame.stream, frame.sequence) = (Some(*stream), Some(self.next_sequence));
-        if *has_checksums {
-            seal_frame(&mut frame, &body);
-        }
         let key = StreamKey(*stream);
         let posted = connection
             .post::<StreamBatch>(&envelope(frame), body, key)
@@ -411,33 +405,38 @@ impl Drop for Transmitter {
         let is_stopped = stopped.is_some();
         match (self.target.take(), route) {
             (_, Some(Route::Local(inbound))) => inbound.end(Err(ReceiveError::SenderCancelled)),
-            (Some(Target::Remote(remote)), _) => self.cancel(remote, is_stopped),
-            (None, Some(Route::Remote(route))) => match self.remote(route) {
-                Ok(remote) => self.cancel(remote, is_stopped),
-                Err(error) => tracing::debug!(%error, "a stream that cannot be cancelled"),
-            },
+            (Some(Target::Remote(remote)), _) => {
+                remote.route.cancel(remote.next_sequence, is_stopped);
+            }
+            (None, Some(Route::Remote(route))) => route.cancel(0, is_stopped),
             _ => {}
         }
     }
 }
 
-impl Transmitter {
-    fn cancel(&self, mut remote: Box<Remote>, is_stopped: bool) {
-        let route = Arc::clone(&remote.route);
-        route.side.forget(route.stream);
+impl RemoteRoute {
+    /// Makes `frame` the one at `sequence`.
+    fn number(&self, frame: &mut StreamFrame, sequence: u64, body: &[Bytes]) {
+        (frame.stream, frame.sequence) = (Some(self.stream), Some(sequence));
+        if self.has_checksums {
+            seal_frame(frame, body);
+        }
+    }
+
+    /// Sends nothing any more. The receiver, unless it has stopped the stream itself, is told with the frame at `sequence`,
+    /// the only one that does not wait for room: nobody is left who could.
+    fn cancel(&self, sequence: u64, is_stopped: bool) {
+        self.side.forget(self.stream);
         if is_stopped {
             return;
         }
-        let outbound = Arc::clone(&self.outbound);
-        let end = async move {
-            let frame = end_frame(stream_end::Kind::Cancelled, None);
-            // Fails with the connection, whose end the receiver sees.
-            let _ = remote.post_frame(frame, Vec::new(), &outbound).await;
-        };
-        if self.around.registry.run_detached(end).is_err() {
-            // No task to be had: the end of the connection says it too.
-            route.connection.close();
-        }
+        let mut frame = end_frame(stream_end::Kind::Cancelled, None);
+        self.number(&mut frame, sequence, &[]);
+        let key = StreamKey(self.stream);
+        // Fails with the connection, whose end the receiver sees.
+        let _ = self
+            .connection
+            .post_last::<StreamBatch>(&envelope(frame), key);
     }
 }
 

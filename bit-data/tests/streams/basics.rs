@@ -17,7 +17,9 @@ use protos::error::{ErrorType, Retry};
 use record_batch::Codec;
 use rpc_bus::{Ledger, RpcFailure, ledger::Kind};
 
-use crate::support::{Node, batch, expected, pair, receive_all, schema, send_all, stream};
+use crate::support::{
+    Node, batch, expected, identity, pair, receive_all, schema, send_all, stream,
+};
 
 #[tokio::test]
 async fn batches_come_in_order_and_then_the_end() {
@@ -29,6 +31,31 @@ async fn batches_come_in_order_and_then_the_end() {
         let (seen, end) = receive_all(receiver).await;
         assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
         assert_eq!(seen, expected(1, 200));
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_fed_comes_while_the_next_one_is_made() {
+    let (there, here) = pair().await;
+    for (node, from) in [(&there, Origin::Here), (&here, there.origin())] {
+        let mut sender = there.sender(stream(1));
+        let mut receiver = node.receiver(from, stream(1)).await;
+        for number in 0..3 {
+            sender.feed(batch(1, number, 10)).await.expect("it can");
+            // Nobody asks the sender for anything meanwhile.
+            let comes = tokio::time::timeout(Duration::from_secs(10), receiver.next());
+            let came = comes.await.expect("it comes").expect("a batch");
+            assert_eq!(identity(&came.expect("a batch")), (1, number));
+        }
+        drop(receiver);
+        // What is known already is said at once.
+        while sender.feed(batch(1, 3, 10)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let ended = sender.close().await.expect_err("the receiver has gone");
+        assert!(matches!(ended, SendError::ReceiverCancelled), "{ended}");
     }
     here.stop().await;
     there.stop().await;

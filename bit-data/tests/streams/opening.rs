@@ -2,9 +2,11 @@
 
 use std::pin::Pin;
 
-use bit_data::{NodeOptions, OpenError, Origin, ReceiveOptions, SendError, StreamReceiver};
+use bit_data::{
+    NodeOptions, OpenError, Origin, ReceiveOptions, SendError, StreamAddress, StreamReceiver,
+};
 use futures::future::poll_immediate;
-use protos::error::Retry;
+use protos::{error::Retry, id::QueryId};
 use rpc_bus::CallError;
 
 use crate::support::{Node, expected, pair, receive_all, send_all, stream};
@@ -144,6 +146,28 @@ async fn receivers_of_one_connection_do_not_take_all_places_to_wait() {
     for node in [greedy, modest, there] {
         node.stop().await;
     }
+}
+
+#[tokio::test]
+async fn streams_of_two_queries_are_no_receiver() {
+    let node = Node::start(NodeOptions::default()).await;
+    let ours = stream(1);
+    let foreign = StreamAddress {
+        query: QueryId { part1: 7, part2: 7 },
+        ..stream(2)
+    };
+    let senders = [ours, foreign].map(|stream| (Origin::Here, stream));
+    let options = ReceiveOptions::default();
+    let refused = node.node.receivers(&senders, &options).await;
+    match refused.expect_err("one is foreign") {
+        error @ OpenError::OtherQuery { address, expected } => {
+            assert_eq!((address, expected), (foreign, ours.query));
+            assert_eq!(error.retry(), Retry::Never);
+        }
+        error => panic!("{error}"),
+    }
+    assert!(node.node.receivers(&[], &options).await.is_ok());
+    node.stop().await;
 }
 
 #[tokio::test]

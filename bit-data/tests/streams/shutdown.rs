@@ -1,11 +1,15 @@
-//! A node that goes: nobody waits for it, who sends to itself included.
+//! Senders, and nodes, that go: who waits for them is told, and nobody else is harmed.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use bit_data::{NodeOptions, Origin, ReceiveError, SendError};
+use bit_data::{DataNode, NodeOptions, Origin, ReceiveError, SendError};
 use futures::{SinkExt, StreamExt};
+use rpc_bus::{
+    Ledger,
+    ledger::{Kind, Limits},
+};
 
-use crate::support::{Node, batch, receive_all, send_all, settled, stream};
+use crate::support::{Node, batch, expected, receive_all, runtime, send_all, settled, stream};
 
 /// How long a node may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,4 +55,44 @@ async fn a_node_that_shuts_down_ends_the_streams_within_it() {
 #[tokio::test]
 async fn a_node_that_is_dropped_ends_the_streams_within_it() {
     end_streams_of_one_node(async |node| drop(node)).await;
+}
+
+/// A node that may have 20 tasks.
+async fn with_few_tasks() -> Node {
+    let ledger = Ledger::root(
+        "node",
+        Limits {
+            tasks: Some(20),
+            ..Limits::default()
+        },
+    );
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = DataNode::bind(any, runtime(), NodeOptions::default(), ledger.clone());
+    let node = node.await.expect("a port");
+    Node { node, ledger }
+}
+
+#[tokio::test]
+async fn a_sender_that_goes_where_no_task_is_left_harms_no_other_stream() {
+    let here = Node::start(NodeOptions::default()).await;
+    let there = with_few_tasks().await;
+    let (goes, mut stays) = (there.sender(stream(1)), there.sender(stream(2)));
+    let mut cancelled = here.receiver(there.origin(), stream(1)).await;
+    let receiver = here.receiver(there.origin(), stream(2)).await;
+    let left = 20 - there.ledger.used(Kind::Tasks);
+    let all = there.ledger.charge(Kind::Tasks, left);
+    drop(goes);
+    let error = cancelled
+        .next()
+        .await
+        .expect("an end")
+        .expect_err("it went");
+    assert!(matches!(error, ReceiveError::SenderCancelled), "{error}");
+    stays.send(batch(2, 0, 10)).await.expect("it is unharmed");
+    stays.close().await.expect("it is unharmed");
+    let (seen, end) = receive_all(receiver).await;
+    assert!(end.is_ok() && seen == expected(2, 1));
+    drop((all, stays, cancelled));
+    here.stop().await;
+    there.stop().await;
 }
