@@ -2,9 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
+use rpc_bus::ledger::BudgetExceeded;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
@@ -15,6 +18,9 @@ use super::{
     room::{Held, Room},
     segment::{Segment, Span},
 };
+
+/// How long what has found no memory waits before it is tried again: nobody tells of memory that is not ours.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// Something that takes a disk's time.
 #[derive(Debug)]
@@ -27,12 +33,16 @@ pub(super) enum Job {
     Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
     /// Tells queues that there may be room.
     TellOfRoom(Arc<Room<Queue>>),
+    /// The same, though nobody of ours has given any back.
+    TryRoom(Arc<Room<Queue>>),
 }
 
 /// Jobs, and whether a thread is at them.
 pub(super) struct Worker {
     runtime: Handle,
     jobs: Mutex<Jobs>,
+    /// There are new jobs, while the thread waits for memory.
+    more: Condvar,
     at_rest: Notify,
 }
 
@@ -40,6 +50,8 @@ pub(super) struct Worker {
 struct Jobs {
     reads: VecDeque<Job>,
     others: VecDeque<Job>,
+    /// Have found no memory.
+    later: Vec<Job>,
     /// Whether the next job is a read, if there is one.
     is_turn_of_reads: bool,
     is_running: bool,
@@ -50,21 +62,35 @@ impl Worker {
         Arc::new(Self {
             runtime,
             jobs: Mutex::default(),
+            more: Condvar::new(),
             at_rest: Notify::new(),
         })
     }
 
     /// Has `job` done, by a thread that is started if none is at it.
     pub(super) fn tell(self: &Arc<Self>, job: Job) {
-        if self.lock().push(job) {
-            let run = Run {
-                worker: Arc::clone(self),
-                current: None,
-                is_done: false,
-            };
-            // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
-            drop(self.runtime.spawn_blocking(move || run.all()));
+        self.lock().push(job);
+        self.run();
+    }
+
+    /// Has `job` done in a while, because it finds no memory now.
+    pub(super) fn tell_later(self: &Arc<Self>, job: Job) {
+        self.lock().later.push(job);
+        self.run();
+    }
+
+    fn run(self: &Arc<Self>) {
+        if mem::replace(&mut self.lock().is_running, true) {
+            self.more.notify_one();
+            return;
         }
+        let run = Run {
+            worker: Arc::clone(self),
+            current: None,
+            is_done: false,
+        };
+        // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
+        drop(self.runtime.spawn_blocking(move || run.all()));
     }
 
     /// Waits until there is nothing to do.
@@ -78,12 +104,36 @@ impl Worker {
         }
     }
 
+    /// The next job; waits for it only as long as there is one that is to be tried again.
     fn next(&self) -> Option<Job> {
-        let next = self.lock().next();
-        if next.is_none() {
-            self.at_rest.notify_waiters();
+        let mut jobs = self.lock();
+        loop {
+            if let Some(job) = jobs.next() {
+                return Some(job);
+            }
+            if jobs.later.is_empty() {
+                break;
+            }
+            let woken = self.more.wait_timeout(jobs, RETRY_AFTER);
+            jobs = woken.unwrap_or_else(PoisonError::into_inner).0;
+            jobs.try_again();
         }
-        next
+        jobs.is_running = false;
+        drop(jobs);
+        self.at_rest.notify_waiters();
+        None
+    }
+
+    /// All jobs, if nobody does them any more.
+    fn give_up(&self) -> Jobs {
+        let jobs = mem::take(&mut *self.lock());
+        self.at_rest.notify_waiters();
+        jobs
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_for_memory(&self) -> usize {
+        self.lock().later.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -92,25 +142,41 @@ impl Worker {
 }
 
 impl Jobs {
-    /// Adds `job`; whether a thread has to be started.
-    fn push(&mut self, job: Job) -> bool {
+    fn push(&mut self, job: Job) {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_) | Job::Delete(..) | Job::TellOfRoom(_) => self.others.push_back(job),
+            Job::Write(_) | Job::Delete(..) | Job::TellOfRoom(_) | Job::TryRoom(_) => {
+                self.others.push_back(job);
+            }
         }
-        !std::mem::replace(&mut self.is_running, true)
     }
 
     fn next(&mut self) -> Option<Job> {
         self.is_turn_of_reads = !self.is_turn_of_reads;
+        // What is to be tried again is not left out for being later than what comes all the time.
+        if self.is_turn_of_reads && !self.others.is_empty() {
+            self.try_again();
+        }
         let (first, second) = if self.is_turn_of_reads {
             (&mut self.reads, &mut self.others)
         } else {
             (&mut self.others, &mut self.reads)
         };
-        let next = first.pop_front().or_else(|| second.pop_front());
-        self.is_running = next.is_some();
-        next
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    fn try_again(&mut self) {
+        for job in mem::take(&mut self.later) {
+            self.push(job);
+        }
+    }
+
+    fn into_queues(self) -> impl Iterator<Item = Arc<Queue>> {
+        let jobs = self.reads.into_iter().chain(self.others).chain(self.later);
+        jobs.filter_map(|job| match job {
+            Job::Write(queue) | Job::Read(queue) => Some(queue),
+            Job::Delete(..) | Job::TellOfRoom(_) | Job::TryRoom(_) => None,
+        })
     }
 }
 
@@ -133,6 +199,7 @@ impl Run {
                     room.tell();
                 }
                 Job::TellOfRoom(room) => room.tell(),
+                Job::TryRoom(room) => room.try_again(),
             }
             // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
             self.current = None;
@@ -150,12 +217,8 @@ impl Drop for Run {
         if self.is_done {
             return;
         }
-        let rest = std::iter::from_fn(|| self.worker.next());
-        let queues = rest.filter_map(|job| match job {
-            Job::Write(queue) | Job::Read(queue) => Some(queue),
-            Job::Delete(..) | Job::TellOfRoom(_) => None,
-        });
-        for queue in self.current.take().into_iter().chain(queues) {
+        let rest = self.worker.give_up().into_queues();
+        for queue in self.current.take().into_iter().chain(rest) {
             // Without a word to others: this may be the thread of somebody who has just told us of a job.
             drop(queue.lock().fail(SpillError::RuntimeEnded));
         }
@@ -193,7 +256,7 @@ fn append(dir: &Dir, writing: &Writing<Held<Queue>>) -> Result<Vec<Span>, SpillE
     segment.append(offset, &writing.records)
 }
 
-fn read(queue: &Queue) {
+fn read(queue: &Arc<Queue>) {
     let mut spans = queue.lock().next_read();
     let bytes = |spans: &[Span]| spans.iter().map(Span::disk_bytes).sum();
     let ahead = queue.dir.reserve_memory(bytes(&spans));
@@ -201,11 +264,21 @@ fn read(queue: &Queue) {
         spans.truncate(1);
         queue.dir.reserve_memory(bytes(&spans))
     });
-    let records = charge
-        .map_err(SpillError::from)
-        .and_then(|charge| Segment::read(&spans, charge));
-    match records {
+    let charge = match charge {
+        Ok(charge) => charge,
+        Err(spent) => return try_later(queue, spent),
+    };
+    match Segment::read(&spans, charge) {
         Ok(records) => queue.lock().read(records),
         Err(error) => queue.fail(error),
     }
+}
+
+/// Memory comes and goes, so a queue does not fail for the lack of it at once.
+fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded) {
+    let waited = queue.lock().lacks_memory(Instant::now());
+    if waited >= queue.dir.memory_timeout || spent.requested > spent.limit {
+        return queue.fail(spent.into());
+    }
+    queue.dir.worker.tell_later(Job::Read(Arc::clone(queue)));
 }
