@@ -8,6 +8,7 @@
 mod basics;
 mod faults;
 mod features;
+mod local;
 mod merging;
 mod opening;
 mod spilling;
