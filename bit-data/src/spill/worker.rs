@@ -27,6 +27,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 pub(super) enum Job {
     /// Writes some of what waits in a queue.
     Write(Arc<Queue>),
+    /// Has the owner of a queue do what takes its time.
+    CallBack(Arc<Queue>),
     /// Reads the first records of a queue.
     Read(Arc<Queue>),
     /// Deletes files, whose room others may wait for.
@@ -145,7 +147,11 @@ impl Jobs {
     fn push(&mut self, job: Job) {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_) | Job::Delete(..) | Job::TellOfRoom(_) | Job::TryRoom(_) => {
+            Job::Write(_)
+            | Job::CallBack(_)
+            | Job::Delete(..)
+            | Job::TellOfRoom(_)
+            | Job::TryRoom(_) => {
                 self.others.push_back(job);
             }
         }
@@ -174,7 +180,7 @@ impl Jobs {
     fn into_queues(self) -> impl Iterator<Item = Arc<Queue>> {
         let jobs = self.reads.into_iter().chain(self.others).chain(self.later);
         jobs.filter_map(|job| match job {
-            Job::Write(queue) | Job::Read(queue) => Some(queue),
+            Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue) => Some(queue),
             Job::Delete(..) | Job::TellOfRoom(_) | Job::TryRoom(_) => None,
         })
     }
@@ -193,6 +199,7 @@ impl Run {
         while let Some(job) = self.worker.next() {
             match job {
                 Job::Write(queue) => write(self.begin(queue)),
+                Job::CallBack(queue) => (self.begin(queue).on_progress)(),
                 Job::Read(queue) => read(self.begin(queue)),
                 Job::Delete(unused, room) => {
                     drop(unused);

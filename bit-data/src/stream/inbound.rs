@@ -23,7 +23,7 @@ use super::{
     intake::{Arrival, EncodedBatch, Intake, Terms},
     outbound::Outbound,
     receiver_side::close,
-    spilling::Spilling,
+    spilling::{Encoded, Spilling, ToEncode},
     stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
 use crate::spill::SpillDir;
@@ -149,9 +149,29 @@ impl Inbound {
         lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
     }
 
-    /// Spills what waited for room.
+    /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
     fn spill_waiting(&self) {
+        self.make_room(|_| {});
+        while let Some(to_encode) = self.begin_encoding() {
+            let encoded = to_encode.encode();
+            self.make_room(|state| state.end_encoding(encoded));
+        }
+    }
+
+    fn begin_encoding(&self) -> Option<ToEncode> {
         let mut state = lock(&self.state);
+        let is_wanted = state.intake.window.is_used_up();
+        let spilling = state.spilling.as_mut()?;
+        if !is_wanted {
+            spilling.call_off_encoding();
+        }
+        spilling.begin_encoding()
+    }
+
+    /// Takes a step that the consumer did not make, and sees what there is room for then.
+    fn make_room(&self, step: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        step(&mut state);
         let limit_bytes = state.make_room();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
@@ -434,6 +454,17 @@ impl State {
                 self.fail(error);
                 None
             }
+        }
+    }
+
+    fn end_encoding(&mut self, encoded: Result<Encoded, ReceiveError>) {
+        // Without it, the stream has ended meanwhile.
+        let Some(spilling) = &mut self.spilling else {
+            return;
+        };
+        match encoded {
+            Ok(encoded) => spilling.end_encoding(encoded),
+            Err(error) => self.fail(error),
         }
     }
 
