@@ -256,7 +256,8 @@ sections! {
     } + connections { 16, 1024, 30 }
 
     /// The data plane: batches of other Drillbits. TLS and users are those of the sections tls and auth; a real
-    /// Drill knows neither here, so leave them unset for one.
+    /// Drill knows neither here, so leave them unset for one. Of the users only nodes come in: see `node_users` of
+    /// the section cluster.
     data: DataSection {
         /// Whether other Drillbits may send batches.
         enabled: bool = false,
