@@ -102,30 +102,30 @@ struct State {
 
 impl Inbound {
     /// Reserves the first window.
-    pub(crate) fn try_new(
-        sizes: WindowSizes,
-        terms: Terms,
-        budget: &Ledger,
-    ) -> Result<Self, BudgetExceeded> {
+    pub(crate) fn new(sizes: WindowSizes, terms: Terms, reserved: Charge) -> Self {
         let window = ReceiveWindow::new(sizes, now());
-        let charge = budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))?;
+        debug_assert_eq!(
+            reserved.amount(),
+            as_usize(window.reserved_bytes()),
+            "invariant: windows are reserved as they begin"
+        );
         let state = State {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
             phase: Phase::Open,
-            charge,
+            charge: reserved,
             consumer: None,
             looks: 0,
             failure: None,
             stats: ReceiveStats::default(),
         };
-        Ok(Self {
+        Self {
             state: Mutex::new(state),
             piece_bytes: as_usize(sizes.overrun_bytes),
             sender: OnceLock::new(),
             sender_here: OnceLock::new(),
-        })
+        }
     }
 
     /// The sender is that of stream `stream` on `connection`.
@@ -622,7 +622,7 @@ mod tests {
             codecs: Codecs::default(),
         };
         let sizes = window_sizes(64 << 10, 64 << 10);
-        Inbound::try_new(sizes, terms, &ledger).expect("there is room")
+        Inbound::new(sizes, terms, sizes.reserve(&ledger).expect("there is room"))
     }
 
     /// Takes `step` while the lock is held, and lets go of it when that is probably waited for.

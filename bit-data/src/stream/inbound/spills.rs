@@ -100,8 +100,8 @@ fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir)
         codecs: Codecs::default(),
     };
     let sizes = options.windows(streams).expect("there is room");
-    let inbound = Inbound::try_new(sizes, terms, budget).expect("there is room");
-    let inbound = Arc::new(inbound);
+    let reserved = sizes.reserve(budget).expect("there is room");
+    let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
     inbound.spill_to(dir);
     inbound
 }
