@@ -17,6 +17,7 @@
 mod data;
 mod oracle;
 mod plan;
+mod proof;
 mod receiving;
 mod sending;
 mod world;

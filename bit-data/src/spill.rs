@@ -26,6 +26,8 @@ mod segment;
 mod tests;
 mod worker;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 pub use dir::SpillDir;
@@ -44,6 +46,9 @@ pub struct SpillOptions {
     /// Most bytes in memory that wait to be written, of all queues together. Default 64 MiB. Credit for what is spilled
     /// is to be given within this.
     pub unwritten_bytes_max: usize,
+    /// How long a record that is to be read back waits for memory, if others hold all of it, before its queue fails.
+    /// Default 30 s.
+    pub memory_timeout: Duration,
 }
 
 impl Default for SpillOptions {
@@ -51,6 +56,7 @@ impl Default for SpillOptions {
         Self {
             disk_bytes_max: 16 << 30,
             unwritten_bytes_max: 64 << 20,
+            memory_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -398,7 +398,7 @@ impl Parts<'_> {
             return Ok(None);
         };
         server.connections.tls = self.security.tls.clone();
-        server.authenticator = self.security.authenticator.clone();
+        server.authenticator = self.security.nodes.clone();
         let mut data = bit_data::NodeOptions {
             server,
             // Nothing here runs fragments yet: what comes waits for one, and is refused then.
@@ -434,7 +434,7 @@ impl Parts<'_> {
             ledger: &self.planes.control,
             tls: self.security.tls.clone(),
             peer_tls: self.security.peers.clone(),
-            authenticator: self.security.authenticator.clone(),
+            authenticator: self.security.nodes.clone(),
             endpoint,
             incarnation: self.admin.incarnation(),
             queries: RunningQueries(self.admin.queries.clone()),

@@ -226,6 +226,18 @@ impl SimulatedNetwork {
         }
     }
 
+    /// Everything gets through from now on, and no fault happens that has not happened yet.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        let began = state.began;
+        for path in state.paths.values_mut() {
+            (path.stalled, path.fault) = (began, None);
+        }
+        for connection in state.connections.values_mut() {
+            connection.pipes.iter_mut().for_each(Pipe::heal);
+        }
+    }
+
     /// A host dies. What still runs in its name can reach nobody any more.
     pub fn kill(&self, ip: IpAddr, death: Death) {
         let mut state = self.lock();

@@ -1,13 +1,13 @@
 //! What came of each stream, and whether it may have.
 
-use std::{collections::BTreeMap, error::Error};
+use std::{collections::BTreeMap, error::Error, iter};
 
 use arrow::array::RecordBatch;
 use rpc_bus::CloseReason;
 
 use super::{
     data::{Author, rows},
-    plan::{Ending, Exchange},
+    plan::{Ending, Exchange, Plan},
 };
 use crate::stream::{ReceiveError, SendError};
 
@@ -98,12 +98,15 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Panics if it may not be so.
-    pub(super) fn check(&self, exchange: &Exchange, first_sender: i64, may_be_damaged: bool) {
-        for error in self.errors().filter(|_| !may_be_damaged) {
+    pub(super) fn check(&self, exchange: &Exchange, first_sender: i64, plan: &Plan) {
+        for error in self.errors().filter(|_| !plan.has_damage()) {
             assert!(
                 !blames_the_peer(error),
                 "nothing was damaged, and yet: {error:?}"
             );
+            if let Some(reason) = lost(error).filter(|_| !plan.has_disconnects()) {
+                assert!(reason.is_retryable(), "another try may succeed: {error:?}");
+            }
         }
         for received in self.receivers.iter().filter_map(ReceiverEnd::all) {
             for (stream, sender) in exchange.streams.iter().zip(first_sender..) {
@@ -157,32 +160,30 @@ impl Outcome {
     }
 }
 
-/// Whether the other end is said to have broken the rules.
+/// An error, and those that it comes of.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
+/// Why the connection was lost, if it was.
+fn lost<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CloseReason> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// Whether what came is said to be no stream.
 fn blames_the_peer(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let reason = error.downcast_ref::<CloseReason>();
-        if matches!(
-            reason,
-            Some(CloseReason::Decode(_) | CloseReason::Protocol(_))
-        ) {
-            return true;
-        }
-        match error.downcast_ref::<ReceiveError>() {
-            None
-            | Some(
-                ReceiveError::SenderFailed(_)
-                | ReceiveError::SenderCancelled
-                | ReceiveError::Lost { .. }
-                | ReceiveError::ShuttingDown
-                | ReceiveError::Budget(_)
-                | ReceiveError::Spill(_),
-            ) => {}
-            Some(_) => return true,
-        }
-        next = error.source();
-    }
-    false
+    chain(error).any(|error| {
+        matches!(
+            error.downcast_ref(),
+            Some(
+                ReceiveError::Checksum { .. }
+                    | ReceiveError::Codec(_)
+                    | ReceiveError::Chunk(_)
+                    | ReceiveError::Body(_)
+                    | ReceiveError::Protocol(_)
+            )
+        )
+    })
 }
 
 impl ReceiverEnd {

@@ -7,7 +7,7 @@ use record_batch::Codec;
 use rpc_bus::simulation::{Death, End, Fault, Path};
 
 use super::data::{BatchPlan, ROW_BYTES_MAX};
-use crate::stream::{Compression, ReceiveOptions};
+use crate::stream::{Checksums, Compression, ReceiveOptions};
 
 /// Things go wrong before.
 const LAST_HAPPENING: Duration = Duration::from_secs(12);
@@ -48,6 +48,7 @@ pub(super) struct Exchange {
     pub(super) budget_bytes: usize,
     pub(super) window_bytes: usize,
     pub(super) spills: bool,
+    pub(super) checksums: Checksums,
     pub(super) open_timeout: Duration,
     pub(super) starts: Duration,
     pub(super) consumer: Consumer,
@@ -130,6 +131,8 @@ pub(super) enum Happening {
         /// When it comes back, if it does.
         back: Option<Duration>,
     },
+    /// A node ends as a program does that is told to.
+    Shutdown { node: usize, back: Option<Duration> },
     /// One node is told that another is down.
     Disconnect { at: usize, from: usize },
 }
@@ -146,11 +149,25 @@ impl Happening {
     }
 }
 
-struct Draw(StdRng);
+struct Draw {
+    random: StdRng,
+    /// Whether there are batches beyond what a frame should hold.
+    has_large: bool,
+}
 
 impl Plan {
     pub(super) fn of(seed: u64) -> Self {
-        Draw(StdRng::seed_from_u64(seed)).plan()
+        let random = StdRng::seed_from_u64(seed);
+        let has_large = false;
+        Draw { random, has_large }.plan()
+    }
+
+    /// Whether a node is told that another is down.
+    pub(super) fn has_disconnects(&self) -> bool {
+        let is_one = |happening: &_| matches!(happening, Happening::Disconnect { .. });
+        self.happenings
+            .iter()
+            .any(|(_, happening)| is_one(happening))
     }
 
     /// Whether a bit is flipped somewhere.
@@ -163,35 +180,42 @@ impl Plan {
 
 impl Draw {
     fn chance(&mut self, percent: u32) -> bool {
-        self.0.random_ratio(percent, 100)
+        self.random.random_ratio(percent, 100)
     }
 
     fn millis(&mut self, range: RangeInclusive<u64>) -> Duration {
-        Duration::from_millis(self.0.random_range(range))
+        Duration::from_millis(self.random.random_range(range))
     }
 
     fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        *choices.choose(&mut self.0).expect("a choice")
+        *choices.choose(&mut self.random).expect("a choice")
     }
 
     /// Small numbers as often as large ones.
     fn log(&mut self, max: usize) -> usize {
-        let bits = self.0.random_range(0..=max.max(1).ilog2() + 1);
-        self.0.random_range(0..=max.min(1 << bits))
+        let bits = self.random.random_range(0..=max.max(1).ilog2() + 1);
+        self.random.random_range(0..=max.min(1 << bits))
     }
 
     fn plan(mut self) -> Plan {
-        let count = self.0.random_range(2..=4);
+        self.has_large = self.chance(5);
+        let count = self.random.random_range(2..=4);
         let nodes: Vec<_> = (0..count).map(|_| self.node()).collect();
         let paths = self.paths(count);
         let exchanges = self.exchanges(&nodes);
         let happenings = self.happenings(count, &exchanges);
-        Plan {
+        let mut plan = Plan {
             nodes,
             paths,
             exchanges,
             happenings,
+        };
+        if !plan.has_damage() && self.chance(20) {
+            for exchange in &mut plan.exchanges {
+                exchange.checksums = Checksums::Off;
+            }
         }
+        plan
     }
 
     fn node(&mut self) -> NodePlan {
@@ -232,10 +256,16 @@ impl Draw {
         } else {
             piece_bytes_max
         };
+        // Large frames would hold up all others for longer than anybody waits.
+        let buffer_bytes = self.one_of(&[2_000, 30_000, 256 * 1024]);
         Path {
             jitter: self.millis(0..=40),
             bytes_per_s: self.one_of(&[None, Some(1_000_000), Some(20_000_000)]),
-            buffer_bytes: self.one_of(&[2_000, 30_000, 256 * 1024]),
+            buffer_bytes: if self.has_large {
+                256 * 1024
+            } else {
+                buffer_bytes
+            },
             piece_bytes_max: Some(piece_bytes_max),
             ..plain
         }
@@ -245,7 +275,7 @@ impl Draw {
         let mut left = 1 + self.log(11);
         let mut exchanges = Vec::new();
         while left > 0 {
-            let streams = self.0.random_range(1..=left);
+            let streams = self.random.random_range(1..=left);
             left -= streams;
             exchanges.push(self.exchange(nodes, streams));
         }
@@ -253,8 +283,8 @@ impl Draw {
     }
 
     fn exchange(&mut self, nodes: &[NodePlan], streams: usize) -> Exchange {
-        let receiver = self.0.random_range(0..nodes.len());
-        let has_large = self.chance(3);
+        let receiver = self.random.random_range(0..nodes.len());
+        let has_large = self.has_large && self.chance(50);
         let least = ReceiveOptions::budget_bytes_min(streams);
         let streams: Vec<_> = (0..streams)
             .map(|_| self.stream(nodes.len(), has_large))
@@ -271,10 +301,11 @@ impl Draw {
             budget_bytes: self.one_of(&[least, least, 2 * least, 16 << 20]).max(least),
             window_bytes: self.one_of(&[64 << 10, 128 << 10, 2 << 20]),
             spills: self.chance(30),
+            checksums: Checksums::On,
             open_timeout: self.one_of(&[PATIENCE_MIN, 2 * PATIENCE_MIN]),
             starts: self.start(),
             consumer: self.consumer(),
-            attempts: self.0.random_range(1..=2),
+            attempts: self.random.random_range(1..=2),
             may_fail: false,
         };
         exchange.may_fail = exchange.is_doubtful(nodes);
@@ -283,7 +314,7 @@ impl Draw {
 
     /// Mostly soon; now and then later than others wait.
     fn start(&mut self) -> Duration {
-        match self.0.random_range(0..20) {
+        match self.random.random_range(0..20) {
             0 => self.millis(0..=20_000),
             1..5 => self.millis(0..=5_000),
             _ => self.millis(0..=100),
@@ -291,19 +322,21 @@ impl Draw {
     }
 
     fn consumer(&mut self) -> Consumer {
-        let pause = match self.0.random_range(0..4) {
+        let pause = match self.random.random_range(0..4) {
             0 => self.millis(1..=200),
             _ => Duration::ZERO,
         };
         let stop = self
             .chance(25)
             .then(|| (self.log(20), self.millis(0..=10_000)));
-        let leaves = self.chance(25).then(|| match self.0.random_range(0..4) {
-            0 => Leaving::DroppedAt(self.millis(0..=3_000)),
-            1 => Leaving::DroppedAfter(self.log(20)),
-            2 => Leaving::FinishedAfter(self.log(20)),
-            _ => Leaving::FailedAfter(self.log(20)),
-        });
+        let leaves = self
+            .chance(25)
+            .then(|| match self.random.random_range(0..4) {
+                0 => Leaving::DroppedAt(self.millis(0..=3_000)),
+                1 => Leaving::DroppedAfter(self.log(20)),
+                2 => Leaving::FinishedAfter(self.log(20)),
+                _ => Leaving::FailedAfter(self.log(20)),
+            });
         Consumer {
             pause,
             stop,
@@ -312,7 +345,7 @@ impl Draw {
     }
 
     fn stream(&mut self, nodes: usize, has_large: bool) -> StreamPlan {
-        let ending = match self.0.random_range(0..20) {
+        let ending = match self.random.random_range(0..20) {
             0 => Ending::Failed,
             1 => Ending::Dropped,
             2 => Ending::DroppedAt(self.millis(0..=3_000)),
@@ -325,7 +358,7 @@ impl Draw {
             *first = self.large_batch();
         }
         StreamPlan {
-            sender: self.0.random_range(0..nodes),
+            sender: self.random.random_range(0..nodes),
             starts: self.start(),
             batches,
             pause: (self.one_of(&[0, 0, 5, 30]), self.millis(0..=2_000)),
@@ -352,7 +385,7 @@ impl Draw {
 
     /// Beyond the pieces that batches are cut to: one row that goes in chunks, or many.
     fn large_batch(&mut self) -> BatchPlan {
-        let bytes = self.0.random_range(100_000..ROW_BYTES_MAX);
+        let bytes = self.random.random_range(100_000..ROW_BYTES_MAX);
         let rows = self.one_of(&[1, 1, 30]);
         BatchPlan {
             rows,
@@ -379,24 +412,24 @@ impl Draw {
 
     /// From one node to another: mostly one way or the other between the ends of a stream.
     fn way(&mut self, nodes: usize, exchanges: &[Exchange]) -> (usize, usize) {
-        let exchange = exchanges.choose(&mut self.0);
+        let exchange = exchanges.choose(&mut self.random);
         let ends = exchange.and_then(|exchange| {
-            let stream = exchange.streams.choose(&mut self.0)?;
+            let stream = exchange.streams.choose(&mut self.random)?;
             (stream.sender != exchange.receiver).then_some((stream.sender, exchange.receiver))
         });
         match ends {
             Some(ends) if self.chance(60) => ends,
             Some((sender, receiver)) if self.chance(80) => (receiver, sender),
             _ => {
-                let from = self.0.random_range(0..nodes);
-                (from, (from + self.0.random_range(1..nodes)) % nodes)
+                let from = self.random.random_range(0..nodes);
+                (from, (from + self.random.random_range(1..nodes)) % nodes)
             }
         }
     }
 
     fn happening(&mut self, nodes: usize, exchanges: &[Exchange]) -> Happening {
         let (from, to) = self.way(nodes, exchanges);
-        match self.0.random_range(0..12) {
+        match self.random.random_range(0..14) {
             0..3 => Happening::Stall {
                 from,
                 to,
@@ -406,7 +439,7 @@ impl Draw {
                 from,
                 to,
                 after_bytes: self.log(100_000) as u64,
-                fault: Fault::FlipBit(self.0.random_range(0..8)),
+                fault: Fault::FlipBit(self.random.random_range(0..8)),
             },
             6..9 => Happening::Fault {
                 from,
@@ -415,6 +448,10 @@ impl Draw {
                 fault: Fault::Cut(self.one_of(&[End::Fin, End::Reset])),
             },
             9 => Happening::Disconnect { at: from, from: to },
+            10..12 => Happening::Shutdown {
+                node: from,
+                back: self.chance(70).then(|| self.millis(0..=5_000)),
+            },
             _ => Happening::Death {
                 node: from,
                 death: self.one_of(&[Death::Process, Death::Power]),

@@ -57,6 +57,7 @@ async fn receive(world: &World, node: &Node, index: usize) -> ReceiverEnd {
         window_bytes: exchange.window_bytes,
         spill: node.spill.clone().filter(|_| exchange.spills),
         open_timeout: exchange.open_timeout,
+        checksums: exchange.checksums,
         ..ReceiveOptions::default()
     };
     let from = world.senders(index, node);

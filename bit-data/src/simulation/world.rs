@@ -19,13 +19,13 @@ use tempfile::TempDir;
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     oracle::{Outcome, ReceiverEnd, SenderEnd},
     plan::{Exchange, Happening, NodePlan, Plan},
-    receiving, sending,
+    proof, receiving, sending,
 };
 use crate::{
     spill::{SpillDir, SpillOptions},
@@ -37,8 +37,10 @@ const PORT: u16 = 31_012;
 const END_TIME_MAX: Duration = Duration::from_mins(10);
 /// How long a node has to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long the last word takes to its peer, if nothing holds it up.
+const LAST_WORD_TIME: Duration = Duration::from_secs(2);
 /// How long what is held may take to be given back.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(15);
 /// A stall up to this is no reason to give a peer up, not even several behind each other.
 const STALL_SHORT: Duration = Duration::from_secs(1);
 
@@ -71,8 +73,10 @@ pub(super) struct World {
 }
 
 /// One life of a node.
+#[derive(Debug)]
 pub(super) struct Node {
     pub(super) data: DataNode,
+    /// If one of its exchanges spills.
     pub(super) spill: Option<SpillDir>,
     pub(super) life: i64,
     _runtime: BusRuntime,
@@ -105,12 +109,13 @@ fn run_here(seed: u64) -> Report {
 
 async fn play(seed: u64) -> Report {
     let world = World::new(seed);
-    let disk = tempfile::tempdir().expect("a directory");
+    let spills = world.plan.exchanges.iter().any(|exchange| exchange.spills);
+    let disk = spills.then(|| tempfile::tempdir().expect("a directory"));
     let mut places: Vec<_> = world.plan.nodes.iter().map(|_| Place::new()).collect();
     for (at, place) in places.iter_mut().enumerate() {
-        world.begin(at, place, &disk).await;
+        world.begin(at, place, disk.as_ref()).await;
     }
-    world.let_happen(&mut places, &disk).await;
+    world.let_happen(&mut places, disk.as_ref()).await;
     world.finish(&mut places).await;
     world.report()
 }
@@ -133,8 +138,10 @@ impl World {
 
     // ---- nodes ----
 
-    async fn begin(self: &Arc<Self>, at: usize, place: &mut Place, disk: &TempDir) {
+    async fn begin(self: &Arc<Self>, at: usize, place: &mut Place, disk: Option<&TempDir>) {
         let host = self.network.host(ip(at));
+        let spills = |exchange: &Exchange| exchange.receiver == at && exchange.spills;
+        let disk = disk.filter(|_| self.plan.exchanges.iter().any(spills));
         let node = Node::start(&host, &self.plan.nodes[at], place, disk).await;
         let node = Arc::new(node);
         for (index, exchange) in self.plan.exchanges.iter().enumerate() {
@@ -153,7 +160,7 @@ impl World {
         place.node = Some(node);
     }
 
-    async fn let_happen(self: &Arc<Self>, places: &mut [Place], disk: &TempDir) {
+    async fn let_happen(self: &Arc<Self>, places: &mut [Place], disk: Option<&TempDir>) {
         let mut happenings: VecDeque<_> = self.plan.happenings.iter().copied().collect();
         let mut back: Vec<(Duration, usize)> = Vec::new();
         loop {
@@ -171,14 +178,18 @@ impl World {
                 return;
             };
             sleep_until(self.began + at).await;
-            if let Some((node, after)) = self.happen(happening, places) {
+            if let Some((node, after)) = self.happen(happening, places).await {
                 back.push((at + after, node));
             }
         }
     }
 
     /// Says which node comes back, and after what time.
-    fn happen(&self, happening: Happening, places: &mut [Place]) -> Option<(usize, Duration)> {
+    async fn happen(
+        &self,
+        happening: Happening,
+        places: &mut [Place],
+    ) -> Option<(usize, Duration)> {
         match happening {
             Happening::Stall { from, to, time } => {
                 self.network.stall(ip(from), ip(to), time);
@@ -201,6 +212,10 @@ impl World {
                     self.disturb(&[at, from]);
                 }
             }
+            Happening::Shutdown { node, back } => {
+                let has_lived = self.shut_down(node, &mut places[node]).await;
+                return has_lived.then_some((node, back?));
+            }
             Happening::Death { node, death, back } => {
                 return self
                     .kill(node, death, &mut places[node])
@@ -219,6 +234,21 @@ impl World {
         self.disturb(&[at]);
         place.tasks.iter().for_each(JoinHandle::abort);
         drop(node);
+        true
+    }
+
+    /// The same as its program would end it.
+    async fn shut_down(&self, at: usize, place: &mut Place) -> bool {
+        let Some(node) = place.node.take() else {
+            return false;
+        };
+        self.disturb(&[at]);
+        place.tasks.iter().for_each(JoinHandle::abort);
+        // What is aborted is dropped in its own turn.
+        sleep(Duration::from_millis(1)).await;
+        let node = Arc::into_inner(node).expect("invariant: all its tasks have ended");
+        node.data.shutdown(GRACE).await;
+        self.network.kill(ip(at), Death::Process);
         true
     }
 
@@ -249,6 +279,16 @@ impl World {
                 }
             }
         }
+        self.network.heal();
+        // What was said last may still be on its way.
+        let is_calm = self.plan.happenings.is_empty();
+        sleep(if is_calm {
+            LAST_WORD_TIME
+        } else {
+            SETTLE_TIME_MAX
+        })
+        .await;
+        self.prove(places).await;
         for place in &mut *places {
             if let Some(node) = place.node.take() {
                 let node = Arc::into_inner(node).expect("invariant: all its tasks have ended");
@@ -265,6 +305,21 @@ impl World {
         );
     }
 
+    /// Whatever has happened before, every node that lives can receive from the next one.
+    async fn prove(&self, places: &[Place]) {
+        let live = || places.iter().filter_map(|place| place.node.as_deref());
+        for (here, there) in live().zip(live().cycle().skip(1)) {
+            let proof = timeout(END_TIME_MAX, proof::stream(here, there));
+            let proved = proof.await.expect("neither waits for ever");
+            assert!(
+                proved.is_ok(),
+                "{proved:?}: {here:?} from {there:?}, {self:#?}"
+            );
+        }
+        // The last word of these.
+        sleep(LAST_WORD_TIME).await;
+    }
+
     fn report(&self) -> Report {
         let outcomes = self.outcomes();
         let mut report = Report {
@@ -274,7 +329,7 @@ impl World {
         };
         let mut first_sender = 0;
         for (outcome, exchange) in outcomes.iter().zip(&self.plan.exchanges) {
-            outcome.check(exchange, first_sender, self.plan.has_damage());
+            outcome.check(exchange, first_sender, &self.plan);
             first_sender += i64::try_from(exchange.streams.len()).expect("few");
             report.streams += exchange.streams.len() as u64;
             report.add(outcome);
@@ -332,7 +387,12 @@ impl std::fmt::Debug for World {
 }
 
 impl Node {
-    async fn start(host: &Host, plan: &NodePlan, place: &mut Place, disk: &TempDir) -> Self {
+    async fn start(
+        host: &Host,
+        plan: &NodePlan,
+        place: &mut Place,
+        disk: Option<&TempDir>,
+    ) -> Self {
         let ledger = Ledger::root("node", Limits::default());
         place.ledgers.push(ledger.clone());
         place.lives += 1;
@@ -344,11 +404,15 @@ impl Node {
         let options = SpillOptions {
             disk_bytes_max: plan.disk_bytes_max,
             unwritten_bytes_max: plan.unwritten_bytes_max,
+            ..SpillOptions::default()
         };
-        let spill = SpillDir::open_simulated(disk.path(), &options, &ledger, host);
+        let spill = disk.map(|disk| {
+            let dir = SpillDir::open_simulated(disk.path(), &options, &ledger, host);
+            dir.expect("a directory")
+        });
         Self {
             data,
-            spill: Some(spill.expect("a directory")),
+            spill,
             life: place.lives,
             _runtime: runtime,
         }
@@ -356,6 +420,12 @@ impl Node {
 
     async fn stop(mut self, world: &World) {
         let counted = self.data.tunnels();
+        let open: usize = counted.iter().map(|tunnel| tunnel.open_streams).sum();
+        assert_eq!(
+            (open, self.data.streams_listed()),
+            (0, 0),
+            "no stream is open any more"
+        );
         let spilled: u64 = counted
             .iter()
             .map(|tunnel| tunnel.received.bytes_spilled)

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rpc_bus::{
@@ -45,6 +46,7 @@ pub(super) struct Dir {
     pub(super) room: Arc<Room<Queue>>,
     next_file: AtomicU64,
     create: CreateFile,
+    pub(super) memory_timeout: Duration,
     pub(super) worker: Arc<Worker>,
 }
 
@@ -98,6 +100,7 @@ impl SpillDir {
             room,
             next_file: AtomicU64::new(0),
             create,
+            memory_timeout: options.memory_timeout,
             worker: Worker::new(threads),
         })))
     }
@@ -153,7 +156,11 @@ impl Dir {
         record: &SpillRecord,
         queue: &Arc<Queue>,
     ) -> Result<Reserved<Queue>, SpillError> {
-        self.room.reserve(record.bytes(), disk_bytes(record), queue)
+        let reserved = self.room.reserve(record.bytes(), disk_bytes(record), queue);
+        if reserved.is_err() && self.room.has_to_try_again() {
+            self.worker.tell_later(Job::TryRoom(Arc::clone(&self.room)));
+        }
+        reserved
     }
 
     /// Room in memory for what is read back.

@@ -5,7 +5,12 @@
 //! entries        ^ front                     ^ unwritten                         ^ back
 //! ```
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
 
 use super::{
     SpillError, SpillRecord,
@@ -35,6 +40,8 @@ pub(super) struct Index<M> {
     is_reading: bool,
     /// Who waits for the first record.
     waiting: Option<Waker>,
+    /// Since when there has been no memory to read into.
+    lacks_memory_since: Option<Instant>,
     /// Why there will be nothing more.
     failed: Option<SpillError>,
 }
@@ -124,6 +131,7 @@ impl<M> Default for Index<M> {
             is_writing: false,
             is_reading: false,
             waiting: None,
+            lacks_memory_since: None,
             failed: None,
         }
     }
@@ -258,9 +266,16 @@ impl<M: Absorb> Index<M> {
         spans
     }
 
+    /// There is no memory for the first record; returns how long that has been so.
+    pub(super) fn lacks_memory(&mut self, now: Instant) -> Duration {
+        let since = *self.lacks_memory_since.get_or_insert(now);
+        now.saturating_duration_since(since)
+    }
+
     /// The first records are in memory again.
     pub(super) fn read(&mut self, records: Vec<SpillRecord>) {
         self.is_reading = false;
+        self.lacks_memory_since = None;
         for (entry, record) in self.entries.iter_mut().zip(records) {
             *entry = Entry::ReadBack(record);
         }

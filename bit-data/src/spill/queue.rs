@@ -62,6 +62,11 @@ impl SpillWriter {
         Ok(())
     }
 
+    /// Has the queue's `on_progress` called, on the thread that moves the bytes.
+    pub(crate) fn call_back(&self) {
+        self.0.dir.worker.tell(Job::CallBack(Arc::clone(&self.0)));
+    }
+
     /// Records that were not taken.
     #[must_use]
     pub fn records(&self) -> usize {

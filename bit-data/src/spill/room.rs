@@ -2,11 +2,13 @@
 //! for either.
 //!
 //! Whoever waits in a place is told: either something is held there, and [`Room::tell`] comes after it was given back; or
-//! there is room already, and somebody is about to call that. Who has found too little in one place says nothing about the
+//! there is room already, and somebody is about to call that; or it is others that hold the memory, those with whom a
+//! ledger above is shared, and [`Room::try_again`] comes in a while. Who has found too little in one place says nothing about the
 //! other, for which others may wait.
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -59,6 +61,8 @@ struct Turns<W> {
     has_more: bool,
     /// In the order of their turns.
     waiting: VecDeque<Weak<W>>,
+    /// Whether somebody is about to try again.
+    is_tried_again: bool,
 }
 
 /// What a record, or several, take in one place.
@@ -155,6 +159,25 @@ impl<W: Waits> Room<W> {
         }
     }
 
+    /// Whether [`Self::try_again`] is to be called in a while: nobody of ours will give anything back. Says so once.
+    pub(super) fn has_to_try_again(&self) -> bool {
+        let mut turns = self.lock();
+        let mut alone = turns
+            .iter_mut()
+            .filter(|turns| turns.held == 0 && !turns.waiting.is_empty());
+        alone.any(|turns| !mem::replace(&mut turns.is_tried_again, true))
+    }
+
+    /// Tells those who wait for what others hold.
+    pub(super) fn try_again(&self) {
+        for turns in &mut *self.lock() {
+            if mem::take(&mut turns.is_tried_again) {
+                turns.has_more = true;
+            }
+        }
+        self.tell();
+    }
+
     fn next(&self) -> Option<Arc<W>> {
         self.lock().iter_mut().find_map(Turns::next)
     }
@@ -167,6 +190,7 @@ impl<W> Turns<W> {
             held: 0,
             has_more: false,
             waiting: VecDeque::new(),
+            is_tried_again: false,
         }
     }
 
@@ -176,9 +200,9 @@ impl<W> Turns<W> {
 }
 
 impl<W: Waits> Turns<W> {
-    /// Lets `whose` wait, unless nothing of ours will be given back, or never enough, so that nobody could be told.
+    /// Lets `whose` wait, unless there can never be enough.
     fn waits(&mut self, exceeded: &BudgetExceeded, whose: &Arc<W>) -> bool {
-        if self.held == 0 || exceeded.requested > exceeded.limit {
+        if exceeded.requested > exceeded.limit {
             return false;
         }
         self.has_more = false;
@@ -325,7 +349,7 @@ mod tests {
 
     /// Records are written: they keep what they have on disk.
     fn written(wants: &Wants) -> Vec<Held<Wants>> {
-        let got = std::mem::take(&mut *wants.got.lock().unwrap());
+        let got = mem::take(&mut *wants.got.lock().unwrap());
         got.into_iter().map(|reserved| reserved.disk).collect()
     }
 

@@ -13,6 +13,7 @@ use protos::{
     calls::Credit as CreditCall,
     data::{Credit, StreamFrame, close_stream},
 };
+use record_batch::arrow_body_bytes;
 use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
 
 use super::{
@@ -22,13 +23,16 @@ use super::{
     intake::{Arrival, EncodedBatch, Intake, Terms},
     outbound::Outbound,
     receiver_side::close,
-    spilling::Spilling,
+    spilling::{Encoded, Spilling, ToEncode},
     stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
 use crate::spill::SpillDir;
 
 /// How long it takes about until a sender of this process has been woken, and its consumer again.
 const ROUND_TRIP_HERE: Duration = Duration::from_micros(50);
+
+/// Of less memory it is not worth the time to tell how much of it is shown.
+const VALUE_BYTES_MIN: usize = 16 * 1024;
 
 /// What waits for the consumer.
 #[derive(Debug)]
@@ -72,6 +76,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     state: Mutex<State>,
+    piece_bytes: usize,
     /// Whom to tell what the consumer does not say itself.
     sender: OnceLock<(RemoteConnection, u64)>,
     /// The same of this process; it holds this end.
@@ -117,6 +122,7 @@ impl Inbound {
         };
         Ok(Self {
             state: Mutex::new(state),
+            piece_bytes: as_usize(sizes.overrun_bytes),
             sender: OnceLock::new(),
             sender_here: OnceLock::new(),
         })
@@ -143,9 +149,29 @@ impl Inbound {
         lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
     }
 
-    /// Spills what waited for room.
+    /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
     fn spill_waiting(&self) {
+        self.make_room(|_| {});
+        while let Some(to_encode) = self.begin_encoding() {
+            let encoded = to_encode.encode();
+            self.make_room(|state| state.end_encoding(encoded));
+        }
+    }
+
+    fn begin_encoding(&self) -> Option<ToEncode> {
         let mut state = lock(&self.state);
+        let is_wanted = state.intake.window.is_used_up();
+        let spilling = state.spilling.as_mut()?;
+        if !is_wanted {
+            spilling.call_off_encoding();
+        }
+        spilling.begin_encoding()
+    }
+
+    /// Takes a step that the consumer did not make, and sees what there is room for then.
+    fn make_room(&self, step: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        step(&mut state);
         let limit_bytes = state.make_room();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
@@ -182,6 +208,11 @@ impl Inbound {
         }
     }
 
+    /// What batches are to be split to: the budget holds what one of them overruns the credit by.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
     /// The limit to open the stream with.
     pub(crate) fn limit_bytes(&self) -> u64 {
         lock(&self.state).intake.window.granted_bytes()
@@ -212,26 +243,21 @@ impl Inbound {
         (accepted, consumer)
     }
 
-    /// Takes a batch from a sender of this process.
+    /// Takes a batch from a sender of this process, which has credit: a piece of [`Self::piece_bytes`], or a row.
     pub(crate) fn push_value(&self, batch: RecordBatch, cost_bytes: u64) {
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
         if !matches!(state.phase, Phase::Open) {
             return;
         }
-        // Its memory is there already, whoever holds it; and the sender has looked at its credit.
-        let began = now();
-        let within_credit = state.intake.window.on_received(cost_bytes, began);
+        // The sender has looked at its credit.
+        let within_credit = state.intake.window.on_received(cost_bytes, now());
         debug_assert!(
             within_credit.is_ok(),
             "invariant: senders of this process have credit"
         );
         state.queue_up(Item::Value(batch, cost_bytes));
-        let limit_bytes = if state.spilling.is_some() {
-            state.make_room()
-        } else {
-            None
-        };
+        let limit_bytes = state.make_room();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -441,6 +467,17 @@ impl State {
         }
     }
 
+    fn end_encoding(&mut self, encoded: Result<Encoded, ReceiveError>) {
+        // Without it, the stream has ended meanwhile.
+        let Some(spilling) = &mut self.spilling else {
+            return;
+        };
+        match encoded {
+            Ok(encoded) => spilling.end_encoding(encoded),
+            Err(error) => self.fail(error),
+        }
+    }
+
     fn poll_spilled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Item>, ReceiveError>> {
         match &mut self.spilling {
             Some(spilling) => spilling.poll_pop(cx),
@@ -546,9 +583,15 @@ pub(crate) fn grant(connection: &RemoteConnection, stream: u64, limit_bytes: u64
     let _ = connection.post_urgent::<CreditCall>(&credit);
 }
 
-/// What a batch of this process costs.
+/// What a batch of this process costs: what is shown of its memory, about. Whoever made it may show the rest elsewhere.
 pub(crate) fn value_cost_bytes(batch: &RecordBatch) -> u64 {
-    cost_bytes(0, batch.get_array_memory_size() as u64)
+    let there = batch.get_array_memory_size();
+    let shown = if there <= VALUE_BYTES_MIN {
+        there
+    } else {
+        arrow_body_bytes(batch).min(there)
+    };
+    cost_bytes(0, shown as u64)
 }
 
 fn as_usize(bytes: u64) -> usize {

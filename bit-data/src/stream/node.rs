@@ -427,6 +427,10 @@ impl Drop for CloseOnDrop {
 
 #[cfg(test)]
 impl DataNode {
+    pub(crate) fn streams_listed(&self) -> usize {
+        self.peers.open_streams()
+    }
+
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.around.registry)
     }

@@ -267,6 +267,15 @@ impl Peers {
         lines.map(|line| line.connection).collect()
     }
 
+    /// Streams that are open on the connections of this node.
+    #[cfg(test)]
+    pub(crate) fn open_streams(&self) -> usize {
+        let peers: Vec<_> = lock(&self.by_address).values().map(Arc::clone).collect();
+        let places = peers.iter().flat_map(|peer| &peer.places);
+        let lines = places.filter_map(Place::open);
+        lines.map(|line| line.side.open_streams()).sum()
+    }
+
     fn disconnect(&self, address: SocketAddr) {
         let peer = lock(&self.by_address).get(&address).map(Arc::clone);
         if let Some(peer) = peer {

@@ -102,6 +102,11 @@ impl ReceiverSide {
         down.map_or(error, OpenError::NodeDown)
     }
 
+    #[cfg(test)]
+    pub(crate) fn open_streams(&self) -> usize {
+        lock(&self.streams).open.len()
+    }
+
     fn batch(&self, mut frame: StreamFrame, body: Bytes) -> Result<(), PeerMisbehaved> {
         // Before anything in it counts, its id most of all: whose frame it really is waits for it, perhaps for ever.
         if frame.crc.is_some() {

@@ -51,7 +51,7 @@ pub struct SendStats {
     pub bytes_sent: u64,
     /// The same before compression.
     pub bytes_uncompressed: u64,
-    /// `BytesPassThrough`: memory of batches handed over within the process.
+    /// `BytesPassThrough`: what the rows of batches take that were handed over within the process, about.
     pub bytes_pass_through: u64,
     /// `WaitResponseTime`: until the receiver opened the stream, and for its credit.
     pub wait_response_time: Duration,
@@ -89,7 +89,7 @@ pub struct ReceiveStats {
     pub batches: u64,
     /// Bytes of their bodies on the wire.
     pub bytes_received: u64,
-    /// `BytesPassThrough`: memory of batches handed over within the process.
+    /// `BytesPassThrough`: what the rows of batches take that were handed over within the process, about.
     pub bytes_pass_through: u64,
     /// `DeserializeChunkTime`: checking, decompressing and decoding.
     pub deserialize_chunk_time: Duration,

@@ -10,6 +10,7 @@ mod faults;
 mod features;
 mod identity;
 mod killed;
+mod local;
 mod merging;
 mod opening;
 mod shutdown;

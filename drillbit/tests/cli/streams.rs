@@ -7,27 +7,32 @@ use std::{
 };
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use bit_control::heartbeat::BeatOptions;
 use bit_data::{
-    Origin, ReceiveError, ReceiveOptions, SendError, SendOptions, StreamAddress, StreamReceiver,
-    StreamSender,
+    OpenError, Origin, ReceiveError, ReceiveOptions, SendError, SendOptions, StreamAddress,
+    StreamReceiver, StreamSender,
 };
-use drillbit::node::{DataOptions, HttpOptions, Node, NodeOptions};
+use drillbit::node::{ClusterOptions, DataOptions, HttpOptions, Node, NodeOptions};
 use futures::{SinkExt, TryStreamExt};
 use protos::id::QueryId;
 use serde_json::Value;
 
 use crate::{
     http::{Metrics, ask_at},
-    program::run,
+    program::{Served, run, signal},
 };
 
 const BATCHES: usize = 8;
 const ROWS_OF_BATCH: i64 = 16 << 10;
 
 fn node() -> Node {
+    Node::start(&options()).unwrap()
+}
+
+fn options() -> NodeOptions {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let data = bit_data::NodeOptions::default();
-    let options = NodeOptions {
+    NodeOptions {
         user_addr: any,
         data: Some(DataOptions {
             addr: any,
@@ -38,8 +43,7 @@ fn node() -> Node {
         }),
         http: Some(HttpOptions::new(any)),
         ..NodeOptions::default()
-    };
-    Node::start(&options).unwrap()
+    }
 }
 
 fn stream(minor: i32) -> StreamAddress {
@@ -246,4 +250,79 @@ fn what_is_handed_over_within_a_process_is_counted_as_such() {
         "direction=\"sent\""
     ));
     node.shutdown(Duration::from_secs(10));
+}
+
+/// Waits for the only other node in `nodes` to be up; its incarnation.
+fn incarnation_of_other(node: &Node) -> u64 {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let nodes = json(node, "/api/v1/nodes");
+        if nodes[1]["health"] == "up" {
+            let incarnation = nodes[1]["incarnation"].as_str().unwrap();
+            return u64::from_str_radix(incarnation, 16).unwrap();
+        }
+        assert!(Instant::now() < deadline, "{nodes}");
+    }
+}
+
+#[test]
+fn streams_with_a_node_that_is_down_end_before_their_own_time_is_over() {
+    let ports = [
+        "--control-port",
+        "0",
+        "--data-port",
+        "0",
+        "--http-port",
+        "0",
+    ];
+    let there = Served::start_with(&ports);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let cluster = ClusterOptions {
+        peers: vec![there.control.as_deref().unwrap().parse().unwrap()],
+        beats: BeatOptions {
+            interval: Duration::from_millis(100),
+            ..BeatOptions::default()
+        },
+        ..ClusterOptions::new(any)
+    };
+    let mut options = options();
+    options.cluster = Some(cluster);
+    if let Some(data) = &mut options.data {
+        // Nor would the data plane find out by itself.
+        data.connection.beats = None;
+    }
+    let here = Node::start(&options).unwrap();
+    let from = Origin::Incarnation {
+        address: there.data.as_deref().unwrap().parse().unwrap(),
+        incarnation: incarnation_of_other(&here),
+    };
+    let app = here.bus().app().clone();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            // Without the beats it would be this that ends it.
+            let patient = ReceiveOptions {
+                open_timeout: Duration::from_hours(1),
+                ..ReceiveOptions::default()
+            };
+            app.block_on(here.data().unwrap().receiver(from, stream(1), &patient))
+        });
+        there.wait_for("its receiver waits there for a sender", || {
+            let metrics = Metrics::scrape(&there);
+            let asked = "{plane=\"data\",rpc=\"OPEN_STREAM\",direction=\"received\"}";
+            (metrics.value(&format!("drillbit_requests_in_flight{asked}")) > 0.0).then_some(())
+        });
+        signal(there.pid(), "STOP");
+        let ended = opening.join().unwrap().unwrap_err();
+        let Origin::Incarnation { incarnation, .. } = from else {
+            unreachable!()
+        };
+        assert!(
+            matches!(&ended, OpenError::NodeDown(down) if down.incarnation == incarnation),
+            "{ended}"
+        );
+    });
+    signal(there.pid(), "CONT");
+    incarnation_of_other(&here);
+    here.shutdown(Duration::from_secs(10));
+    there.end("TERM").well();
 }

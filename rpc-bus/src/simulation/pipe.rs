@@ -60,6 +60,12 @@ impl Pipe {
         self.fault = Some((self.written + after_bytes, fault));
     }
 
+    /// No fault happens any more; what has been held up is looked at again.
+    pub(super) fn heal(&mut self) {
+        self.fault = None;
+        wake(&mut self.reader);
+    }
+
     /// Takes bytes that arrive at `at`, or behind those before them; says whether the connection is cut behind them.
     pub(super) fn write(&mut self, mut bytes: Vec<u8>, at: Instant) -> Option<End> {
         let before = self.written;

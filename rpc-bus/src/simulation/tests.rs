@@ -89,6 +89,19 @@ async fn nothing_arrives_while_a_path_is_stalled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_network_that_heals_carries_everything_at_once() {
+    let (network, began) = (SimulatedNetwork::new(1), link::now());
+    let heal = || {
+        network.stall(ONE, TWO, Duration::from_secs(7));
+        network.fault(ONE, TWO, 0, Fault::FlipBit(0));
+        network.heal();
+    };
+    let (received, end) = sent(&network, heal).await;
+    assert!(received == numbers() && end.is_ok());
+    assert!(link::now() - began < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_bit_is_flipped_where_it_is_asked_for() {
     let network = SimulatedNetwork::new(1);
     let flip = || network.fault(ONE, TWO, 1_234, Fault::FlipBit(3));

@@ -1,10 +1,12 @@
 //! What goes to disk and when: frames and takes by hand, files on a thread of the test's runtime.
 
-use std::path::Path;
+use std::{path::Path, sync::mpsc};
 
+use arrow::array::{ArrayRef, Int64Array};
+use record_batch::{ArrowDecodeOptions, ArrowDecoder};
 use rpc_bus::ledger::Limits;
 use tempfile::TempDir;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 
 use super::*;
 use crate::{
@@ -70,6 +72,14 @@ impl ByHand {
             Item::Value(batch, _) => batch.get_array_memory_size(),
         }
     }
+}
+
+/// Batch `number`, of so many rows of eight bytes.
+fn value(number: i64, rows: i64) -> RecordBatch {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(
+        number * rows..(number + 1) * rows,
+    ));
+    RecordBatch::try_from_iter([("number", column)]).expect("one column")
 }
 
 fn open(parent: &Path, options: &SpillOptions) -> SpillDir {
@@ -181,4 +191,78 @@ async fn of_many_streams_none_spills_whose_consumer_is_one_frame_late() {
         assert!(stream.has_credit());
         assert_eq!(stream.inbound.stats().bytes_spilled, 0);
     }
+}
+
+/// Pushes batches of 200 KB, which do not fit into a budget of 1 MiB.
+fn push_values(inbound: &Inbound, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        let batch = value(number, 25_000);
+        let cost_bytes = value_cost_bytes(&batch);
+        assert_eq!(cost_bytes, 200_000);
+        inbound.push_value(batch, cost_bytes);
+    }
+}
+
+#[tokio::test]
+async fn values_are_spilled_one_by_one_and_come_back_in_order() {
+    let stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions::default());
+    for number in 0..30 {
+        assert!(stream.has_credit());
+        push_values(&stream.inbound, number..number + 1);
+        // Encoded and written: each gives back what it cost.
+        stream.dir.idle().await;
+    }
+    let stats = stream.inbound.stats();
+    assert!(stats.bytes_spilled > 5_000_000, "{stats:?}");
+    assert!(stats.buffer_memory_bytes < MIB as u64, "{stats:?}");
+    for number in 0..30 {
+        let taken = std::future::poll_fn(|cx| stream.inbound.poll_take(cx)).await;
+        let batch = match taken.expect("a batch").expect("no error").item {
+            Item::Value(batch, _) => batch,
+            Item::Encoded(batch) => {
+                let body = &batch.frames[0].1;
+                decoder.decode(body).expect("our own").expect("a batch")
+            }
+        };
+        assert_eq!(batch, value(number, 25_000));
+    }
+}
+
+#[test]
+fn who_hands_over_a_value_does_not_encode_it() {
+    let runtime = Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let (go, wait) = mpsc::channel::<()>();
+    // The thread that encodes and writes has something else to do.
+    let busy = runtime.spawn_blocking(move || wait.recv());
+    runtime.block_on(async {
+        let stream = ByHand::new(MIB, 1, &SpillOptions::default());
+        let mut number = 0;
+        while stream.has_credit() {
+            push_values(&stream.inbound, number..number + 1);
+            number += 1;
+        }
+        let is_value = || {
+            let taken = stream
+                .inbound
+                .poll_take(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Some(Ok(taken))) = taken else {
+                panic!("{taken:?}");
+            };
+            matches!(taken.item, Item::Value(..))
+        };
+        assert!(is_value() && is_value(), "nothing is encoded yet");
+        assert_eq!(stream.inbound.stats().bytes_spilled, 0);
+        go.send(()).expect("it waits");
+        busy.await.expect("no panic").expect("a word");
+        while stream.has_credit() {
+            push_values(&stream.inbound, number..number + 1);
+            number += 1;
+        }
+        stream.dir.idle().await;
+        assert!(stream.inbound.stats().bytes_spilled > 0 && stream.has_credit());
+    });
 }
