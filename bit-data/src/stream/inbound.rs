@@ -415,8 +415,10 @@ impl State {
     fn queue_up(&mut self, item: Item) {
         match &mut self.spilling {
             Some(spilling) if !spilling.is_empty() => spilling.push(item),
-            _ => self.push(item),
+            _ => self.queue.push_back(item),
         }
+        let queued = self.intake.window.queued_bytes();
+        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     /// Takes more of the budget, as far as it reaches.
@@ -473,12 +475,6 @@ impl State {
             Some(spilling) => spilling.poll_pop(cx),
             None => Poll::Ready(Ok(None)),
         }
-    }
-
-    fn push(&mut self, item: Item) {
-        self.queue.push_back(item);
-        let queued = self.intake.window.queued_bytes();
-        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     fn poll_take(

@@ -76,7 +76,7 @@ impl Spilling {
         self.waiting.is_empty() && self.reader.records() == 0
     }
 
-    /// Bytes of bodies that were ever spilled.
+    /// Bytes of bodies, with their heads, that were ever spilled.
     pub(crate) fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes
     }
@@ -90,9 +90,10 @@ impl Spilling {
         let mut cost_bytes = 0;
         while let Some(Item::Encoded(batch)) = self.waiting.front() {
             let (record, cost) = (to_record(batch), batch.cost_bytes);
+            let bytes = record.bytes() as u64;
             match self.writer.push(record) {
                 Ok(()) => {
-                    self.spilled_bytes += cost;
+                    self.spilled_bytes += bytes;
                     cost_bytes += cost;
                     self.waiting.pop_front();
                 }
