@@ -25,7 +25,7 @@ use super::{
     queue::{self, Queue},
     room::{Held, Reserved, Room},
     segment::{CreateFile, Segment, create_file, disk_bytes},
-    worker::{Job, Worker},
+    worker::{Job, Threads, Worker},
 };
 
 const PREFIX: &str = "spill-";
@@ -65,14 +65,27 @@ impl SpillDir {
         ledger: &Ledger,
         runtime: Handle,
     ) -> Result<Self, SpillOpenError> {
-        Self::open_with(parent, options, ledger, runtime, create_file)
+        let threads = Threads::Blocking(runtime);
+        Self::open_with(parent, options, ledger, threads, create_file)
+    }
+
+    /// The same with tasks of this runtime in place of threads.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        parent: &Path,
+        options: &SpillOptions,
+        ledger: &Ledger,
+        host: &rpc_bus::simulation::Host,
+    ) -> Result<Self, SpillOpenError> {
+        let threads = Threads::Simulated(Handle::current(), host.clone());
+        Self::open_with(parent, options, ledger, threads, create_file)
     }
 
     pub(super) fn open_with(
         parent: &Path,
         options: &SpillOptions,
         ledger: &Ledger,
-        runtime: Handle,
+        threads: Threads,
         create: CreateFile,
     ) -> Result<Self, SpillOpenError> {
         let (path, lock) = lock_new(parent)?;
@@ -88,7 +101,7 @@ impl SpillDir {
             next_file: AtomicU64::new(0),
             create,
             memory_timeout: options.memory_timeout,
-            worker: Worker::new(runtime),
+            worker: Worker::new(threads),
         })))
     }
 

@@ -24,6 +24,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::{
     index::{Absorb, Index, NextWrite, SEGMENT_BYTES, Taken},
     segment::{ALIGNMENT, CreateFile, Segment, create_file},
+    worker::Threads,
     *,
 };
 
@@ -42,7 +43,8 @@ impl Disk {
     fn with(options: &SpillOptions, limits: Limits, create: CreateFile) -> Self {
         let (parent, ledger) = (tempfile::tempdir().unwrap(), Ledger::root("test", limits));
         let here = Handle::current();
-        let dir = SpillDir::open_with(parent.path(), options, &ledger, here, create).unwrap();
+        let threads = Threads::Blocking(here);
+        let dir = SpillDir::open_with(parent.path(), options, &ledger, threads, create).unwrap();
         Self {
             parent,
             ledger,

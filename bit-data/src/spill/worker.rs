@@ -4,10 +4,12 @@ use std::{
     collections::VecDeque,
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rpc_bus::ledger::BudgetExceeded;
+#[cfg(test)]
+use rpc_bus::simulation::Host;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
@@ -21,6 +23,9 @@ use super::{
 
 /// How long what has found no memory waits before it is tried again: nobody tells of memory that is not ours.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
+/// Longest time that a simulated disk takes.
+#[cfg(test)]
+const JOB_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Something that takes a disk's time.
 #[derive(Debug)]
@@ -39,9 +44,26 @@ pub(super) enum Job {
     TryRoom(Arc<Room<Queue>>),
 }
 
+/// What does the jobs.
+pub(super) enum Threads {
+    /// One of the blocking threads of a runtime.
+    Blocking(Handle),
+    /// A task, of which each job takes a moment.
+    #[cfg(test)]
+    Simulated(Handle, Host),
+}
+
+/// What whoever does the jobs is to do next.
+enum Next {
+    Job(Job),
+    /// Wait a moment, since all there is has to be tried again.
+    Wait,
+    Rest,
+}
+
 /// Jobs, and whether a thread is at them.
 pub(super) struct Worker {
-    runtime: Handle,
+    threads: Threads,
     jobs: Mutex<Jobs>,
     /// There are new jobs, while the thread waits for memory.
     more: Condvar,
@@ -60,9 +82,9 @@ struct Jobs {
 }
 
 impl Worker {
-    pub(super) fn new(runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(threads: Threads) -> Arc<Self> {
         Arc::new(Self {
-            runtime,
+            threads,
             jobs: Mutex::default(),
             more: Condvar::new(),
             at_rest: Notify::new(),
@@ -92,7 +114,13 @@ impl Worker {
             is_done: false,
         };
         // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
-        drop(self.runtime.spawn_blocking(move || run.all()));
+        match &self.threads {
+            Threads::Blocking(runtime) => drop(runtime.spawn_blocking(move || run.all())),
+            #[cfg(test)]
+            Threads::Simulated(runtime, host) => {
+                drop(runtime.spawn(run.all_simulated(host.clone())));
+            }
+        }
     }
 
     /// Waits until there is nothing to do.
@@ -106,24 +134,26 @@ impl Worker {
         }
     }
 
-    /// The next job; waits for it only as long as there is one that is to be tried again.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Next {
         let mut jobs = self.lock();
-        loop {
-            if let Some(job) = jobs.next() {
-                return Some(job);
-            }
-            if jobs.later.is_empty() {
-                break;
-            }
-            let woken = self.more.wait_timeout(jobs, RETRY_AFTER);
-            jobs = woken.unwrap_or_else(PoisonError::into_inner).0;
-            jobs.try_again();
+        if let Some(job) = jobs.next() {
+            return Next::Job(job);
+        }
+        if !jobs.later.is_empty() {
+            return Next::Wait;
         }
         jobs.is_running = false;
         drop(jobs);
         self.at_rest.notify_waiters();
-        None
+        Next::Rest
+    }
+
+    /// Waits until it is time to try again, or there is something else to do.
+    fn wait(&self) {
+        let jobs = self.lock();
+        let is_idle = |jobs: &mut Jobs| jobs.reads.is_empty() && jobs.others.is_empty();
+        let woken = self.more.wait_timeout_while(jobs, RETRY_AFTER, is_idle);
+        woken.unwrap_or_else(PoisonError::into_inner).0.try_again();
     }
 
     /// All jobs, if nobody does them any more.
@@ -196,22 +226,48 @@ struct Run {
 
 impl Run {
     fn all(mut self) {
-        while let Some(job) = self.worker.next() {
-            match job {
-                Job::Write(queue) => write(self.begin(queue)),
-                Job::CallBack(queue) => (self.begin(queue).on_progress)(),
-                Job::Read(queue) => read(self.begin(queue)),
-                Job::Delete(unused, room) => {
-                    drop(unused);
-                    room.tell();
-                }
-                Job::TellOfRoom(room) => room.tell(),
-                Job::TryRoom(room) => room.try_again(),
+        loop {
+            match self.worker.next() {
+                Next::Job(job) => self.one(job),
+                Next::Wait => self.worker.wait(),
+                Next::Rest => break,
             }
-            // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
-            self.current = None;
         }
         self.is_done = true;
+    }
+
+    #[cfg(test)]
+    async fn all_simulated(mut self, host: Host) {
+        loop {
+            match self.worker.next() {
+                Next::Job(job) => {
+                    tokio::time::sleep(host.moment(JOB_TIME_MAX)).await;
+                    self.one(job);
+                }
+                Next::Wait => {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    self.worker.lock().try_again();
+                }
+                Next::Rest => break,
+            }
+        }
+        self.is_done = true;
+    }
+
+    fn one(&mut self, job: Job) {
+        match job {
+            Job::Write(queue) => write(self.begin(queue)),
+            Job::CallBack(queue) => (self.begin(queue).on_progress)(),
+            Job::Read(queue) => read(self.begin(queue)),
+            Job::Delete(unused, room) => {
+                drop(unused);
+                room.tell();
+            }
+            Job::TellOfRoom(room) => room.tell(),
+            Job::TryRoom(room) => room.try_again(),
+        }
+        // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
+        self.current = None;
     }
 
     fn begin(&mut self, queue: Arc<Queue>) -> &Arc<Queue> {
@@ -283,7 +339,9 @@ fn read(queue: &Arc<Queue>) {
 
 /// Memory comes and goes, so a queue does not fail for the lack of it at once.
 fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded) {
-    let waited = queue.lock().lacks_memory(Instant::now());
+    let waited = queue
+        .lock()
+        .lacks_memory(tokio::time::Instant::now().into_std());
     if waited >= queue.dir.memory_timeout || spent.requested > spent.limit {
         return queue.fail(spent.into());
     }

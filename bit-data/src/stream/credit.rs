@@ -42,7 +42,12 @@ impl SendCredit {
 
     /// Whether one more batch may be sent, whatever it costs.
     pub(crate) fn may_send(&self) -> bool {
-        self.limit_bytes > self.sent_bytes
+        self.left_bytes() > 0
+    }
+
+    /// What is left of the limit.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.limit_bytes.saturating_sub(self.sent_bytes)
     }
 
     pub(crate) fn on_sent(&mut self, cost_bytes: u64) {
@@ -133,6 +138,11 @@ impl ReceiveWindow {
 
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.received_bytes - self.taken_bytes
+    }
+
+    /// What is left of the limit that the peer was told last.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.granted_bytes.saturating_sub(self.received_bytes)
     }
 
     /// What is promised to the peer and not yet given back by the consumer, with what a batch may overrun it by: what

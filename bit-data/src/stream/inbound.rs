@@ -102,30 +102,30 @@ struct State {
 
 impl Inbound {
     /// Reserves the first window.
-    pub(crate) fn try_new(
-        sizes: WindowSizes,
-        terms: Terms,
-        budget: &Ledger,
-    ) -> Result<Self, BudgetExceeded> {
+    pub(crate) fn new(sizes: WindowSizes, terms: Terms, reserved: Charge) -> Self {
         let window = ReceiveWindow::new(sizes, now());
-        let charge = budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))?;
+        debug_assert_eq!(
+            reserved.amount(),
+            as_usize(window.reserved_bytes()),
+            "invariant: windows are reserved as they begin"
+        );
         let state = State {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
             phase: Phase::Open,
-            charge,
+            charge: reserved,
             consumer: None,
             looks: 0,
             failure: None,
             stats: ReceiveStats::default(),
         };
-        Ok(Self {
+        Self {
             state: Mutex::new(state),
             piece_bytes: as_usize(sizes.overrun_bytes),
             sender: OnceLock::new(),
             sender_here: OnceLock::new(),
-        })
+        }
     }
 
     /// The sender is that of stream `stream` on `connection`.
@@ -337,10 +337,20 @@ impl Inbound {
         state.stats.batches += u64::from(has_batch);
     }
 
+    /// What the sender may send now, in bytes, as far as is known here; and whether the consumer waits.
+    pub(crate) fn credit_now(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        match state.phase {
+            Phase::Open => (state.intake.window.left_bytes(), state.consumer.is_some()),
+            _ => (0, false),
+        }
+    }
+
     /// Counters, with what waits now.
     pub(crate) fn stats(&self) -> ReceiveStats {
         let state = lock(&self.state);
-        let open = !matches!(state.phase, Phase::Closed);
+        // Else all has been given back.
+        let open = matches!(state.phase, Phase::Open | Phase::Ended(_));
         ReceiveStats {
             buffer_memory_bytes: if open {
                 state.intake.window.queued_bytes()
@@ -597,16 +607,17 @@ mod tests {
     use rpc_bus::ledger::Limits;
 
     use super::*;
-    use crate::stream::options::window_sizes;
+    use crate::stream::{frame::Codecs, options::window_sizes};
 
     fn inbound() -> Inbound {
         let ledger = Ledger::root("test", Limits::default());
         let terms = Terms {
             has_checksums: false,
             batch_bytes_max: 1 << 20,
+            codecs: Codecs::default(),
         };
         let sizes = window_sizes(64 << 10, 64 << 10);
-        Inbound::try_new(sizes, terms, &ledger).expect("there is room")
+        Inbound::new(sizes, terms, sizes.reserve(&ledger).expect("there is room"))
     }
 
     /// Takes `step` while the lock is held, and lets go of it when that is probably waited for.

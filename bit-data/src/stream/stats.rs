@@ -45,7 +45,7 @@ pub enum CodecReason {
 pub struct SendStats {
     /// Batches handed to the connection or passed through; pieces of split ones count each.
     pub batches: u64,
-    /// `SerializeChunkTime`: encoding, compressing and summing.
+    /// `SerializeChunkTime`: encoding and compressing.
     pub serialize_chunk_time: Duration,
     /// `BytesSent`: bytes of bodies on the wire.
     pub bytes_sent: u64,
@@ -57,7 +57,8 @@ pub struct SendStats {
     pub wait_response_time: Duration,
     /// The part of it that was waiting for credit.
     pub credit_wait_time: Duration,
-    /// `SendRequestTime`: handing frames to the connection, which includes waiting for room in its queue.
+    /// `SendRequestTime`: handing frames to the connection, which includes their checksums and waiting for room in its
+    /// queue.
     pub send_request_time: Duration,
     /// What the last batch was compressed with.
     pub codec: Codec,

@@ -11,7 +11,10 @@ use tokio::runtime::{Builder, Handle};
 use super::*;
 use crate::{
     spill::SpillOptions,
-    stream::options::{ReceiveOptions, piece_bytes},
+    stream::{
+        frame::Codecs,
+        options::{ReceiveOptions, piece_bytes},
+    },
 };
 
 const KIB: usize = 1024;
@@ -107,10 +110,11 @@ fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir)
     let terms = Terms {
         has_checksums: false,
         batch_bytes_max: 64 * MIB,
+        codecs: Codecs::default(),
     };
     let sizes = options.windows(streams).expect("there is room");
-    let inbound = Inbound::try_new(sizes, terms, budget).expect("there is room");
-    let inbound = Arc::new(inbound);
+    let reserved = sizes.reserve(budget).expect("there is room");
+    let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
     inbound.spill_to(dir);
     inbound
 }
