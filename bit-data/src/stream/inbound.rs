@@ -152,7 +152,8 @@ impl Inbound {
     /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
     fn spill_waiting(&self) {
         self.make_room(|_| {});
-        while let Some(to_encode) = self.begin_encoding() {
+        // One at a time: the next one has its turn after what others have to write and to read.
+        if let Some(to_encode) = self.begin_encoding() {
             let encoded = to_encode.encode();
             self.make_room(|state| state.end_encoding(encoded));
         }
@@ -425,8 +426,10 @@ impl State {
     fn queue_up(&mut self, item: Item) {
         match &mut self.spilling {
             Some(spilling) if !spilling.is_empty() => spilling.push(item),
-            _ => self.push(item),
+            _ => self.queue.push_back(item),
         }
+        let queued = self.intake.window.queued_bytes();
+        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     /// Takes more of the budget, as far as it reaches.
@@ -435,8 +438,8 @@ impl State {
         window.widen(|reserved_bytes| charge.resize(as_usize(reserved_bytes)).is_ok())
     }
 
-    /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is to be
-    /// told.
+    /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is
+    /// to be told.
     fn spill(&mut self) -> Option<u64> {
         let (one, several) = self.intake.window.kept_bytes_max();
         let spilling = self.spilling.as_mut()?;
@@ -451,20 +454,18 @@ impl State {
                 spilling.push(newer);
             }
         }
-        let written = spilling.write();
+        let (cost_bytes, refused) = spilling.write();
         self.stats.bytes_spilled = spilling.spilled_bytes();
-        match written {
-            Ok(0) => None,
-            Ok(cost_bytes) => {
-                let limit_bytes = self.intake.window.on_spilled(cost_bytes);
-                self.settle();
-                limit_bytes
-            }
-            Err(error) => {
-                self.fail(error);
-                None
-            }
+        let limit_bytes = self.intake.window.on_spilled(cost_bytes);
+        self.settle();
+        let Some(error) = refused else {
+            return limit_bytes;
+        };
+        // What is too long for the spill files may wait in memory, as it would without them.
+        if !error.is_too_long() || self.recharge().is_err() {
+            self.fail(error.into());
         }
+        limit_bytes
     }
 
     fn end_encoding(&mut self, encoded: Result<Encoded, ReceiveError>) {
@@ -483,12 +484,6 @@ impl State {
             Some(spilling) => spilling.poll_pop(cx),
             None => Poll::Ready(Ok(None)),
         }
-    }
-
-    fn push(&mut self, item: Item) {
-        self.queue.push_back(item);
-        let queued = self.intake.window.queued_bytes();
-        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     fn poll_take(
