@@ -15,7 +15,7 @@ use tokio_util::sync::ReusableBoxFuture;
 use super::{
     address::StreamAddress,
     error::SendError,
-    stats::{SendStats, lock},
+    stats::{SendStats, lock, now},
     transmitter::Transmitter,
 };
 
@@ -75,7 +75,7 @@ impl StreamSender {
     /// What it has counted so far.
     #[must_use]
     pub fn stats(&self) -> SendStats {
-        *lock(&self.stats)
+        lock(&self.stats).until(now())
     }
 
     /// Ends the stream with an error, which its receiver gets behind the batches that were sent.

@@ -158,6 +158,10 @@ async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_h
     assert!(matches!(sent.end, StreamEnd::Sender(stats) if stats.batches == 1));
     let tunnel = there.node.tunnels()[0];
     assert_eq!((tunnel.waiting_senders, tunnel.credit_bytes), (1, 0));
+    // It is counted while it goes on.
+    while there.node.tunnels()[0].sent.credit_wait_time <= tunnel.sent.credit_wait_time {
+        tokio::task::yield_now().await;
+    }
 
     receiver.next().await.expect("a batch").expect("no error");
     assert_eq!(
@@ -178,6 +182,29 @@ async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_h
     );
     here.stop().await;
     there.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sender_has_waited_is_not_forgotten_when_it_is_dropped_meanwhile() {
+    let node = Node::start(NodeOptions::default()).await;
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let mut sender = node.sender(stream(1));
+    let opening = node.node.receiver(Origin::Here, stream(1), &small);
+    let receiver = opening.await.expect("a sender");
+    sender.send(batch(1, 0, 100_000)).await.expect("a receiver");
+    let waits = tokio::time::timeout(Duration::from_secs(3), sender.send(batch(1, 1, 1)));
+    waits.await.expect_err("there is no credit");
+    let waited = || node.node.tunnels()[0].sent.credit_wait_time;
+    assert_eq!(waited(), Duration::from_secs(3));
+    assert_eq!(sender.stats().credit_wait_time, waited());
+    drop(sender);
+    assert_eq!(waited(), Duration::from_secs(3));
+    drop(receiver);
+    node.stop().await;
 }
 
 #[tokio::test]
