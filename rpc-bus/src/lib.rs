@@ -93,6 +93,7 @@ mod socket;
 mod spawn;
 mod stats;
 mod transport;
+mod vectored;
 
 #[cfg(test)]
 mod tests;

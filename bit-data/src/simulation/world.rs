@@ -404,6 +404,7 @@ impl Node {
         let options = SpillOptions {
             disk_bytes_max: plan.disk_bytes_max,
             unwritten_bytes_max: plan.unwritten_bytes_max,
+            ..SpillOptions::default()
         };
         let spill = disk.map(|disk| {
             let dir = SpillDir::open_simulated(disk.path(), &options, &ledger, host);

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rpc_bus::{
@@ -22,7 +23,7 @@ use super::{
     SpillError, SpillOpenError, SpillOptions, SpillReader, SpillRecord, SpillWriter,
     index::Unused,
     queue::{self, Queue},
-    room::{Held, Room},
+    room::{Held, Reserved, Room},
     segment::{CreateFile, Segment, create_file, disk_bytes},
     worker::{Job, Threads, Worker},
 };
@@ -41,12 +42,11 @@ pub(super) struct Dir {
     /// Locked until the process ends, however it does.
     _lock: File,
     ledger: Ledger,
-    /// For bytes in memory that wait to be written.
+    /// For bytes in memory that wait to be written, and on disk.
     pub(super) room: Arc<Room<Queue>>,
-    /// Bytes on disk.
-    disk: Ledger,
     next_file: AtomicU64,
     create: CreateFile,
+    pub(super) memory_timeout: Duration,
     pub(super) worker: Arc<Worker>,
 }
 
@@ -89,14 +89,18 @@ impl SpillDir {
         create: CreateFile,
     ) -> Result<Self, SpillOpenError> {
         let (path, lock) = lock_new(parent)?;
+        let room = Room::new(
+            ledger.child("spill", bytes(options.unwritten_bytes_max)),
+            Ledger::root("spill files", bytes(options.disk_bytes_max)),
+        );
         Ok(Self(Arc::new(Dir {
             path,
             _lock: lock,
             ledger: ledger.clone(),
-            room: Room::new(ledger.child("spill", bytes(options.unwritten_bytes_max))),
-            disk: Ledger::root("spill files", bytes(options.disk_bytes_max)),
+            room,
             next_file: AtomicU64::new(0),
             create,
+            memory_timeout: options.memory_timeout,
             worker: Worker::new(threads),
         })))
     }
@@ -120,13 +124,13 @@ impl SpillDir {
     /// Bytes on disk, those included that have their place there but are not written yet.
     #[must_use]
     pub fn disk_bytes(&self) -> usize {
-        self.0.disk.used(Kind::Bytes)
+        self.0.room.disk_bytes()
     }
 
     /// Bytes in memory that wait to be written.
     #[must_use]
     pub fn unwritten_bytes(&self) -> usize {
-        self.0.room.used_bytes()
+        self.0.room.unwritten_bytes()
     }
 
     /// Waits until everything is written, read or deleted that was to be.
@@ -151,10 +155,12 @@ impl Dir {
         &self,
         record: &SpillRecord,
         queue: &Arc<Queue>,
-    ) -> Result<(Held<Queue>, Charge), SpillError> {
-        let memory = self.room.reserve(record.bytes(), queue)?;
-        let disk = self.disk.charge(Kind::Bytes, disk_bytes(record));
-        Ok((memory, disk.map_err(|exceeded| disk_limit(&exceeded))?))
+    ) -> Result<Reserved<Queue>, SpillError> {
+        let reserved = self.room.reserve(record.bytes(), disk_bytes(record), queue);
+        if reserved.is_err() && self.room.has_to_try_again() {
+            self.worker.tell_later(Job::TryRoom(Arc::clone(&self.room)));
+        }
+        reserved
     }
 
     /// Room in memory for what is read back.
@@ -170,9 +176,10 @@ impl Dir {
 
     /// Does what is to be done after records have left memory, not on this thread: deletes what is not used any more, and
     /// tells those who wait for room.
-    pub(super) fn let_go(&self, unused: Unused) {
+    pub(super) fn let_go(&self, unused: Unused<Held<Queue>>) {
         if !unused.is_empty() {
-            self.worker.tell(Job::Delete(unused));
+            self.worker
+                .tell(Job::Delete(unused, Arc::clone(&self.room)));
         }
         if self.room.has_to_tell() {
             self.worker.tell(Job::TellOfRoom(Arc::clone(&self.room)));
@@ -191,14 +198,6 @@ fn bytes(limit: usize) -> Limits {
     Limits {
         bytes: Some(limit),
         ..Limits::default()
-    }
-}
-
-fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
-    SpillError::DiskLimit {
-        requested: exceeded.requested,
-        used: exceeded.used,
-        limit: exceeded.limit,
     }
 }
 

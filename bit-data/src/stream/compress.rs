@@ -24,8 +24,10 @@ const FAST_LINK_BYTES_PER_S: f64 = 1e9;
 const BATCHES_PER_LOOK: u32 = 8;
 /// How many looks samples are good for.
 const LOOKS_PER_SAMPLE: u32 = 32;
-/// What is compressed of a batch to see how the codecs do.
-const SAMPLE_BYTES: usize = 64 * 1024;
+/// What is compressed of a batch to see how the codecs do: so many slices of it,
+const SLICES: usize = 16;
+/// in bytes.
+const SLICE_BYTES: usize = 4 * 1024;
 /// What a codec must bring to take the place of another.
 const GAIN_MIN: f64 = 1.05;
 /// What is believed of a link that nobody waits for, from one look to the next.
@@ -282,23 +284,18 @@ impl Adaptive {
     }
 }
 
-/// Compresses the beginning of a body with each of `codecs`.
+/// Compresses a part of a body with each of `codecs`.
 pub(crate) fn sample(body: &[Bytes], codecs: &[Codec], clock: impl Fn() -> Instant) -> Vec<Sample> {
-    let mut beginning = Vec::with_capacity(SAMPLE_BYTES);
-    for piece in body {
-        let room = SAMPLE_BYTES - beginning.len();
-        beginning.extend_from_slice(&piece[..piece.len().min(room)]);
-    }
-    let beginning = Bytes::from(beginning);
+    let part = Bytes::from(part(body));
     let one = |&codec: &Codec| {
         let began = clock();
         let compressed: usize = codec
-            .compress(vec![beginning.clone()])
+            .compress(vec![part.clone()])
             .iter()
             .map(Bytes::len)
             .sum();
         let took = clock().saturating_duration_since(began).as_secs_f64();
-        let bytes = beginning.len().max(1) as f64;
+        let bytes = part.len().max(1) as f64;
         Sample {
             codec,
             s_per_byte: took / bytes,
@@ -306,6 +303,24 @@ pub(crate) fn sample(body: &[Bytes], codecs: &[Codec], clock: impl Fn() -> Insta
         }
     };
     codecs.iter().map(one).collect()
+}
+
+/// What a sample is taken of: slices from all over a body, because its columns, one behind the other, are of all kinds.
+fn part(body: &[Bytes]) -> Vec<u8> {
+    let body_bytes: usize = body.iter().map(Bytes::len).sum();
+    // Each begins where a number does, and none has anything of another one.
+    let apart = (body_bytes / SLICES / 8 * 8).max(SLICE_BYTES);
+    let mut part = Vec::with_capacity(SLICES * SLICE_BYTES);
+    for at in (0..body_bytes).step_by(apart).take(SLICES) {
+        let (mut skipped, mut left) = (at, SLICE_BYTES);
+        for piece in body {
+            let from = skipped.min(piece.len());
+            let until = piece.len().min(from + left);
+            part.extend_from_slice(&piece[from..until]);
+            (skipped, left) = (skipped - from, left - (until - from));
+        }
+    }
+    part
 }
 
 #[cfg(test)]

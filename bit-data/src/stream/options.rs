@@ -66,8 +66,9 @@ pub struct ReceiveOptions {
     pub checksums: Checksums,
     /// Codecs that senders may use beside none. Default: all.
     pub codecs: Vec<Codec>,
-    /// Where batches go that have no room in the budget, so that their senders need not wait. Those of this process come
-    /// back in pieces of about a MiB. Default `None`: senders wait.
+    /// Where batches go that have no room in the budget, or beyond `window_bytes_max`, so that their senders need not wait.
+    /// Those of this process come back in pieces of about a MiB. A row that is longer than the budget goes there too.
+    /// Default `None`: senders wait.
     pub spill: Option<SpillDir>,
     /// How long a sender may take to be there. Default 15 s.
     pub open_timeout: Duration,
@@ -112,7 +113,9 @@ impl ReceiveOptions {
                 budget_bytes: self.budget_bytes,
             });
         }
-        let share = self.budget_bytes / streams.max(1) / 2;
+        // What spills is to find room in memory first: so much of the budget is for those that fall behind.
+        let parts = if self.spill.is_some() { 3 } else { 2 };
+        let share = self.budget_bytes / streams.max(1) / parts;
         let first = share.min(self.window_bytes).min(self.window_bytes_max);
         Ok(window_sizes(first, self.window_bytes_max))
     }

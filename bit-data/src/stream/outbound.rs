@@ -6,7 +6,7 @@ use std::{
 };
 
 use record_batch::Codec;
-use rpc_bus::RemoteConnection;
+use rpc_bus::{CallError, RemoteConnection};
 
 use super::{
     credit::SendCredit,
@@ -14,6 +14,7 @@ use super::{
     inbound::Inbound,
     sender_side::SenderSide,
     stats::{LOOKS_MAX, lock, look_again},
+    tunnel::node_address,
 };
 
 /// Where the batches of a stream go.
@@ -37,6 +38,19 @@ pub(crate) struct RemoteRoute {
     /// Batches are split to this.
     pub(crate) piece_bytes: usize,
     pub(crate) batch_bytes_max: usize,
+}
+
+impl RemoteRoute {
+    /// Why nothing can be posted on it.
+    pub(crate) fn failed(&self, error: CallError) -> SendError {
+        match error {
+            CallError::Lost(reason) => SendError::Lost {
+                peer: node_address(&self.connection),
+                reason,
+            },
+            other => SendError::Call(other),
+        }
+    }
 }
 
 /// Under its lock, a sender is found to be gone either by the receiver that comes, which is refused, or by its own drop,
@@ -156,6 +170,18 @@ impl Outbound {
         let state = lock(&self.state);
         let may_send = |(_, credit): &(Route, SendCredit)| credit.may_send();
         state.stopped.is_none() && state.attached.as_ref().is_some_and(may_send)
+    }
+
+    /// What may be sent now, in bytes, and whether the sender waits for more.
+    pub(crate) fn credit_now(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        match &state.attached {
+            Some((_, credit)) if state.stopped.is_none() => {
+                let left_bytes = credit.left_bytes();
+                (left_bytes, left_bytes == 0 && state.sender.is_some())
+            }
+            _ => (0, false),
+        }
     }
 
     /// Counts a batch that is sent.

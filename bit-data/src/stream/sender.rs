@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -21,8 +21,9 @@ use super::{
 
 /// Sends the batches of one fragment to another: a [`Sink`] with back-pressure.
 ///
-/// `send` of [`futures::SinkExt`] returns once the batch is with the connection; `feed` lets the next one be made while
-/// this one waits for credit. `close` ends the stream, after all batches; dropping the sender before cancels it.
+/// `send` of [`futures::SinkExt`] returns once the batch is with the connection. `feed` begins to send it, and returns: if
+/// it can be sent at once, it is with the connection while the next one is made; if it has to wait, for credit or for
+/// room, the next call goes on with it. `close` ends the stream, after all batches; dropping the sender before cancels it.
 #[must_use = "a sender that is dropped cancels its stream"]
 pub struct StreamSender {
     address: StreamAddress,
@@ -112,6 +113,21 @@ impl StreamSender {
         }
     }
 
+    /// Polls the job for the first time. Nobody is woken for it: the sink is not ready before it was polled again.
+    fn begin(&mut self) -> Result<(), SendError> {
+        match self.job.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(()),
+            Poll::Ready((Some(transmitter), Ok(()))) => {
+                self.state = State::Idle(transmitter);
+                Ok(())
+            }
+            Poll::Ready((_, outcome)) => {
+                self.state = State::Ended(outcome.clone());
+                outcome
+            }
+        }
+    }
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         match self.state {
             State::Ending | State::Ended(_) => {}
@@ -150,7 +166,7 @@ impl Sink<RecordBatch> for StreamSender {
                     let outcome = transmitter.send(batch).await;
                     (Some(transmitter), outcome)
                 });
-                Ok(())
+                self.begin()
             }
             state => {
                 self.state = state;

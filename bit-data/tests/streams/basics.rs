@@ -9,14 +9,17 @@ use arrow::{
     datatypes::{DataType, Field},
 };
 use bit_data::{
-    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions, TunnelPeer,
+    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions, StreamEnd,
+    TunnelPeer,
 };
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use protos::error::{ErrorType, Retry};
 use record_batch::Codec;
 use rpc_bus::{Ledger, RpcFailure, ledger::Kind};
 
-use crate::support::{Node, batch, expected, pair, receive_all, schema, send_all, stream};
+use crate::support::{
+    Node, batch, expected, identity, pair, receive_all, schema, send_all, stream,
+};
 
 #[tokio::test]
 async fn batches_come_in_order_and_then_the_end() {
@@ -61,6 +64,31 @@ async fn batches_are_cut_to_what_the_receiver_takes() {
         here.stop().await;
         there.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_fed_comes_while_the_next_one_is_made() {
+    let (there, here) = pair().await;
+    for (node, from) in [(&there, Origin::Here), (&here, there.origin())] {
+        let mut sender = there.sender(stream(1));
+        let mut receiver = node.receiver(from, stream(1)).await;
+        for number in 0..3 {
+            sender.feed(batch(1, number, 10)).await.expect("it can");
+            // Nobody asks the sender for anything meanwhile.
+            let comes = tokio::time::timeout(Duration::from_secs(10), receiver.next());
+            let came = comes.await.expect("it comes").expect("a batch");
+            assert_eq!(identity(&came.expect("a batch")), (1, number));
+        }
+        drop(receiver);
+        // What is known already is said at once.
+        while sender.feed(batch(1, 3, 10)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let ended = sender.close().await.expect_err("the receiver has gone");
+        assert!(matches!(ended, SendError::ReceiverCancelled), "{ended}");
+    }
+    here.stop().await;
+    there.stop().await;
 }
 
 #[tokio::test]
@@ -115,6 +143,58 @@ async fn a_node_is_counted_by_where_it_listens_whoever_connects() {
     assert_eq!(sent.peer, TunnelPeer::Node(here.node.local_addr()));
     assert_eq!(received.peer, TunnelPeer::Node(there.node.local_addr()));
     assert_eq!((sent.sent.batches, received.received.batches), (15, 15));
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_have_counted() {
+    let (there, here) = pair().await;
+    let mut sender = there.sender(stream(1));
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let opening = here.node.receiver(there.origin(), stream(1), &small);
+    let mut receiver = opening.await.expect("a sender");
+    sender.send(batch(1, 0, 100_000)).await.expect("a receiver");
+    let sending = tokio::spawn(async move {
+        sender.feed(batch(1, 1, 100)).await?;
+        sender.close().await
+    });
+    let only = |node: &Node| match &node.node.streams()[..] {
+        [stream] => *stream,
+        others => panic!("one stream, not {others:?}"),
+    };
+    while !only(&there).is_waiting {
+        tokio::task::yield_now().await;
+    }
+    let (sent, came) = (only(&there), only(&here));
+    assert_eq!((sent.address, came.address), (stream(1), stream(1)));
+    assert_eq!(sent.peer, TunnelPeer::Node(here.node.local_addr()));
+    assert_eq!((sent.credit_bytes, came.is_waiting), (0, false));
+    assert!(matches!(sent.end, StreamEnd::Sender(stats) if stats.batches == 1));
+    let tunnel = there.node.tunnels()[0];
+    assert_eq!((tunnel.waiting_senders, tunnel.credit_bytes), (1, 0));
+
+    receiver.next().await.expect("a batch").expect("no error");
+    assert_eq!(
+        (only(&here).credit_bytes, only(&here).is_waiting),
+        (64 << 10, false)
+    );
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == [(1, 1)] && sending.await.expect("no panic").is_ok());
+    let before = (there.node.tunnels()[0].sent, receiver.stats());
+    drop(receiver);
+    here.node.peers().disconnect(there.node.local_addr());
+    assert!(there.node.streams().is_empty() && here.node.streams().is_empty());
+    let (there_after, here_after) = (there.node.tunnels()[0], here.node.tunnels()[0]);
+    assert_eq!((there_after.sent, here_after.received), before);
+    assert_eq!(
+        (there_after.open_streams, there_after.waiting_senders),
+        (0, 0)
+    );
     here.stop().await;
     there.stop().await;
 }

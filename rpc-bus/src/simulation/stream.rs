@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{Connection, End, Event, Host, SimulatedNetwork, State, pipe::Arrived};
-use crate::link;
+use crate::{link, vectored::ReadVectored};
 
 /// One end of a connection.
 pub(crate) struct SimulatedStream {
@@ -184,6 +184,24 @@ impl AsyncRead for SimulatedStream {
                 return Poll::Pending;
             }
         }
+    }
+}
+
+impl ReadVectored for SimulatedStream {
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut [u8],
+        second: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut both = vec![0; first.len() + second.len()];
+        let mut target = ReadBuf::new(&mut both);
+        ready!(Pin::new(self).poll_read(cx, &mut target))?;
+        let read = target.filled();
+        let (to_first, to_second) = read.split_at(read.len().min(first.len()));
+        first[..to_first.len()].copy_from_slice(to_first);
+        second[..to_second.len()].copy_from_slice(to_second);
+        Poll::Ready(Ok(read.len()))
     }
 }
 

@@ -6,6 +6,8 @@
     reason = "made-up numbers of moderate size"
 )]
 
+use rand::{RngCore, SeedableRng, rngs::StdRng};
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -168,4 +170,41 @@ fn samples_say_how_much_a_codec_saves() {
         samples.iter().all(|sample| sample.share < 0.1),
         "{samples:?}"
     );
+}
+
+#[test]
+fn a_sample_is_of_all_columns() {
+    let mut noise = vec![0; 250_000];
+    StdRng::seed_from_u64(1).fill_bytes(&mut noise);
+    // One column of it, three of zeros: in many pieces, as bodies are.
+    let zeros = vec![0; 250_000];
+    let body = [noise, zeros.clone(), zeros.clone(), zeros].concat();
+    for piece_bytes in [1_000, 70_001, body.len()] {
+        let body: Vec<_> = body
+            .chunks(piece_bytes)
+            .map(Bytes::copy_from_slice)
+            .collect();
+        for sample in sample(&body, &Codec::ALL[1..], Instant::now) {
+            assert!((0.2..0.35).contains(&sample.share), "{sample:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_twice_in_a_sample() {
+    for bytes in [0, 1, 4_095, 5_000, 65_536, 65_537, 70_000, 1_000_000] {
+        let numbers: Vec<u8> = (0..=bytes / 8)
+            .flat_map(|at: u64| at.to_le_bytes())
+            .collect();
+        let bytes = usize::try_from(bytes).expect("it is small");
+        let body = Bytes::from(numbers).slice(..bytes);
+        let pieces: Vec<_> = body.chunks(999).map(Bytes::copy_from_slice).collect();
+        let part = part(&pieces);
+        assert_eq!(part.len(), bytes.min(SLICES * SLICE_BYTES));
+        let (numbers, _) = part.as_chunks::<8>();
+        assert!(numbers.is_sorted_by_key(|number| u64::from_le_bytes(*number)));
+        if bytes <= SLICES * SLICE_BYTES {
+            assert_eq!(part, body);
+        }
+    }
 }
