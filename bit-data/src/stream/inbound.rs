@@ -14,7 +14,7 @@ use protos::{
     data::{Credit, StreamFrame, close_stream},
 };
 use record_batch::arrow_body_bytes;
-use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
+use rpc_bus::{BudgetExceeded, Charge, RemoteConnection, RpcFailure};
 
 use super::{
     checksum::sealed,
@@ -604,7 +604,7 @@ mod tests {
     use std::{sync::mpsc, thread};
 
     use arrow::datatypes::Schema;
-    use rpc_bus::ledger::Limits;
+    use rpc_bus::{Ledger, ledger::Limits};
 
     use super::*;
     use crate::stream::{frame::Codecs, options::window_sizes};

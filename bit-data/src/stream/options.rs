@@ -138,6 +138,11 @@ pub(crate) fn piece_bytes(limit_bytes: u64) -> usize {
     limit.clamp(STREAM_CREDIT_BYTES_MIN, PIECE_BYTES_MAX)
 }
 
+/// How much of the largest batch that a peer takes the rows of a piece may be: its head and its padding come on top.
+pub(crate) fn piece_of(batch_bytes_max: usize) -> usize {
+    batch_bytes_max - batch_bytes_max / 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

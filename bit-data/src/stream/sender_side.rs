@@ -24,7 +24,7 @@ use super::{
     checksum::{Damaged, Sealed, check},
     error::{NodeDown, SendError},
     frame::codec_from_wire,
-    options::piece_bytes,
+    options::{piece_bytes, piece_of},
     outbound::{Outbound, RemoteRoute, Route, SenderGone},
     peers::incarnation_of,
     registry::{Met, Opener, Refusal, Registry},
@@ -162,19 +162,18 @@ impl SenderSide {
     fn route(self: &Arc<Self>, request: &data::OpenStream) -> RemoteRoute {
         let agreed = self.connection.peer_capabilities();
         let theirs = agreed.map_or(0, |agreed| agreed.batch_bytes_max);
-        let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
+        let batch_bytes_max = match usize::try_from(theirs).unwrap_or(usize::MAX) {
+            0 => self.batch_bytes_max,
+            theirs => theirs,
+        };
         RemoteRoute {
             side: Arc::clone(self),
             connection: self.connection.clone(),
             stream: request.stream(),
             has_checksums: request.checksum() && self.has_checksums,
             codecs: self.codecs(request),
-            piece_bytes: piece_bytes(request.limit_bytes()),
-            batch_bytes_max: if theirs == 0 {
-                self.batch_bytes_max
-            } else {
-                theirs
-            },
+            piece_bytes: piece_bytes(request.limit_bytes()).min(piece_of(batch_bytes_max)),
+            batch_bytes_max,
         }
     }
 

@@ -34,6 +34,36 @@ async fn batches_come_in_order_and_then_the_end() {
     there.stop().await;
 }
 
+#[tokio::test]
+async fn batches_are_cut_to_what_the_receiver_takes() {
+    for batch_bytes_max in [1 << 20, 100_000] {
+        let there = Node::start(NodeOptions::default()).await;
+        let here = Node::start(NodeOptions {
+            batch_bytes_max,
+            ..NodeOptions::default()
+        });
+        let here = here.await;
+        let rows = (0..40).map(|number| batch(1, number, 60_000));
+        let rows = concat_batches(&schema(), &rows.collect::<Vec<_>>()).expect("one schema");
+        let mut sender = there.sender(stream(1));
+        let sent = rows.clone();
+        let sending = tokio::spawn(async move {
+            sender.send(sent).await?;
+            sender.close().await
+        });
+        let receiver = here.receiver(there.origin(), stream(1)).await;
+        let pieces: Vec<_> = receiver.try_collect().await.expect("no row is too long");
+        assert!(sending.await.expect("no panic").is_ok());
+        assert_eq!(
+            concat_batches(&schema(), &pieces).expect("one schema"),
+            rows
+        );
+        drop(pieces);
+        here.stop().await;
+        there.stop().await;
+    }
+}
+
 /// They all share the room to write on their connection, which is less than they are fed.
 #[tokio::test]
 async fn a_task_that_feeds_several_senders_waits_for_none_but_the_one_that_it_feeds() {

@@ -4,7 +4,10 @@ use std::{path::Path, sync::mpsc};
 
 use arrow::array::{ArrayRef, Int64Array};
 use record_batch::{ArrowDecodeOptions, ArrowDecoder};
-use rpc_bus::ledger::Limits;
+use rpc_bus::{
+    Ledger,
+    ledger::{Kind, Limits},
+};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
 
