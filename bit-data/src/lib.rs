@@ -47,6 +47,8 @@ mod dispatch;
 mod handshake;
 mod merge;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod spill;
 mod stream;
 
@@ -58,7 +60,8 @@ pub use spill::{
     SpillDir, SpillError, SpillOpenError, SpillOptions, SpillReader, SpillRecord, SpillWriter,
 };
 pub use stream::{
-    Checksums, CodecReason, Compression, DataNode, DataPeers, NodeOptions, OpenError, Origin,
-    PeerFailure, ReceiveError, ReceiveOptions, ReceiveStats, Receivers, SendError, SendOptions,
-    SendStats, StreamAddress, StreamReceiver, StreamSender, TunnelPeer, TunnelStats, Unordered,
+    Checksums, CodecReason, Compression, DataNode, DataPeers, NodeDown, NodeOptions, OpenError,
+    Origin, PeerFailure, ReceiveError, ReceiveOptions, ReceiveStats, Receivers, SendError,
+    SendOptions, SendStats, StreamAddress, StreamEnd, StreamReceiver, StreamSender, StreamStats,
+    TunnelPeer, TunnelStats, Unordered,
 };

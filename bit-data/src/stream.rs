@@ -38,12 +38,14 @@ mod transmitter;
 mod tunnel;
 
 pub use address::StreamAddress;
-pub use error::{OpenError, PeerFailure, ReceiveError, SendError};
+pub use error::{NodeDown, OpenError, PeerFailure, ReceiveError, SendError};
 pub use node::{DataNode, NodeOptions, Origin};
 pub use options::{Checksums, Compression, ReceiveOptions, SendOptions};
 pub use peers::DataPeers;
 pub use receiver::StreamReceiver;
 pub use receivers::{Receivers, Unordered};
 pub use sender::StreamSender;
+#[cfg(test)]
+pub(crate) use stats::lock;
 pub use stats::{CodecReason, ReceiveStats, SendStats};
-pub use tunnel::{TunnelPeer, TunnelStats};
+pub use tunnel::{StreamEnd, StreamStats, TunnelPeer, TunnelStats};

@@ -1,17 +1,18 @@
 //! What a node tells our own tools, and its way out: online, quiescent, offline.
 
 use std::{
+    cmp::Reverse,
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
 use bit_control::heartbeat::NodeHealth;
-use bit_data::{DataNode, TunnelStats};
+use bit_data::{DataNode, StreamEnd, StreamStats, TunnelStats};
 use membership::ZooKeeperStats;
 use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
-    status::{ClusterStatus, Node, Query, Tunnel, node::Health},
+    status::{ClusterStatus, Node, Query, Stream, Tunnel, node::Health},
 };
 use tokio::sync::watch;
 use user_server::{NodeAdmin, Queries, QuerySnapshot};
@@ -23,6 +24,8 @@ use crate::{
 
 /// Longest statement that is shown whole, in characters.
 const STATEMENT_CHARS_MAX: usize = 4096;
+/// Open streams that are told one by one. There may be a great many; tunnels tell how many.
+const STREAMS_MAX: usize = 64;
 
 /// The node, for whoever asks about it. Parts that start later are added when they are there.
 pub(crate) struct Admin {
@@ -143,10 +146,29 @@ impl Admin {
         }
     }
 
+    fn data(&self) -> Option<Arc<DataNode>> {
+        self.data.get()?.upgrade()
+    }
+
     /// Counters of the data plane by peer.
     pub(crate) fn tunnels(&self) -> Vec<TunnelStats> {
-        let data = self.data.get().and_then(Weak::upgrade);
+        let data = self.data();
         data.map(|data| data.tunnels()).unwrap_or_default()
+    }
+
+    /// The open streams that an operator would look at first.
+    fn streams(&self) -> Vec<StreamStats> {
+        let data = self.data();
+        let mut streams = data.map(|data| data.streams()).unwrap_or_default();
+        streams.sort_unstable_by_key(|stream| {
+            let (waits, waiting_bytes) = match stream.end {
+                StreamEnd::Sender(_) => (stream.is_waiting, 0),
+                StreamEnd::Receiver(received) => (false, received.buffer_memory_bytes),
+            };
+            (!waits, Reverse(waiting_bytes), stream.address)
+        });
+        streams.truncate(STREAMS_MAX);
+        streams
     }
 
     /// How the other nodes are.
@@ -178,6 +200,7 @@ impl NodeAdmin for Admin {
                 .map(|running| query(running, now))
                 .collect(),
             tunnel: self.tunnels().iter().map(tunnel).collect(),
+            stream: self.streams().iter().map(stream).collect(),
         }
     }
 
@@ -228,6 +251,52 @@ fn tunnel(stats: &TunnelStats) -> Tunnel {
         batches_received: Some(received.batches),
         waiting_bytes: Some(received.buffer_memory_bytes),
         credit_wait_us: Some(micros(sent.credit_wait_time)),
+        credit_bytes: Some(stats.credit_bytes),
+        waiting_senders: u32::try_from(stats.waiting_senders).ok(),
+        pass_through_bytes: Some(sent.bytes_pass_through),
+        uncompressed_bytes: Some(sent.bytes_uncompressed),
+        serialize_us: Some(micros(sent.serialize_chunk_time)),
+        wait_response_us: Some(micros(sent.wait_response_time)),
+        send_request_us: Some(micros(sent.send_request_time)),
+        deserialize_us: Some(micros(received.deserialize_chunk_time)),
+        receiver_process_us: Some(micros(received.receiver_process_total_time)),
+        wait_lock_us: Some(micros(received.wait_lock_time)),
+        peak_waiting_bytes: Some(received.peak_buffer_memory_bytes),
+        spilled_bytes: Some(received.bytes_spilled),
+    }
+}
+
+fn stream(stats: &StreamStats) -> Stream {
+    let address = stats.address;
+    let stream = Stream {
+        query_id: Some(address.query.into()),
+        sending_major_fragment_id: Some(address.sender.0.0),
+        sending_minor_fragment_id: Some(address.sender.1.0),
+        receiving_major_fragment_id: Some(address.receiver.0.0),
+        receiving_minor_fragment_id: Some(address.receiver.1.0),
+        driver: Some(address.driver),
+        peer: Some(stats.peer.to_string()),
+        credit_bytes: Some(stats.credit_bytes),
+        is_waiting: Some(stats.is_waiting),
+        ..Stream::default()
+    };
+    match stats.end {
+        StreamEnd::Sender(sent) => Stream {
+            is_sender: Some(true),
+            batches: Some(sent.batches),
+            bytes: Some(sent.bytes_sent + sent.bytes_pass_through),
+            credit_wait_us: Some(micros(sent.credit_wait_time)),
+            ..stream
+        },
+        StreamEnd::Receiver(received) => Stream {
+            is_sender: Some(false),
+            batches: Some(received.batches),
+            bytes: Some(received.bytes_received + received.bytes_pass_through),
+            window_bytes: Some(received.window_bytes),
+            waiting_bytes: Some(received.buffer_memory_bytes),
+            spilled_bytes: Some(received.bytes_spilled),
+            ..stream
+        },
     }
 }
 

@@ -122,6 +122,7 @@ pub(crate) struct Joining<'a> {
     pub(crate) tls: Option<TlsServer>,
     /// What other nodes are connected to with.
     pub(crate) peer_tls: Option<TlsClient>,
+    /// Of nodes.
     pub(crate) authenticator: Option<Arc<Authenticator>>,
     /// Without its control port.
     pub(crate) endpoint: DrillbitEndpoint,
@@ -212,6 +213,8 @@ impl Cluster {
         let links = Arc::clone(&self.links);
         let connecting = links.connect_data(self.heartbeats.clone(), interval);
         self.beating.spawn(app, ledger, connecting)?;
+        let failing = Arc::clone(&self.links).fail_streams(self.heartbeats.clone());
+        self.beating.spawn(app, ledger, failing)?;
         let (registry, queries) = (self.registry.clone(), joining.queries.clone());
         let engine = Arc::clone(&joining.engine);
         self.beating.spawn(app, ledger, async move {

@@ -296,6 +296,13 @@ impl Node {
         self.data.as_deref().map(DataNode::local_addr)
     }
 
+    /// Its part in the data plane, for whoever runs fragments in this process: what they send and receive is counted and
+    /// shown with the node. `None` if it has none.
+    #[must_use]
+    pub fn data(&self) -> Option<&DataNode> {
+        self.data.as_deref()
+    }
+
     /// Where other nodes find its control server, with the real port; `None` if it is alone.
     #[must_use]
     pub fn control_addr(&self) -> Option<SocketAddr> {
@@ -391,7 +398,7 @@ impl Parts<'_> {
             return Ok(None);
         };
         server.connections.tls = self.security.tls.clone();
-        server.authenticator = self.security.authenticator.clone();
+        server.authenticator = self.security.nodes.clone();
         let mut data = bit_data::NodeOptions {
             server,
             // Nothing here runs fragments yet: what comes waits for one, and is refused then.
@@ -427,7 +434,7 @@ impl Parts<'_> {
             ledger: &self.planes.control,
             tls: self.security.tls.clone(),
             peer_tls: self.security.peers.clone(),
-            authenticator: self.security.authenticator.clone(),
+            authenticator: self.security.nodes.clone(),
             endpoint,
             incarnation: self.admin.incarnation(),
             queries: RunningQueries(self.admin.queries.clone()),

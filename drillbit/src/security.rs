@@ -27,9 +27,14 @@ pub struct SecurityOptions {
     pub peers: Option<TlsClientOptions>,
     /// File of the users, as `htpasswd` writes them; `None` lets everybody in.
     pub users: Option<PathBuf>,
+    /// Those of them that are nodes: with users, only these may speak on the control and data planes. Default: none.
+    pub node_users: Vec<String>,
     /// How users authenticate.
     pub auth: AuthOptions,
 }
+
+/// What a user is told who may run queries, and yet speaks as a node.
+const NODES: &str = "a user of a node (cluster.node_users)";
 
 /// Why a node cannot be secured as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,8 @@ pub(crate) struct Security {
     pub(crate) tls: Option<TlsServer>,
     pub(crate) peers: Option<TlsClient>,
     pub(crate) authenticator: Option<Arc<Authenticator>>,
+    /// For the planes between nodes.
+    pub(crate) nodes: Option<Arc<Authenticator>>,
     tls_files: Watch,
     peer_files: Watch,
     users_file: Watch,
@@ -117,10 +124,14 @@ impl Security {
             }
             None => None,
         };
+        let nodes = authenticator.as_ref().map(|users: &Arc<Authenticator>| {
+            Arc::new(users.only(options.node_users.iter().cloned(), NODES))
+        });
         Ok(Self {
             tls: options.open_tls()?,
             peers: options.open_peers()?,
             authenticator,
+            nodes,
             tls_files,
             peer_files,
             users_file,

@@ -11,6 +11,7 @@
 //!
 //! Passwords are [`Password`]s: wiped when dropped, and never shown.
 
+mod admission;
 mod authenticator;
 mod exchange;
 mod htpasswd;

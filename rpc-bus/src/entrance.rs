@@ -156,13 +156,24 @@ impl Entrance {
 /// One failure ends the connection, as with Drill: who wants to try again has to connect again.
 // wire: golden/auth/auth_bad
 fn deny(responder: Responder, rpc_type: i32, error: AuthError, link: &Link) -> Service {
-    if error.is_retryable() {
-        let failure = RpcFailure::new(ErrorType::Resource, error.to_string());
-        responder.fail(failure.with_retry(Retry::SameNode));
+    let failure = match &error {
+        error if error.is_retryable() => {
+            let failure = RpcFailure::new(ErrorType::Resource, error.to_string());
+            Some(failure.with_retry(Retry::SameNode))
+        }
+        // Who has proved who they are may know why that is not enough.
+        AuthError::NotAdmitted { .. } => {
+            Some(RpcFailure::new(ErrorType::Permission, error.to_string()))
+        }
+        _ => None,
+    };
+    let reason = CloseReason::Authentication(error);
+    if let Some(failure) = failure {
+        responder.fail_and_close(&failure, reason);
     } else {
         responder.send(rpc_type, failed().encode_to_vec().into(), Vec::new());
+        link.close(reason);
     }
-    link.close(CloseReason::Authentication(error));
     Service::Nobody
 }
 

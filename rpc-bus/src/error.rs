@@ -156,7 +156,7 @@ pub enum CloseReason {
         /// For the log; the peer may have been told something else.
         reason: String,
     },
-    /// The peer could not prove who it is.
+    /// The peer could not prove who it is, or is somebody who may not come in here.
     #[error("authentication failed: {0}")]
     Authentication(AuthError),
     /// No byte from the peer within the time limit.
@@ -228,6 +228,7 @@ impl CloseReason {
             Self::Goodbye => "goodbye",
             Self::HandshakeTimeout(_) => "handshake_timeout",
             Self::HandshakeRefused { .. } => "handshake_refused",
+            Self::Authentication(AuthError::NotAdmitted { .. }) => "not_admitted",
             Self::Authentication(_) => "authentication",
             Self::IdleTimeout(_) => "idle_timeout",
             Self::PongTimeout(_) => "pong_timeout",

@@ -9,7 +9,7 @@ use protos::{Call, body, error::ErrorType};
 
 use crate::{
     dispatch,
-    error::RpcFailure,
+    error::{CloseReason, RpcFailure},
     frame::CoordinationId,
     lanes::Pbody,
     link::{self, Link},
@@ -99,6 +99,18 @@ impl Responder {
     #[allow(clippy::needless_pass_by_value, reason = "callers make it for this")]
     pub fn fail(mut self, error: RpcFailure) {
         self.send_failure(&error);
+    }
+
+    /// The same, and closes the connection in one step: so that its end is that of this side also where the peer closes
+    /// it as soon as it has read the answer.
+    pub(crate) fn fail_and_close(mut self, error: &RpcFailure, reason: CloseReason) {
+        if let Some(link) = self.link.take() {
+            let now = dispatch::answering(link::now());
+            link.with(|connection| {
+                connection.fail(&self.ticket, error, now);
+                connection.close(reason, now);
+            });
+        }
     }
 
     fn send_message(self, rpc_type: i32, message: &impl Message) {

@@ -142,13 +142,21 @@ impl Scene {
     }
 
     async fn with<C: Call>(users: &str, options: AuthOptions) -> Self {
+        Self::changed::<C>(users, options, |authenticator| authenticator).await
+    }
+
+    async fn changed<C: Call>(
+        users: &str,
+        options: AuthOptions,
+        change: impl FnOnce(Authenticator) -> Authenticator,
+    ) -> Self {
         logged();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, users).unwrap();
         let (runtime, admitted) = (runtime(), Arc::<Mutex<_>>::default());
         let users = Arc::new(Users::from_file(file.path()).unwrap());
         let authenticator = Authenticator::new(users, options, runtime.clone()).unwrap();
-        let authenticator = Arc::new(authenticator);
+        let authenticator = Arc::new(change(authenticator));
         let gate = Gate::<C> {
             authenticator: Arc::clone(&authenticator),
             admitted: Arc::clone(&admitted),
@@ -579,6 +587,93 @@ async fn an_address_that_fails_too_often_is_refused_and_others_are_not() {
     let told = answer(&mut scene.raw_from([127, 0, 0, 2]).await, &plain(PASSWORD)).await;
     assert_eq!(told, Some(SaslStatus::SaslSuccess));
     assert!(log_text().contains("too many failed logins from this address"));
+    scene.finish().await;
+}
+
+const NODES: &str = "a node of this test";
+
+/// `ann` proves who she is, but only `bob` may come in: a peer at an address of its own is told so, as often as it tries.
+async fn is_not_admitted<C: Call>(users: &str, mechanism: Mechanism) {
+    let options = AuthOptions {
+        failures_per_peer_max: 2,
+        ..AuthOptions::default()
+    };
+    let only_bob = |all: Authenticator| all.only(["bob".to_owned()], NODES);
+    let scene = Scene::changed::<C>(users, options, only_bob).await;
+    let right = login(PASSWORD, Some(mechanism));
+    for _ in 0..4 {
+        let (connection, refused) = scene.login(C::PLANE, &right).await;
+        let Err(LoginError::Call(CallError::Remote(failure))) = refused else {
+            panic!("{refused:?}")
+        };
+        let error = &failure.error;
+        assert_eq!(error.error_type(), ErrorType::Permission);
+        let told = format!("the user \"ann\" may not come in here, expected {NODES}");
+        assert_eq!(error.message(), told);
+        assert!(!rpc_bus::is_retryable(&CallError::Remote(failure)));
+        let ended = connection.closed().await;
+        assert_eq!(ended, CloseReason::PeerClosed { mid_frame: false });
+    }
+    assert!(scene.admitted.lock().unwrap().is_empty());
+    let wrong = login(WRONG, Some(mechanism));
+    let (_connection, refused) = scene.login(C::PLANE, &wrong).await;
+    assert_eq!(refused, Err(LoginError::Rejected), "she is told no more");
+    let runtime = scene.runtime.clone();
+    scene.finish().await;
+    let metrics = runtime.metrics().snapshot();
+    let plane = metrics.iter().find(|plane| plane.plane == C::PLANE);
+    let closed = &plane.unwrap().connections.closed;
+    assert_eq!(closed.get("not_admitted"), Some(&4), "{closed:?}");
+}
+
+#[tokio::test]
+async fn who_is_not_one_of_those_that_may_come_in_is_told_and_not_kept_out_for_it() {
+    for (users, mechanism) in [
+        (SCRAM_USERS, Mechanism::ScramSha256),
+        (SCRAM_USERS, Mechanism::Plain),
+        (BCRYPT_USERS, Mechanism::Plain),
+    ] {
+        is_not_admitted::<QueryCancel>(users, mechanism).await;
+        is_not_admitted::<RecordBatch>(users, mechanism).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_who_may_not_come_in_is_logged_once_for_an_address() {
+    const HERE: &str = "a node of the test of the log";
+    let only_bob = |all: Authenticator| all.only(["bob".to_owned()], HERE);
+    let scene = Scene::changed::<CancelQuery>(BCRYPT_USERS, AuthOptions::default(), only_bob).await;
+    for _ in 0..3 {
+        let mut raw = scene.raw().await;
+        raw.send(RpcMode::Request, 2, SASL, &plain(PASSWORD)).await;
+        let (header, ..) = raw.next().await.unwrap();
+        assert_eq!(header.mode, RpcMode::ResponseFailure);
+        assert_eq!(raw.next().await, None);
+    }
+    let log = log_text();
+    let warnings = log
+        .lines()
+        .filter(|line| line.contains(" WARN ") && line.contains(HERE));
+    assert_eq!(warnings.count(), 1, "{log}");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn who_may_come_in_does_and_all_count_under_the_same_limits() {
+    let scene = Scene::new(BCRYPT_USERS).await;
+    let only_ann = scene.authenticator.only(["ann".to_owned()], NODES);
+    let (here, ann) = ([127, 0, 0, 9].into(), Credentials::new("ann", PASSWORD));
+    assert!(only_ann.verify(here, ann.clone()).await.is_ok());
+    for _ in 0..AuthOptions::default().failures_per_peer_max {
+        let wrong = Credentials::new("ann", WRONG);
+        let refused = scene.authenticator.verify(here, wrong).await;
+        assert_eq!(refused, Err(AuthError::Rejected));
+    }
+    let refused = only_ann.verify(here, ann).await;
+    assert!(
+        matches!(refused, Err(AuthError::TooManyFailures { .. })),
+        "{refused:?}"
+    );
     scene.finish().await;
 }
 

@@ -1,7 +1,7 @@
 //! Does what queries want: sends fragments and cancels, takes statuses, tells whoever waits.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, OnceLock, Weak},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 
 use super::run::{Action, CancelAnswer, NotStarted, Outcome, QueryPlan, Run, RunTimes, Wave};
 use crate::{
+    heartbeat::{Health, Heartbeats},
     lock,
     node::{ControlNode, WeakControlNode},
     reply::ReplyTo,
@@ -73,6 +74,8 @@ struct Inner {
     tasks: Tasks,
     /// Set once.
     node: OnceLock<WeakControlNode>,
+    /// Set once, if nodes are watched.
+    heartbeats: OnceLock<Heartbeats>,
     queries: Mutex<Queries>,
     /// The last query has ended.
     idle: Notify,
@@ -135,6 +138,7 @@ impl Foremen {
             options,
             tasks: Tasks::default(),
             node: OnceLock::new(),
+            heartbeats: OnceLock::new(),
             queries: Mutex::default(),
             idle: Notify::new(),
         }))
@@ -145,12 +149,19 @@ impl Foremen {
         self.0.node.get_or_init(|| node.downgrade());
     }
 
+    /// Nodes that are down, as these find them, are given no fragments. Once.
+    pub fn watch(&self, heartbeats: &Heartbeats) {
+        self.0.heartbeats.get_or_init(|| heartbeats.clone());
+    }
+
     /// Runs a query.
     ///
     /// # Errors
     ///
-    /// Its plan has no fragment or one twice, its id is in use, or a limit of this node is met; nothing was sent.
+    /// Its plan has no fragment or one twice, its id is in use, a node of it is down, or a limit of this node is met;
+    /// nothing was sent. With other nodes a plan that names one that is down may be run.
     pub fn run(&self, plan: QueryPlan) -> Result<QueryRun, Box<RpcFailure>> {
+        self.0.expect_none_down(&plan)?;
         let query = self.0.add(plan)?;
         self.0.step(&query, |_, _| {});
         Ok(QueryRun {
@@ -265,6 +276,22 @@ impl Drop for QueryRun {
 }
 
 impl Inner {
+    /// A node that goes down from now on fails the query: see [`Foremen::node_down`].
+    fn expect_none_down(&self, plan: &QueryPlan) -> Result<(), Box<RpcFailure>> {
+        let Some(heartbeats) = self.heartbeats.get() else {
+            return Ok(());
+        };
+        let nodes = plan.fragments.iter().map(|part| &part.node);
+        let nodes: BTreeSet<_> = nodes.collect();
+        let mut down = nodes
+            .into_iter()
+            .filter(|node| heartbeats.health(node) == Some(Health::Down));
+        match down.next() {
+            Some(node) => Err(down_already(node)),
+            None => Ok(()),
+        }
+    }
+
     /// Takes a query, with the task that keeps its time.
     fn add(&self, plan: QueryPlan) -> Result<Arc<Query>, Box<RpcFailure>> {
         let times = RunTimes {
@@ -620,6 +647,12 @@ fn plan_fragment(
         plan: Some(plan),
         ..PlanFragment::default()
     }
+}
+
+fn down_already(node: &NodeAddress) -> Box<RpcFailure> {
+    let message = format!("the node {node}, which is to run fragments, is down");
+    let failure = RpcFailure::new(ErrorType::Connection, message);
+    Box::new(failure.with_retry(Retry::OtherNode))
 }
 
 fn full(message: String) -> Box<RpcFailure> {

@@ -492,6 +492,7 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
     let (tasks, ledger) = (Tasks::default(), crate::support::ledger());
     for (node, other) in [(head, lost), (worker, lost)] {
         let beats = watch_over(node, std::slice::from_ref(other));
+        node.foremen.watch(&beats);
         let links = Arc::new(node.node.control.clone());
         let (foremen, fragments) = (node.foremen.clone(), node.fragments.clone());
         let run = async move {
@@ -520,6 +521,21 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
         head.is_idle() && worker.is_idle()
     })
     .await;
+    // No other query is begun there; one without that node is.
+    let started = worker.engine.started.lock().unwrap().len();
+    let refused = head.foremen.run(plan(&nodes, "hang", "hang")).unwrap_err();
+    assert_eq!(refused.error.error_type(), ErrorType::Connection);
+    assert_eq!(refused.retry(), Retry::OtherNode);
+    let told = format!(
+        "the node {}, which is to run fragments, is down",
+        lost.address()
+    );
+    assert_eq!(refused.error.message(), told);
+    assert!(head.foremen.list().is_empty());
+    assert_eq!(worker.engine.started.lock().unwrap().len(), started);
+    let mut without = head.foremen.run(plan(&nodes[..2], "", "")).unwrap();
+    assert_eq!(without.outcome().await, Outcome::Finished);
+    drop(without);
     tasks.abort();
     tasks.join(PATIENCE).await;
     drop((run, orphaned));

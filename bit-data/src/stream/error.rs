@@ -1,14 +1,28 @@
 //! Why a stream could not be opened, sent or received.
 
-use std::{error, fmt, net::SocketAddr, time::Duration};
+use std::{error, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use protos::error::{ErrorType, Retry};
+use protos::{
+    error::{ErrorType, Retry},
+    id::QueryId,
+};
 use record_batch::{ArrowBodyError, ChunkError, CodecError, EncodeError};
 use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, RpcFailure};
 use thiserror::Error;
 
 use super::address::StreamAddress;
 use crate::spill::SpillError;
+
+/// A node is down, as whoever watches over nodes has said: see [`DataPeers::node_down`](super::DataPeers::node_down).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the node with incarnation {incarnation:016x} is down: {reason}")]
+#[non_exhaustive]
+pub struct NodeDown {
+    /// Drawn by its process at its start.
+    pub incarnation: u64,
+    /// As was said.
+    pub reason: Arc<str>,
+}
 
 /// Why a sender was not registered, or a receiver not opened. Nothing was sent.
 #[derive(Debug, Error)]
@@ -20,6 +34,23 @@ pub enum OpenError {
     /// The peer refused, did not answer in time, or was lost before it did.
     #[error("{0}")]
     Call(#[from] CallError),
+    /// Another process than the expected one is at the address: the node was started again, and has no sender that was
+    /// there before.
+    #[error(
+        "the node at {address} was started again: its incarnation is {}, expected {expected:016x}",
+        incarnation(*.actual)
+    )]
+    OtherIncarnation {
+        /// Where its data server listens.
+        address: SocketAddr,
+        /// As the receiver said.
+        expected: u64,
+        /// As the process said, if it has.
+        actual: Option<u64>,
+    },
+    /// The node went down while the stream was opened.
+    #[error("{0}")]
+    NodeDown(#[from] NodeDown),
     /// A budget has no room for the least that the streams need.
     #[error("{0}")]
     Budget(#[from] BudgetExceeded),
@@ -33,7 +64,15 @@ pub enum OpenError {
         /// As configured.
         budget_bytes: usize,
     },
-    /// Both ends of a stream are used once.
+    /// All streams of a receiver are of one query, in whose budget they are.
+    #[error("the stream {address} is of another query, expected one of {expected}")]
+    OtherQuery {
+        /// The stream.
+        address: StreamAddress,
+        /// That of the first stream.
+        expected: QueryId,
+    },
+    /// Both ends of a stream are used once: there is a sender of it that has not ended.
     #[error("the stream {0} has a sender already")]
     Duplicate(StreamAddress),
     /// No sender of this process has come in time.
@@ -41,7 +80,7 @@ pub enum OpenError {
     NoSender {
         /// The stream.
         address: StreamAddress,
-        /// As configured.
+        /// How long it was waited for.
         waited: Duration,
     },
     /// The schema cannot be sent.
@@ -71,13 +110,21 @@ impl OpenError {
             Self::Call(CallError::Remote(failure)) => failure.retry(),
             Self::Call(error) => worthwhile(error.is_retryable()),
             Self::Budget(_) | Self::NoSender { .. } => Retry::SameNode,
-            Self::ShuttingDown => Retry::OtherNode,
+            // What was to be found there will not come back.
+            Self::OtherIncarnation { .. } | Self::NodeDown(_) | Self::ShuttingDown => {
+                Retry::OtherNode
+            }
             Self::TooManyStreams { .. }
+            | Self::OtherQuery { .. }
             | Self::Duplicate(_)
             | Self::Schema(_)
             | Self::Options { .. } => Retry::Never,
         }
     }
+}
+
+fn incarnation(told: Option<u64>) -> String {
+    told.map_or_else(|| "not told".to_owned(), |told| format!("{told:016x}"))
 }
 
 fn worthwhile(is_retryable: bool) -> Retry {
@@ -140,6 +187,12 @@ pub enum SendError {
         #[source]
         reason: CloseReason,
     },
+    /// The node of the receiver is down.
+    #[error("{0}")]
+    NodeDown(#[from] NodeDown),
+    /// The node of this sender shuts down, and its receiver is there too, or has not come.
+    #[error("the node is shutting down")]
+    ShuttingDown,
     /// The connection refuses the message.
     #[error("{0}")]
     Call(#[from] CallError),
@@ -177,6 +230,7 @@ impl SendError {
             Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
             Self::Call(error) => worthwhile(error.is_retryable()),
             Self::NoReceiver(_) => Retry::SameNode,
+            Self::NodeDown(_) | Self::ShuttingDown => Retry::OtherNode,
             Self::ReceiverFinished
             | Self::ReceiverCancelled
             | Self::Encode(_)
@@ -205,6 +259,12 @@ pub enum ReceiveError {
         #[source]
         reason: CloseReason,
     },
+    /// The node of the sender is down.
+    #[error("{0}")]
+    NodeDown(#[from] NodeDown),
+    /// The node of this receiver shuts down, and its sender is there too.
+    #[error("the node is shutting down")]
+    ShuttingDown,
     /// A frame was damaged on its way.
     #[error("frame {sequence} is damaged: checksum {actual:08x}, expected {expected:08x}")]
     Checksum {
@@ -247,6 +307,7 @@ impl ReceiveError {
             Self::SenderFailed(failure) => failure.failure().retry(),
             Self::Spill(error) => error.retry(),
             Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
+            Self::NodeDown(_) | Self::ShuttingDown => Retry::OtherNode,
             Self::Checksum { .. } | Self::Budget(_) | Self::SenderCancelled => Retry::SameNode,
             Self::Codec(_)
             | Self::Chunk(_)
@@ -260,7 +321,7 @@ impl ReceiveError {
     pub(crate) fn to_failure(&self) -> RpcFailure {
         let kind = match self {
             Self::Budget(_) | Self::Spill(_) => ErrorType::Resource,
-            Self::Lost { .. } => ErrorType::Connection,
+            Self::Lost { .. } | Self::NodeDown(_) | Self::ShuttingDown => ErrorType::Connection,
             _ => ErrorType::DataRead,
         };
         RpcFailure::new(kind, self.to_string()).with_retry(self.retry())
@@ -296,5 +357,16 @@ mod tests {
         assert_eq!(failed.to_failure().retry(), Retry::OtherNode);
         let open = OpenError::Call(CallError::Remote(Box::new(busy)));
         assert!(rpc_bus::is_retryable(&open) && open.retry() == Retry::OtherNode);
+        let down = NodeDown {
+            incarnation: 7,
+            reason: "no beat".into(),
+        };
+        assert_eq!(ReceiveError::from(down.clone()).retry(), Retry::OtherNode);
+        assert_eq!(SendError::from(down.clone()).retry(), Retry::OtherNode);
+        let told = OpenError::from(down).to_string();
+        assert_eq!(
+            told,
+            "the node with incarnation 0000000000000007 is down: no beat"
+        );
     }
 }

@@ -85,7 +85,7 @@ impl Outbound {
         }
         debug_assert!(
             state.attached.is_none(),
-            "invariant: who has a receiver is not listed"
+            "invariant: who has a receiver is not free"
         );
         state.attached = Some((route, SendCredit::new(limit_bytes)));
         Ok(state.sender.take())
@@ -170,6 +170,18 @@ impl Outbound {
         let state = lock(&self.state);
         let may_send = |(_, credit): &(Route, SendCredit)| credit.may_send();
         state.stopped.is_none() && state.attached.as_ref().is_some_and(may_send)
+    }
+
+    /// What may be sent now, in bytes, and whether the sender waits for more.
+    pub(crate) fn credit_now(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        match &state.attached {
+            Some((_, credit)) if state.stopped.is_none() => {
+                let left_bytes = credit.left_bytes();
+                (left_bytes, left_bytes == 0 && state.sender.is_some())
+            }
+            _ => (0, false),
+        }
     }
 
     /// Counts a batch that is sent.

@@ -1,7 +1,7 @@
 //! Connections to the nodes that this one receives from: a few for each, over which its streams are spread.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -10,13 +10,23 @@ use std::{
     },
 };
 
+use futures::FutureExt;
 use rpc_bus::{
     BusRuntime, CallError, CloseReason, ConnectionOptions, Feature, Ledger, RemoteConnection,
     auth::Login, tls::TlsClient,
 };
+use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{error::OpenError, receiver_side::ReceiverSide, stats::lock};
+use super::{
+    error::{NodeDown, OpenError},
+    receiver_side::ReceiverSide,
+    sender_side::Sides,
+    stats::lock,
+};
 use crate::connect::{DataTarget, connect};
+
+/// Nodes that go down at a time and are told to each stream that is being opened; others end by their own timeouts.
+const DOWNS_MAX: usize = 64;
 
 /// How to connect to any of them.
 #[derive(Clone)]
@@ -29,11 +39,22 @@ pub(crate) struct Dialing {
     pub(crate) connections_per_peer: usize,
 }
 
+impl Dialing {
+    /// What this process tells its peers.
+    pub(crate) fn incarnation(&self) -> Option<u64> {
+        self.options.capabilities.as_ref()?.incarnation
+    }
+}
+
 /// All of them, by address.
 pub(crate) struct Peers {
     dialing: Dialing,
-    by_address: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    by_address: Mutex<BTreeMap<SocketAddr, Arc<Peer>>>,
     is_closed: AtomicBool,
+    /// For those that are connecting.
+    downs: broadcast::Sender<NodeDown>,
+    /// What others have opened to this node.
+    accepted: Arc<Sides>,
 }
 
 /// A node, listed as long as somebody uses it, a connection is open, or its name is known.
@@ -86,8 +107,21 @@ impl DataPeers {
         peers.map_or_else(Vec::new, |peers| peers.open(address))
     }
 
-    /// Ends the connections with a node, those that are being made too, and with them the streams that it sends: it is
-    /// down.
+    /// The process that drew `incarnation` is down, because of `reason`: its streams end at once, those that this node
+    /// receives, sends, and opens with [`Origin::Incarnation`](super::Origin), with an error that says so. Its connections
+    /// are closed. A process that is not down after all, and only was not heard of, may be connected to again.
+    pub fn node_down(&self, incarnation: u64, reason: &str) {
+        let down = NodeDown {
+            incarnation,
+            reason: reason.into(),
+        };
+        if let Some(peers) = self.0.upgrade() {
+            peers.node_down(&down);
+        }
+    }
+
+    /// Ends the connections with the node at an address, those that are being made too, and with them the streams that it
+    /// sends: it is not wanted any more.
     pub fn disconnect(&self, address: SocketAddr) {
         if let Some(peers) = self.0.upgrade() {
             peers.disconnect(address);
@@ -109,23 +143,79 @@ pub(crate) struct Line {
 }
 
 impl Peers {
-    pub(crate) fn new(dialing: Dialing) -> Self {
+    pub(crate) fn new(dialing: Dialing, accepted: Arc<Sides>) -> Self {
         Self {
             dialing,
             by_address: Mutex::default(),
             is_closed: AtomicBool::new(false),
+            downs: broadcast::Sender::new(DOWNS_MAX),
+            accepted,
         }
+    }
+
+    /// A connection with the process at `address` that drew `incarnation`.
+    ///
+    /// # Errors
+    ///
+    /// There is another one, or it goes down.
+    pub(crate) async fn line_with(
+        &self,
+        address: SocketAddr,
+        incarnation: u64,
+    ) -> Result<Line, OpenError> {
+        let mut downs = self.downs.subscribe();
+        let line = tokio::select! {
+            biased;
+            down = down_of(incarnation, &mut downs) => return Err(down.into()),
+            line = self.line_in_turn(address, Some(incarnation)) => line?,
+        };
+        // Said while the connection took its place: who said it may not have found it there.
+        if let Some(down) = down_of(incarnation, &mut downs).now_or_never() {
+            line.connection.close();
+            return Err(down.into());
+        }
+        Ok(line)
     }
 
     /// A connection to `address`: each in turn, made where there is none.
     pub(crate) async fn line(&self, address: SocketAddr) -> Result<Line, OpenError> {
+        self.line_in_turn(address, None).await
+    }
+
+    async fn line_in_turn(
+        &self,
+        address: SocketAddr,
+        expected: Option<u64>,
+    ) -> Result<Line, OpenError> {
         let peer = self.peer(address);
         let turn = peer.next.fetch_add(1, Ordering::Relaxed) % peer.places.len();
         let place = &peer.places[turn];
         let _alone = place.connecting.lock().await;
-        if let Some(line) = place.open() {
+        // What is open may be what is left of the process before. A connection that is made now shows who is there.
+        if let Some(line) = place.open()
+            && expected.is_none_or(|expected| line.incarnation() == Some(expected))
+        {
             return Ok(line);
         }
+        let line = self.line_at(address, &peer, place).await?;
+        let actual = line.incarnation();
+        match expected.filter(|&expected| actual != Some(expected)) {
+            None => Ok(line),
+            Some(expected) => Err(OpenError::OtherIncarnation {
+                address,
+                expected,
+                actual,
+            }),
+        }
+    }
+
+    /// A new connection takes its place, unless one with the same process is open there.
+    async fn line_at(
+        &self,
+        address: SocketAddr,
+        peer: &Peer,
+        place: &Place,
+    ) -> Result<Line, OpenError> {
         let (disconnects, host) = (peer.disconnects(), lock(&peer.host).clone());
         let line = self.connect(address, host.as_deref()).await?;
         let mut held = lock(&place.line);
@@ -137,8 +227,36 @@ impl Peers {
             line.connection.close();
             return Err(Line::lost(CloseReason::ClosedHere));
         }
-        *held = Some(line.clone());
-        Ok(line)
+        let before = held.take().filter(|before| !before.connection.is_closed());
+        let kept = match before {
+            Some(before) if before.incarnation() == line.incarnation() => {
+                line.connection.close();
+                before
+            }
+            before => {
+                if let Some(before) = before {
+                    before.connection.close();
+                }
+                line
+            }
+        };
+        *held = Some(kept.clone());
+        Ok(kept)
+    }
+
+    fn node_down(&self, down: &NodeDown) {
+        // First: a connection that is not in its place yet is not found there. Nobody may be connecting.
+        let _ = self.downs.send(down.clone());
+        let peers: Vec<_> = lock(&self.by_address).values().map(Arc::clone).collect();
+        for place in peers.iter().flat_map(|peer| &peer.places) {
+            let line = place.open();
+            let of_node = line.filter(|line| line.incarnation() == Some(down.incarnation));
+            if let Some(line) = of_node {
+                line.side.node_down(down);
+                line.connection.close();
+            }
+        }
+        self.accepted.node_down(down);
     }
 
     /// The connections with `address` that are open.
@@ -147,6 +265,15 @@ impl Peers {
         let places = peer.iter().flat_map(|peer| &peer.places);
         let lines = places.filter_map(Place::open);
         lines.map(|line| line.connection).collect()
+    }
+
+    /// Streams that are open on the connections of this node.
+    #[cfg(test)]
+    pub(crate) fn open_streams(&self) -> usize {
+        let peers: Vec<_> = lock(&self.by_address).values().map(Arc::clone).collect();
+        let places = peers.iter().flat_map(|peer| &peer.places);
+        let lines = places.filter_map(Place::open);
+        lines.map(|line| line.side.open_streams()).sum()
     }
 
     fn disconnect(&self, address: SocketAddr) {
@@ -251,9 +378,31 @@ impl Drop for Peers {
 }
 
 impl Line {
+    /// Of the process at the other end.
+    fn incarnation(&self) -> Option<u64> {
+        incarnation_of(&self.connection)
+    }
+
     /// Why the connection has ended, for a stream that found it so.
     pub(crate) fn lost(reason: CloseReason) -> OpenError {
         CallError::Lost(reason).into()
+    }
+}
+
+/// Of the process at the other end of a connection, if it has told.
+pub(crate) fn incarnation_of(connection: &RemoteConnection) -> Option<u64> {
+    connection.peer_capabilities()?.incarnation
+}
+
+/// Completes when the process that drew `incarnation` is said to be down.
+async fn down_of(incarnation: u64, downs: &mut broadcast::Receiver<NodeDown>) -> NodeDown {
+    loop {
+        match downs.recv().await {
+            Ok(down) if down.incarnation == incarnation => return down,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            // The sender lives as long as whoever waits here.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

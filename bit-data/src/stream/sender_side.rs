@@ -1,7 +1,7 @@
 //! One connection that a peer has opened: the streams that go out on it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ptr,
     sync::{Arc, Mutex, Weak},
     task::Waker,
@@ -22,11 +22,12 @@ use rpc_bus::{
 use super::{
     address::{IncompleteAddress, StreamAddress},
     checksum::{Damaged, Sealed, check},
-    error::SendError,
+    error::{NodeDown, SendError},
     frame::codec_from_wire,
-    options::piece_bytes,
+    options::{piece_bytes, piece_of},
     outbound::{Outbound, RemoteRoute, Route, SenderGone},
-    registry::{Met, Opener, Registry, sender_gone},
+    peers::incarnation_of,
+    registry::{Met, Opener, Refusal, Registry},
     stats::lock,
     tunnel::node_address,
 };
@@ -37,21 +38,59 @@ const CLOSED_EARLY_MAX: usize = 16_384;
 
 /// Serves the streams of all peers that connect.
 pub(crate) struct SenderHost {
-    pub(crate) registry: Arc<Registry>,
+    registry: Arc<Registry>,
     /// Largest batch of this node.
-    pub(crate) batch_bytes_max: usize,
+    batch_bytes_max: usize,
+    sides: Arc<Sides>,
+}
+
+impl SenderHost {
+    pub(crate) fn new(registry: Arc<Registry>, batch_bytes_max: usize) -> Self {
+        Self {
+            registry,
+            batch_bytes_max,
+            sides: Arc::default(),
+        }
+    }
+
+    /// The connections of those that have connected.
+    pub(crate) fn sides(&self) -> Arc<Sides> {
+        Arc::clone(&self.sides)
+    }
 }
 
 impl StreamHost for SenderHost {
     fn accepted(&self, connection: &RemoteConnection) -> Arc<dyn StreamSink> {
-        Arc::new_cyclic(|this| SenderSide {
+        let side = Arc::new_cyclic(|this| SenderSide {
             this: this.clone(),
             has_checksums: connection.has(Feature::Checksums),
             connection: connection.clone(),
             registry: Arc::clone(&self.registry),
             batch_bytes_max: self.batch_bytes_max,
             streams: Mutex::default(),
-        })
+            sides: Arc::clone(&self.sides),
+        });
+        self.sides.add(&side);
+        side
+    }
+}
+
+/// All that is open, by the number of its connection.
+#[derive(Debug, Default)]
+pub(crate) struct Sides(Mutex<HashMap<u64, Weak<SenderSide>>>);
+
+impl Sides {
+    fn add(&self, side: &Arc<SenderSide>) {
+        lock(&self.0).insert(side.connection.id(), Arc::downgrade(side));
+    }
+
+    /// Ends all that go to a process that is down.
+    pub(crate) fn node_down(&self, down: &NodeDown) {
+        let sides: Vec<_> = lock(&self.0).values().filter_map(Weak::upgrade).collect();
+        let of_node = sides
+            .into_iter()
+            .filter(|side| incarnation_of(&side.connection) == Some(down.incarnation));
+        of_node.for_each(|side| side.node_down(down));
     }
 }
 
@@ -64,6 +103,8 @@ pub(crate) struct SenderSide {
     registry: Arc<Registry>,
     batch_bytes_max: usize,
     streams: Mutex<Streams>,
+    /// Where it is listed.
+    sides: Arc<Sides>,
 }
 
 /// Under its lock. A receiver is there as long as its stream is listed; so the registry, which looks for that under its
@@ -97,9 +138,9 @@ impl SenderSide {
     ) -> Met {
         let route = Route::Remote(Arc::new(self.route(request)));
         let mut streams = lock(&self.streams);
-        if !streams.is_waiting(request.stream()) {
+        let Some(&Listed::Waiting(address)) = streams.listed.get(&request.stream()) else {
             return Met::ReceiverGone;
-        }
+        };
         streams.remove(request.stream());
         // In one step: an open stream has a receiver, and is stopped with the connection.
         let attached = outbound.attach(route, request.limit_bytes());
@@ -113,7 +154,7 @@ impl SenderSide {
                 reply.send(&Ack { ok: Some(true) });
                 sender.into_iter().for_each(Waker::wake);
             }
-            Err(SenderGone) => reply.fail(sender_gone()),
+            Err(SenderGone) => reply.fail(Refusal::SenderGone.into_failure(address)),
         }
         Met::Told
     }
@@ -121,19 +162,18 @@ impl SenderSide {
     fn route(self: &Arc<Self>, request: &data::OpenStream) -> RemoteRoute {
         let agreed = self.connection.peer_capabilities();
         let theirs = agreed.map_or(0, |agreed| agreed.batch_bytes_max);
-        let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
+        let batch_bytes_max = match usize::try_from(theirs).unwrap_or(usize::MAX) {
+            0 => self.batch_bytes_max,
+            theirs => theirs,
+        };
         RemoteRoute {
             side: Arc::clone(self),
             connection: self.connection.clone(),
             stream: request.stream(),
             has_checksums: request.checksum() && self.has_checksums,
             codecs: self.codecs(request),
-            piece_bytes: piece_bytes(request.limit_bytes()),
-            batch_bytes_max: if theirs == 0 {
-                self.batch_bytes_max
-            } else {
-                theirs
-            },
+            piece_bytes: piece_bytes(request.limit_bytes()).min(piece_of(batch_bytes_max)),
+            batch_bytes_max,
         }
     }
 
@@ -189,7 +229,7 @@ impl SenderSide {
     /// A flipped bit in a limit could let the sender wait for ever.
     fn checked(&self, message: &mut impl Sealed) -> Result<(), Damaged> {
         if self.has_checksums {
-            return check(message, &[]);
+            return check(message);
         }
         Ok(())
     }
@@ -204,6 +244,19 @@ impl SenderSide {
         Ok(())
     }
 
+    /// Streams end with that, and those that waited for a sender are given up.
+    fn node_down(&self, down: &NodeDown) {
+        self.end_all(&CloseReason::ClosedHere, &SendError::NodeDown(down.clone()));
+        self.connection.close();
+    }
+
+    fn end_all(&self, reason: &CloseReason, error: &SendError) {
+        let listed = lock(&self.streams).end(reason);
+        for (stream, was) in listed {
+            self.end(stream, was, error.clone());
+        }
+    }
+
     /// The receiver of a stream that was listed has gone.
     fn end(&self, stream: u64, was: Listed, reason: SendError) {
         match was {
@@ -213,6 +266,12 @@ impl SenderSide {
                     if ptr::eq(&raw const **side, self) && request.stream() == stream)
             }),
         }
+    }
+}
+
+impl Drop for SenderSide {
+    fn drop(&mut self) {
+        lock(&self.sides.0).remove(&self.connection.id());
     }
 }
 
@@ -272,10 +331,11 @@ impl Streams {
         Ok(self.remove(stream))
     }
 
-    fn end(&mut self, reason: &CloseReason) -> HashMap<u64, Listed> {
+    /// All that were listed, in the order of their ids.
+    fn end(&mut self, reason: &CloseReason) -> BTreeMap<u64, Listed> {
         self.ended = Some(reason.clone());
         self.waiting = 0;
-        std::mem::take(&mut self.listed)
+        std::mem::take(&mut self.listed).into_iter().collect()
     }
 }
 
@@ -345,12 +405,11 @@ impl StreamSink for SenderSide {
     }
 
     fn closed(&self, reason: &CloseReason) {
-        let listed = lock(&self.streams).end(reason);
-        let peer = node_address(&self.connection);
-        for (stream, was) in listed {
-            let reason = reason.clone();
-            self.end(stream, was, SendError::Lost { peer, reason });
-        }
+        let lost = SendError::Lost {
+            peer: node_address(&self.connection),
+            reason: reason.clone(),
+        };
+        self.end_all(reason, &lost);
     }
 }
 

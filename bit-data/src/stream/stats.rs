@@ -45,27 +45,44 @@ pub enum CodecReason {
 pub struct SendStats {
     /// Batches handed to the connection or passed through; pieces of split ones count each.
     pub batches: u64,
-    /// `SerializeChunkTime`: encoding, compressing and summing.
+    /// `SerializeChunkTime`: encoding and compressing.
     pub serialize_chunk_time: Duration,
     /// `BytesSent`: bytes of bodies on the wire.
     pub bytes_sent: u64,
     /// The same before compression.
     pub bytes_uncompressed: u64,
-    /// `BytesPassThrough`: memory of batches handed over within the process.
+    /// `BytesPassThrough`: what the rows of batches take that were handed over within the process, about.
     pub bytes_pass_through: u64,
     /// `WaitResponseTime`: until the receiver opened the stream, and for its credit.
     pub wait_response_time: Duration,
     /// The part of it that was waiting for credit.
     pub credit_wait_time: Duration,
-    /// `SendRequestTime`: handing frames to the connection, which includes waiting for room in its queue.
+    /// `SendRequestTime`: handing frames to the connection, which includes their checksums and waiting for room in its
+    /// queue.
     pub send_request_time: Duration,
     /// What the last batch was compressed with.
     pub codec: Codec,
     /// Why.
     pub codec_reason: CodecReason,
+    /// Since when it waits for credit, if it does; not counted above yet.
+    pub(crate) waits_since: Option<Instant>,
 }
 
 impl SendStats {
+    /// With what it has waited so far: who waits for long is seen to wait meanwhile.
+    pub(crate) fn until(self, now: Instant) -> Self {
+        let mut stats = self;
+        if let Some(since) = stats.waits_since.take() {
+            stats.waited_for_credit(now.saturating_duration_since(since));
+        }
+        stats
+    }
+
+    pub(crate) fn waited_for_credit(&mut self, waited: Duration) {
+        self.wait_response_time += waited;
+        self.credit_wait_time += waited;
+    }
+
     /// Adds the counters of another stream, and takes over its codec.
     pub(crate) fn add(&mut self, other: &Self) {
         self.batches += other.batches;
@@ -88,7 +105,7 @@ pub struct ReceiveStats {
     pub batches: u64,
     /// Bytes of their bodies on the wire.
     pub bytes_received: u64,
-    /// `BytesPassThrough`: memory of batches handed over within the process.
+    /// `BytesPassThrough`: what the rows of batches take that were handed over within the process, about.
     pub bytes_pass_through: u64,
     /// `DeserializeChunkTime`: checking, decompressing and decoding.
     pub deserialize_chunk_time: Duration,

@@ -18,7 +18,7 @@ use rpc_bus::{BusRuntime, RpcFailure, StreamKey};
 
 use super::{
     address::StreamAddress,
-    checksum::seal,
+    checksum::seal_frame,
     compress::{CodecChooser, sample},
     credit::cost_bytes,
     error::{OpenError, ReceiveError, SendError},
@@ -178,7 +178,9 @@ impl Transmitter {
             Route::Local(_) => TunnelPeer::Here,
             Route::Remote(route) => TunnelPeer::of(&route.connection),
         };
-        self.around.tunnels.add_sender(peer, &self.stats);
+        let (stats, outbound) = (&self.stats, &self.outbound);
+        let tunnels = &self.around.tunnels;
+        tunnels.add_sender(peer, self.address, stats, outbound);
         self.target = Some(match route {
             Route::Local(inbound) => Target::Local(inbound),
             Route::Remote(route) => Target::Remote(self.remote(route)?),
@@ -197,14 +199,17 @@ impl Transmitter {
         }))
     }
 
+    /// Without a copy, but in pieces, as to another process: what waits is to be within the receiver's budget.
     async fn hand_over(&mut self, inbound: &Inbound, batch: RecordBatch) -> Result<(), SendError> {
-        self.wait_for_credit().await?;
-        let cost_bytes = value_cost_bytes(&batch);
-        self.outbound.on_sent(cost_bytes);
-        inbound.push_value(batch, cost_bytes);
-        let mut stats = lock(&self.stats);
-        stats.batches += 1;
-        stats.bytes_pass_through += cost_bytes;
+        for piece in pieces(batch, inbound.piece_bytes()) {
+            self.wait_for_credit().await?;
+            let cost_bytes = value_cost_bytes(&piece);
+            self.outbound.on_sent(cost_bytes);
+            inbound.push_value(piece, cost_bytes);
+            let mut stats = lock(&self.stats);
+            stats.batches += 1;
+            stats.bytes_pass_through += cost_bytes;
+        }
         Ok(())
     }
 
@@ -259,13 +264,9 @@ impl Transmitter {
         if self.outbound.has_credit() {
             return Ok(Duration::ZERO);
         }
-        let began = now();
+        let waiting = WaitingForCredit::begin(&self.stats);
         self.outbound.credit().await?;
-        let waited = since(began);
-        let mut stats = lock(&self.stats);
-        stats.wait_response_time += waited;
-        stats.credit_wait_time += waited;
-        Ok(waited)
+        Ok(waiting.so_far())
     }
 
     async fn end(
@@ -292,6 +293,33 @@ impl Transmitter {
     }
 }
 
+/// Counts how long a sender waits, also one that is dropped meanwhile.
+struct WaitingForCredit<'a> {
+    stats: &'a Mutex<SendStats>,
+    began: Instant,
+}
+
+impl<'a> WaitingForCredit<'a> {
+    fn begin(stats: &'a Mutex<SendStats>) -> Self {
+        let began = now();
+        lock(stats).waits_since = Some(began);
+        Self { stats, began }
+    }
+
+    fn so_far(&self) -> Duration {
+        since(self.began)
+    }
+}
+
+impl Drop for WaitingForCredit<'_> {
+    fn drop(&mut self) {
+        let waited = self.so_far();
+        let mut stats = lock(self.stats);
+        stats.waits_since = None;
+        stats.waited_for_credit(waited);
+    }
+}
+
 impl Remote {
     async fn compress(
         &mut self,
@@ -301,9 +329,7 @@ impl Remote {
     ) -> Result<Encoded, SendError> {
         if let Some(codecs) = self.samples_wanted.take() {
             let body = body.clone();
-            let samples = runtime
-                .compute(move || sample(&body, &codecs, Instant::now))
-                .await;
+            let samples = runtime.compute(move || sample(&body, &codecs, now)).await;
             self.codecs.on_samples(samples.map_err(encode_error)?);
         }
         let codec = self.codecs.codec();
@@ -358,16 +384,10 @@ impl Remote {
         body: Vec<Bytes>,
         outbound: &Outbound,
     ) -> Result<(), SendError> {
+        self.route.number(&mut frame, self.next_sequence, &body);
         let RemoteRoute {
-            connection,
-            stream,
-            has_checksums,
-            ..
+            connection, stream, ..
         } = &*self.route;
-        (frame.stream, frame.sequence) = (Some(*stream), Some(self.next_sequence));
-        if *has_checksums {
-            seal(&mut frame, &body);
-        }
         let key = StreamKey(*stream);
         let posted = connection
             .post::<StreamBatch>(&envelope(frame), body, key)
@@ -411,33 +431,38 @@ impl Drop for Transmitter {
         let is_stopped = stopped.is_some();
         match (self.target.take(), route) {
             (_, Some(Route::Local(inbound))) => inbound.end(Err(ReceiveError::SenderCancelled)),
-            (Some(Target::Remote(remote)), _) => self.cancel(remote, is_stopped),
-            (None, Some(Route::Remote(route))) => match self.remote(route) {
-                Ok(remote) => self.cancel(remote, is_stopped),
-                Err(error) => tracing::debug!(%error, "a stream that cannot be cancelled"),
-            },
+            (Some(Target::Remote(remote)), _) => {
+                remote.route.cancel(remote.next_sequence, is_stopped);
+            }
+            (None, Some(Route::Remote(route))) => route.cancel(0, is_stopped),
             _ => {}
         }
     }
 }
 
-impl Transmitter {
-    fn cancel(&self, mut remote: Box<Remote>, is_stopped: bool) {
-        let route = Arc::clone(&remote.route);
-        route.side.forget(route.stream);
+impl RemoteRoute {
+    /// Makes `frame` the one at `sequence`.
+    fn number(&self, frame: &mut StreamFrame, sequence: u64, body: &[Bytes]) {
+        (frame.stream, frame.sequence) = (Some(self.stream), Some(sequence));
+        if self.has_checksums {
+            seal_frame(frame, body);
+        }
+    }
+
+    /// Sends nothing any more. The receiver, unless it has stopped the stream itself, is told with the frame at `sequence`,
+    /// the only one that does not wait for room: nobody is left who could.
+    fn cancel(&self, sequence: u64, is_stopped: bool) {
+        self.side.forget(self.stream);
         if is_stopped {
             return;
         }
-        let outbound = Arc::clone(&self.outbound);
-        let end = async move {
-            let frame = end_frame(stream_end::Kind::Cancelled, None);
-            // Fails with the connection, whose end the receiver sees.
-            let _ = remote.post_frame(frame, Vec::new(), &outbound).await;
-        };
-        if self.around.registry.run_detached(end).is_err() {
-            // No task to be had: the end of the connection says it too.
-            route.connection.close();
-        }
+        let mut frame = end_frame(stream_end::Kind::Cancelled, None);
+        self.number(&mut frame, sequence, &[]);
+        let key = StreamKey(self.stream);
+        // Fails with the connection, whose end the receiver sees.
+        let _ = self
+            .connection
+            .post_last::<StreamBatch>(&envelope(frame), key);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counters of a tunnel: all streams from and to one peer.
+//! Counters of a tunnel: all streams from and to one peer. And the streams that are open, one by one.
 
 use std::{
     collections::HashMap,
@@ -10,12 +10,14 @@ use std::{
 use rpc_bus::RemoteConnection;
 
 use super::{
+    address::StreamAddress,
     inbound::Inbound,
-    stats::{ReceiveStats, SendStats, lock},
+    outbound::Outbound,
+    stats::{ReceiveStats, SendStats, lock, now},
 };
 
 /// Whose streams are counted together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TunnelPeer {
     /// Senders and receivers of this process.
@@ -56,7 +58,7 @@ impl fmt::Display for TunnelPeer {
     }
 }
 
-/// All streams of one peer, those that have ended included.
+/// All streams of one peer, those that have ended included: what only grows of a stream does of a tunnel too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct TunnelStats {
@@ -64,10 +66,65 @@ pub struct TunnelStats {
     pub peer: TunnelPeer,
     /// What was sent there.
     pub sent: SendStats,
-    /// What came from there.
+    /// What came from there. `PeakBufferMemoryBytes` is the highest of one stream.
     pub received: ReceiveStats,
     /// Streams that are open now, in both directions.
     pub open_streams: usize,
+    /// What the open senders of this node may send there now, in bytes.
+    pub credit_bytes: u64,
+    /// How many of them wait for credit.
+    pub waiting_senders: usize,
+}
+
+impl TunnelStats {
+    /// What a sender or receiver has counted until its end, or so far.
+    fn add(&mut self, end: &StreamEnd) {
+        match end {
+            StreamEnd::Sender(stats) => self.sent.add(stats),
+            StreamEnd::Receiver(stats) => {
+                let peaks = [
+                    self.received.peak_buffer_memory_bytes,
+                    stats.peak_buffer_memory_bytes,
+                ];
+                self.received.add(stats);
+                self.received.peak_buffer_memory_bytes = peaks[0].max(peaks[1]);
+            }
+        }
+    }
+
+    fn add_open(&mut self, stream: &StreamStats) {
+        self.add(&stream.end);
+        self.open_streams += 1;
+        if let StreamEnd::Sender(_) = stream.end {
+            self.credit_bytes = self.credit_bytes.saturating_add(stream.credit_bytes);
+            self.waiting_senders += usize::from(stream.is_waiting);
+        }
+    }
+}
+
+/// A stream that is open, as the end of it that is here sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Which stream.
+    pub address: StreamAddress,
+    /// Who is at the other end.
+    pub peer: TunnelPeer,
+    /// What this end has counted.
+    pub end: StreamEnd,
+    /// What its sender may send now, in bytes, as far as is known here.
+    pub credit_bytes: u64,
+    /// Of a sender: it waits for credit. Of a receiver: its consumer waits for a batch.
+    pub is_waiting: bool,
+}
+
+/// Which end of a stream it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StreamEnd {
+    /// The one that sends.
+    Sender(SendStats),
+    /// The one that receives.
+    Receiver(ReceiveStats),
 }
 
 /// How many peers are told apart, besides those that have open streams.
@@ -82,34 +139,92 @@ pub(crate) struct Tunnels {
 
 #[derive(Debug, Default)]
 struct Tunnel {
-    /// Sum of the streams that have ended.
-    sent: SendStats,
-    received: ReceiveStats,
+    /// Of the streams that have ended.
+    ended: TunnelStats,
     senders: Vec<Sending>,
-    receivers: Vec<Weak<Inbound>>,
+    receivers: Vec<Receiving>,
     sweep_at: usize,
 }
 
 /// Kept until it is swept, so that nothing is lost that a sender counted last.
 #[derive(Debug)]
-struct Sending(Arc<Mutex<SendStats>>);
+struct Sending {
+    address: StreamAddress,
+    stats: Arc<Mutex<SendStats>>,
+    outbound: Weak<Outbound>,
+}
 
 impl Sending {
     fn has_ended(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        Arc::strong_count(&self.stats) == 1
+    }
+
+    fn end(&self) -> StreamEnd {
+        StreamEnd::Sender(lock(&self.stats).until(now()))
+    }
+
+    fn stats(&self, peer: TunnelPeer) -> StreamStats {
+        let outbound = self.outbound.upgrade();
+        let (credit_bytes, is_waiting) =
+            outbound.map_or((0, false), |outbound| outbound.credit_now());
+        StreamStats {
+            address: self.address,
+            peer,
+            end: self.end(),
+            credit_bytes,
+            is_waiting,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Receiving {
+    address: StreamAddress,
+    inbound: Weak<Inbound>,
+}
+
+impl Receiving {
+    fn stats(&self, peer: TunnelPeer) -> Option<StreamStats> {
+        let inbound = self.inbound.upgrade()?;
+        let (credit_bytes, is_waiting) = inbound.credit_now();
+        Some(StreamStats {
+            address: self.address,
+            peer,
+            end: StreamEnd::Receiver(inbound.stats()),
+            credit_bytes,
+            is_waiting,
+        })
     }
 }
 
 impl Tunnels {
-    pub(crate) fn add_sender(&self, peer: TunnelPeer, stats: &Arc<Mutex<SendStats>>) {
+    pub(crate) fn add_sender(
+        &self,
+        peer: TunnelPeer,
+        address: StreamAddress,
+        stats: &Arc<Mutex<SendStats>>,
+        outbound: &Arc<Outbound>,
+    ) {
         self.with(peer, |tunnel| {
-            tunnel.senders.push(Sending(Arc::clone(stats)));
+            tunnel.senders.push(Sending {
+                address,
+                stats: Arc::clone(stats),
+                outbound: Arc::downgrade(outbound),
+            });
         });
     }
 
-    pub(crate) fn add_receiver(&self, peer: TunnelPeer, inbound: &Arc<Inbound>) {
+    pub(crate) fn add_receiver(
+        &self,
+        peer: TunnelPeer,
+        address: StreamAddress,
+        inbound: &Arc<Inbound>,
+    ) {
         self.with(peer, |tunnel| {
-            tunnel.receivers.push(Arc::downgrade(inbound));
+            tunnel.receivers.push(Receiving {
+                address,
+                inbound: Arc::downgrade(inbound),
+            });
         });
     }
 
@@ -117,8 +232,10 @@ impl Tunnels {
     pub(crate) fn end_receiver(&self, peer: TunnelPeer, inbound: &Arc<Inbound>) {
         let this = Arc::downgrade(inbound);
         self.with(peer, |tunnel| {
-            tunnel.receivers.retain(|other| !other.ptr_eq(&this));
-            tunnel.received.add(&inbound.stats());
+            tunnel
+                .receivers
+                .retain(|other| !other.inbound.ptr_eq(&this));
+            tunnel.ended.add(&StreamEnd::Receiver(inbound.stats()));
         });
     }
 
@@ -135,13 +252,28 @@ impl Tunnels {
         }
     }
 
+    /// By peer.
     pub(crate) fn stats(&self) -> Vec<TunnelStats> {
         let mut by_peer = lock(&self.by_peer);
         let stats = by_peer.iter_mut().map(|(&peer, tunnel)| {
             tunnel.sweep();
             tunnel.stats(peer)
         });
-        stats.collect()
+        let mut stats: Vec<_> = stats.collect();
+        drop(by_peer);
+        stats.sort_unstable_by_key(|tunnel| tunnel.peer);
+        stats
+    }
+
+    /// Of all peers, in no order.
+    pub(crate) fn streams(&self) -> Vec<StreamStats> {
+        let mut by_peer = lock(&self.by_peer);
+        let mut streams = Vec::new();
+        for (&peer, tunnel) in by_peer.iter_mut() {
+            tunnel.sweep();
+            streams.extend(tunnel.open(peer));
+        }
+        streams
     }
 }
 
@@ -152,9 +284,9 @@ fn join_ended(by_peer: &mut HashMap<TunnelPeer, Tunnel>) {
         .extract_if(|peer, tunnel| *peer != TunnelPeer::Others && tunnel.open_streams() == 0)
         .collect();
     let others = by_peer.entry(TunnelPeer::Others).or_default();
-    for (_, tunnel) in ended {
-        others.sent.add(&tunnel.sent);
-        others.received.add(&tunnel.received);
+    for (_, Tunnel { ended, .. }) in ended {
+        others.ended.add(&StreamEnd::Sender(ended.sent));
+        others.ended.add(&StreamEnd::Receiver(ended.received));
     }
 }
 
@@ -164,29 +296,29 @@ impl Tunnel {
     }
 
     fn sweep(&mut self) {
-        let Self { sent, senders, .. } = self;
+        let Self { ended, senders, .. } = self;
         senders.retain(|sender| {
-            let ended = sender.has_ended();
-            if ended {
-                sent.add(&lock(&sender.0));
+            let has_ended = sender.has_ended();
+            if has_ended {
+                ended.add(&sender.end());
             }
-            !ended
+            !has_ended
         });
-        self.receivers.retain(|inbound| inbound.strong_count() > 0);
+        self.receivers
+            .retain(|receiver| receiver.inbound.strong_count() > 0);
+    }
+
+    fn open(&self, peer: TunnelPeer) -> impl Iterator<Item = StreamStats> {
+        let senders = self.senders.iter().map(move |sender| sender.stats(peer));
+        let receivers = self.receivers.iter();
+        senders.chain(receivers.filter_map(move |receiver| receiver.stats(peer)))
     }
 
     fn stats(&self, peer: TunnelPeer) -> TunnelStats {
-        let mut stats = TunnelStats {
-            peer,
-            sent: self.sent,
-            received: self.received,
-            open_streams: self.open_streams(),
-        };
-        self.senders
-            .iter()
-            .for_each(|sender| stats.sent.add(&lock(&sender.0)));
-        let open = self.receivers.iter().filter_map(Weak::upgrade);
-        open.for_each(|inbound| stats.received.add(&inbound.stats()));
+        let mut stats = TunnelStats { peer, ..self.ended };
+        for stream in self.open(peer) {
+            stats.add_open(&stream);
+        }
         stats
     }
 }
@@ -200,15 +332,42 @@ mod tests {
         TunnelPeer::Node(SocketAddr::from(([10, 0, high, low], 31_012)))
     }
 
+    fn address() -> StreamAddress {
+        let query = protos::id::QueryId { part1: 1, part2: 2 };
+        StreamAddress::new(query, (1, 0), (0, 0))
+    }
+
+    fn add_sender(tunnels: &Tunnels, peer: TunnelPeer) -> Arc<Mutex<SendStats>> {
+        let stats = Arc::default();
+        tunnels.add_sender(peer, address(), &stats, &Arc::default());
+        stats
+    }
+
+    #[test]
+    fn peaks_of_streams_that_follow_one_another_are_not_summed() {
+        let mut tunnel = TunnelStats::default();
+        for peak in [3, 7, 5] {
+            let stats = ReceiveStats {
+                batches: 1,
+                peak_buffer_memory_bytes: peak,
+                ..ReceiveStats::default()
+            };
+            tunnel.add(&StreamEnd::Receiver(stats));
+        }
+        let ReceiveStats {
+            batches,
+            peak_buffer_memory_bytes: peak,
+            ..
+        } = tunnel.received;
+        assert_eq!((batches, peak), (3, 7));
+    }
+
     #[test]
     fn what_was_counted_of_many_peers_is_never_lost() {
         let tunnels = Tunnels::default();
-        let open = Arc::new(Mutex::new(SendStats::default()));
-        tunnels.add_sender(node(0), &open);
+        let open = add_sender(&tunnels, node(0));
         for number in 0..3 * PEERS_MAX {
-            let stats = Arc::new(Mutex::new(SendStats::default()));
-            tunnels.add_sender(node(number), &stats);
-            lock(&stats).batches = 1;
+            lock(&add_sender(&tunnels, node(number))).batches = 1;
         }
         lock(&open).batches = 10;
         let stats = tunnels.stats();

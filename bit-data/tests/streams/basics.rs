@@ -9,7 +9,8 @@ use arrow::{
     datatypes::{DataType, Field},
 };
 use bit_data::{
-    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions, TunnelPeer,
+    Compression, NodeOptions, OpenError, Origin, ReceiveOptions, SendError, SendOptions, StreamEnd,
+    TunnelPeer,
 };
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use protos::error::{ErrorType, Retry};
@@ -28,6 +29,74 @@ async fn batches_come_in_order_and_then_the_end() {
         let (seen, end) = receive_all(receiver).await;
         assert!(end.is_ok() && sending.await.expect("no panic").is_ok());
         assert_eq!(seen, expected(1, 200));
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn batches_are_cut_to_what_the_receiver_takes() {
+    for batch_bytes_max in [1 << 20, 100_000] {
+        let there = Node::start(NodeOptions::default()).await;
+        let here = Node::start(NodeOptions {
+            batch_bytes_max,
+            ..NodeOptions::default()
+        });
+        let here = here.await;
+        let rows = (0..40).map(|number| batch(1, number, 60_000));
+        let rows = concat_batches(&schema(), &rows.collect::<Vec<_>>()).expect("one schema");
+        let mut sender = there.sender(stream(1));
+        let sent = rows.clone();
+        let sending = tokio::spawn(async move {
+            sender.send(sent).await?;
+            sender.close().await
+        });
+        let receiver = here.receiver(there.origin(), stream(1)).await;
+        let pieces: Vec<_> = receiver.try_collect().await.expect("no row is too long");
+        assert!(sending.await.expect("no panic").is_ok());
+        assert_eq!(
+            concat_batches(&schema(), &pieces).expect("one schema"),
+            rows
+        );
+        drop(pieces);
+        here.stop().await;
+        there.stop().await;
+    }
+}
+
+/// They all share the room to write on their connection, which is less than they are fed.
+#[tokio::test]
+async fn a_task_that_feeds_several_senders_waits_for_none_but_the_one_that_it_feeds() {
+    const SENDERS: i32 = 8;
+    let mut options = NodeOptions::default();
+    options.server.connections.connection.write_queue_bytes_max = 256 << 10;
+    let there = Node::start(options).await;
+    let here = Node::start(NodeOptions::default()).await;
+    let mut senders: Vec<_> = (0..SENDERS).map(|to| there.sender(stream(to))).collect();
+    let mut receiving = Vec::new();
+    for to in 0..SENDERS {
+        let receiver = here.receiver(there.origin(), stream(to)).await;
+        receiving.push(tokio::spawn(receive_all(receiver)));
+    }
+    let sending = async {
+        for number in 0..20 {
+            for (to, sender) in senders.iter_mut().enumerate() {
+                let to = i64::try_from(to).expect("few");
+                sender
+                    .feed(batch(to, number, 100_000))
+                    .await
+                    .expect("it can");
+            }
+        }
+        for sender in &mut senders {
+            sender.close().await.expect("it can");
+        }
+    };
+    let sent = tokio::time::timeout(Duration::from_secs(30), sending).await;
+    sent.expect("nobody waits for ever");
+    for (receiving, to) in receiving.into_iter().zip(0..) {
+        let (seen, end) = receiving.await.expect("no panic");
+        assert!(end.is_ok() && seen == expected(to, 20));
     }
     here.stop().await;
     there.stop().await;
@@ -87,6 +156,85 @@ async fn a_node_is_counted_by_where_it_listens_whoever_connects() {
     assert_eq!((sent.sent.batches, received.received.batches), (15, 15));
     here.stop().await;
     there.stop().await;
+}
+
+#[tokio::test]
+async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_have_counted() {
+    let (there, here) = pair().await;
+    let mut sender = there.sender(stream(1));
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let opening = here.node.receiver(there.origin(), stream(1), &small);
+    let mut receiver = opening.await.expect("a sender");
+    sender.send(batch(1, 0, 100_000)).await.expect("a receiver");
+    let sending = tokio::spawn(async move {
+        sender.feed(batch(1, 1, 100)).await?;
+        sender.close().await
+    });
+    let only = |node: &Node| match &node.node.streams()[..] {
+        [stream] => *stream,
+        others => panic!("one stream, not {others:?}"),
+    };
+    while !only(&there).is_waiting {
+        tokio::task::yield_now().await;
+    }
+    let (sent, came) = (only(&there), only(&here));
+    assert_eq!((sent.address, came.address), (stream(1), stream(1)));
+    assert_eq!(sent.peer, TunnelPeer::Node(here.node.local_addr()));
+    assert_eq!((sent.credit_bytes, came.is_waiting), (0, false));
+    assert!(matches!(sent.end, StreamEnd::Sender(stats) if stats.batches == 1));
+    let tunnel = there.node.tunnels()[0];
+    assert_eq!((tunnel.waiting_senders, tunnel.credit_bytes), (1, 0));
+    // It is counted while it goes on.
+    while there.node.tunnels()[0].sent.credit_wait_time <= tunnel.sent.credit_wait_time {
+        tokio::task::yield_now().await;
+    }
+
+    receiver.next().await.expect("a batch").expect("no error");
+    assert_eq!(
+        (only(&here).credit_bytes, only(&here).is_waiting),
+        (64 << 10, false)
+    );
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == [(1, 1)] && sending.await.expect("no panic").is_ok());
+    let before = (there.node.tunnels()[0].sent, receiver.stats());
+    drop(receiver);
+    here.node.peers().disconnect(there.node.local_addr());
+    assert!(there.node.streams().is_empty() && here.node.streams().is_empty());
+    let (there_after, here_after) = (there.node.tunnels()[0], here.node.tunnels()[0]);
+    assert_eq!((there_after.sent, here_after.received), before);
+    assert_eq!(
+        (there_after.open_streams, there_after.waiting_senders),
+        (0, 0)
+    );
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sender_has_waited_is_not_forgotten_when_it_is_dropped_meanwhile() {
+    let node = Node::start(NodeOptions::default()).await;
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let mut sender = node.sender(stream(1));
+    let opening = node.node.receiver(Origin::Here, stream(1), &small);
+    let receiver = opening.await.expect("a sender");
+    sender.send(batch(1, 0, 100_000)).await.expect("a receiver");
+    let waits = tokio::time::timeout(Duration::from_secs(3), sender.send(batch(1, 1, 1)));
+    waits.await.expect_err("there is no credit");
+    let waited = || node.node.tunnels()[0].sent.credit_wait_time;
+    assert_eq!(waited(), Duration::from_secs(3));
+    assert_eq!(sender.stats().credit_wait_time, waited());
+    drop(sender);
+    assert_eq!(waited(), Duration::from_secs(3));
+    drop(receiver);
+    node.stop().await;
 }
 
 #[tokio::test]

@@ -8,9 +8,12 @@
 mod basics;
 mod faults;
 mod features;
+mod identity;
 mod killed;
+mod local;
 mod merging;
 mod opening;
+mod shutdown;
 mod spilling;
 mod support;
 mod tls;

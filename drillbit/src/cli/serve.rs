@@ -96,6 +96,10 @@ pub(super) struct ServeArguments {
     /// Let only the users of this file in; see `drillbit password`
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
+    /// Of these users, those that are nodes: only they may speak on control and data ports
+    /// [default: the user that this node is at the others, cluster.user]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    node_users: Vec<String>,
     /// Let everybody in although other machines can reach the node
     #[arg(long)]
     insecure_no_auth: bool,
@@ -113,6 +117,12 @@ pub(super) fn run(arguments: &ServeArguments, config: &ConfigArguments) -> Resul
     }
     if config.auth.users.is_some() && config.tls.certificates.is_none() {
         tracing::warn!("without TLS, results travel in clear, and so do passwords with PLAIN");
+    }
+    let is_met = config.cluster.enabled || config.data.enabled;
+    if config.auth.users.is_some() && is_met && config.node_users().is_empty() {
+        tracing::warn!(
+            "no user is a node, so that no other node comes in: name them (--node-users NAME, or cluster.node_users)"
+        );
     }
     announce(&node);
     let end = loop {
@@ -184,6 +194,7 @@ impl ServeArguments {
             self.control_port.is_some() || !self.peers.is_empty() || self.zookeeper.is_some();
         let port = self.control_port.map(i64::from);
         let peers = (!self.peers.is_empty()).then(|| self.peers.clone());
+        let node_users = (!self.node_users.is_empty()).then(|| self.node_users.clone());
         let (zookeeper, register) = (self.zookeeper.clone(), self.register.then_some(true));
         flags
             .with(
@@ -193,6 +204,7 @@ impl ServeArguments {
             )
             .with("--control-port", ("cluster", "port"), port)
             .with("--peers", ("cluster", "peers"), peers)
+            .with("--node-users", ("cluster", "node_users"), node_users)
             .with("--zookeeper", ("cluster", "zookeeper"), zookeeper)
             .with("--register", ("cluster", "register"), register)
     }

@@ -18,7 +18,8 @@ use crate::{
 
 const AFTER_HELP: &str = "\
 Shows the nodes of the cluster as the node that is asked sees them (it is marked with *): state, health,
-how long ago it last heard of each, round trips; then its running queries and its peers in the data plane.
+how long ago it last heard of each, round trips; then its running queries, its peers in the data plane, and
+the streams with them that are open, those first whose sender waits for credit (peers count these as STALLED).
 
 Exit codes beside the usual ones: 1 if a node is down that has not left.
 

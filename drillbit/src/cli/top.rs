@@ -28,7 +28,8 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "\
-Nodes with their health and round trips, peers in the data plane with their windows, running queries.
+Nodes with their health and round trips, peers in the data plane with their windows and credits, open streams,
+running queries.
 If the node goes away, keeps trying to reach it.
 
 Keys: q, Esc or Ctrl-C ends it, p or space holds the picture, r looks at once.

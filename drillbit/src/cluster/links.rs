@@ -17,7 +17,7 @@ use bit_control::{
 };
 use bit_data::{DataPeers, OpenError};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use membership::{Member, NodeAddress, Registry};
+use membership::{Event, Member, NodeAddress, Registry};
 use rpc_bus::{CallError, RemoteConnection};
 
 /// How long a node may take for a data connection before it is tried again.
@@ -75,6 +75,33 @@ impl Links {
             }
             attempts.run_for(interval).await;
         }
+    }
+
+    /// Sees to it that streams with a process that is down end at once: it does not answer, has left, or was started again.
+    pub(super) async fn fail_streams(self: Arc<Self>, heartbeats: Heartbeats) {
+        let Some(data) = &self.data else { return };
+        let (_, mut members) = self.registry.watch();
+        let gone = async {
+            loop {
+                // Also of a node that was started again.
+                if let Event::Left(member) = members.next().await
+                    && let Some(incarnation) = member.incarnation
+                {
+                    data.node_down(incarnation, "it has left, or was started again");
+                }
+            }
+        };
+        let silent = heartbeats.on_down(|node| {
+            let nodes = heartbeats.nodes().into_iter();
+            let down = nodes.filter(|seen| seen.address == *node && seen.health == Health::Down);
+            let member = self.registry.member(node);
+            let incarnation = member.and_then(|member| member.incarnation);
+            // Another process in its place is not down, and the one before has left.
+            for (seen, incarnation) in down.zip(incarnation) {
+                data.node_down(incarnation, &seen.reason.to_string());
+            }
+        });
+        tokio::join!(gone, silent);
     }
 
     async fn connect(&self, data: &DataPeers, member: Arc<Member>) {
@@ -196,11 +223,9 @@ impl PeerLinks for Links {
         self.control.open(to)
     }
 
+    /// Data connections are closed with the streams on them: see [`Links::fail_streams`].
     fn disconnect(&self, node: &NodeAddress) {
         self.control.disconnect(node);
-        for connection in self.data_connections(node) {
-            connection.close();
-        }
     }
 
     fn signs(&self, node: &NodeAddress) -> Option<Signs> {

@@ -128,6 +128,12 @@ impl Check<'_> {
             "tls_ca",
             "is not set: with tls.certificates, other nodes are spoken to over TLS, and nothing says whom to trust",
         );
+        self.require(
+            cluster.node_users.is_empty() || config.auth.users.is_some(),
+            "cluster",
+            "node_users",
+            "is set, but no auth.users: nobody has to say who they are",
+        );
         let both = cluster.user.is_some() == cluster.password_file.is_some();
         self.require(
             both || cluster.user.is_none(),

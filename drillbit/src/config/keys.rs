@@ -256,7 +256,8 @@ sections! {
     } + connections { 16, 1024, 30 }
 
     /// The data plane: batches of other Drillbits. TLS and users are those of the sections tls and auth; a real
-    /// Drill knows neither here, so leave them unset for one.
+    /// Drill knows neither here, so leave them unset for one. Of the users only nodes come in: see `node_users` of
+    /// the section cluster.
     data: DataSection {
         /// Whether other Drillbits may send batches.
         enabled: bool = false,
@@ -310,6 +311,10 @@ sections! {
         user: Option<String> = None,
         /// File whose first line is that user's password.
         password_file: Option<PathBuf> = None,
+        /// Users that are nodes: with users in the section auth, only these may speak on the control and data planes,
+        /// whoever else may run queries. Unset: the one that this node is at the other nodes, `user`; and nobody, if
+        /// there is none. Without users there is nobody to tell apart: then a certificate, if one is asked for, is enough.
+        node_users: Vec<String> = Vec::new(),
         /// How to authenticate at the other nodes: SCRAM-SHA-256, or PLAIN, which shows them the password. Unset: the
         /// strongest that is offered over TLS, and without TLS only SCRAM-SHA-256.
         mechanism: Option<MechanismName> = None,

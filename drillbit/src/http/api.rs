@@ -15,7 +15,7 @@ use user_server::NodeAdmin;
 use super::host::is_address;
 use crate::{
     metrics::Watched,
-    status::{HeartbeatView, NodeView, QueryView, StatusView, TunnelView},
+    status::{HeartbeatView, NodeView, QueryView, StatusView, StreamView, TunnelView},
 };
 
 type Node = State<Arc<Watched>>;
@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<Watched>> {
         .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/heartbeats", get(heartbeats))
         .route("/api/v1/tunnels", get(tunnels))
+        .route("/api/v1/streams", get(streams))
         .route("/api/v1/queries", get(queries))
         .merge(changes)
 }
@@ -57,6 +58,11 @@ async fn heartbeats(State(watched): Node) -> Json<Vec<HeartbeatView>> {
 
 async fn tunnels(State(watched): Node) -> Json<Vec<TunnelView>> {
     Json(status(&watched).tunnels)
+}
+
+/// Those that are held up first; not all if there are a great many.
+async fn streams(State(watched): Node) -> Json<Vec<StreamView>> {
+    Json(status(&watched).streams)
 }
 
 async fn queries(State(watched): Node) -> Json<Vec<QueryView>> {

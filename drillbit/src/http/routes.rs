@@ -23,6 +23,7 @@ Nothing is here. There are:
 /api/v1/nodes               the cluster: states, health, versions
 /api/v1/heartbeats          beats and round trips to the other nodes
 /api/v1/tunnels             peers in the data plane
+/api/v1/streams             open streams, those that are held up first
 /api/v1/queries             running queries; DELETE /api/v1/queries/ID cancels one
 /api/v1/drain               POST: takes no new queries, ends those that run, and leaves
 ";

@@ -143,13 +143,73 @@ families! {
     STREAM_BATCHES = Counter "drillbit_stream_batches_total" ["direction"]
         "Batches of streams.";
     STREAM_BYTES = Counter "drillbit_stream_bytes_total" ["direction"]
-        "Bodies of these batches, in bytes.";
-    STREAM_WINDOW = Gauge "drillbit_stream_window_bytes" []
-        "What the senders of open streams may send before anything is taken, in bytes.";
-    STREAM_WAITING = Gauge "drillbit_stream_waiting_bytes" []
-        "Batches that wait for their consumers, in bytes.";
+        "Bodies of these batches on the wire, in bytes; those sent are StarRocks' BytesSent.";
+    STREAM_UNCOMPRESSED = Counter "drillbit_stream_uncompressed_bytes_total" []
+        "What was sent before it was compressed, in bytes.";
+    STREAM_PASS_THROUGH = Counter "drillbit_stream_pass_through_bytes_total" []
+        "BytesPassThrough: memory of batches that were handed over within the process, in bytes.";
+    STREAM_SPILLED = Counter "drillbit_stream_spilled_bytes_total" []
+        "What receivers have put into spill files, in bytes.";
+    STREAM_SERIALIZE = Counter "drillbit_stream_serialize_seconds_total" []
+        "SerializeChunkTime: how long senders have encoded, compressed and summed batches, in seconds.";
+    STREAM_WAIT_RESPONSE = Counter "drillbit_stream_wait_response_seconds_total" []
+        "WaitResponseTime: how long senders have waited for their receivers, to open the stream and for credit, in seconds.";
     STREAM_CREDIT_WAIT = Counter "drillbit_stream_credit_wait_seconds_total" []
         "How long senders have waited for credit, in seconds.";
+    STREAM_SEND_REQUEST = Counter "drillbit_stream_send_request_seconds_total" []
+        "SendRequestTime: how long senders have handed frames to connections, waiting for room included, in seconds.";
+    STREAM_DESERIALIZE = Counter "drillbit_stream_deserialize_seconds_total" []
+        "DeserializeChunkTime: how long receivers have checked, decompressed and decoded batches, in seconds.";
+    STREAM_RECEIVER_PROCESS = Counter "drillbit_stream_receiver_process_seconds_total" []
+        "ReceiverProcessTotalTime: how long I/O threads have put frames into receivers' queues, in seconds.";
+    STREAM_WAIT_LOCK = Counter "drillbit_stream_wait_lock_seconds_total" []
+        "WaitLockTime: how long I/O threads and consumers of receivers have waited for each other, in seconds.";
+    STREAM_WINDOW = Gauge "drillbit_stream_window_bytes" []
+        "What the senders of open streams may send before anything is taken, in bytes.";
+    STREAM_CREDIT = Gauge "drillbit_stream_credit_bytes" []
+        "What the open senders of this node may send now, in bytes.";
+    STREAM_STALLED = Gauge "drillbit_stream_senders_waiting" []
+        "Open senders of this node that wait for credit.";
+    STREAM_WAITING = Gauge "drillbit_stream_waiting_bytes" []
+        "Batches that wait for their consumers, in bytes.";
+    STREAM_PEAK_WAITING = Gauge "drillbit_stream_peak_waiting_bytes" []
+        "PeakBufferMemoryBytes: most that ever waited for the consumer of one stream, in bytes.";
+    TUNNEL_OPEN = Gauge "drillbit_tunnel_streams_open" ["peer"]
+        "Streams with a peer that are open, in both directions.";
+    TUNNEL_BATCHES = Counter "drillbit_tunnel_batches_total" ["peer", "direction"]
+        "Batches of streams with a peer.";
+    TUNNEL_BYTES = Counter "drillbit_tunnel_bytes_total" ["peer", "direction"]
+        "With a peer: bodies of these batches on the wire, in bytes; those sent are StarRocks' BytesSent.";
+    TUNNEL_UNCOMPRESSED = Counter "drillbit_tunnel_uncompressed_bytes_total" ["peer"]
+        "With a peer: what was sent before it was compressed, in bytes.";
+    TUNNEL_PASS_THROUGH = Counter "drillbit_tunnel_pass_through_bytes_total" ["peer"]
+        "With a peer: BytesPassThrough: memory of batches that were handed over within the process, in bytes.";
+    TUNNEL_SPILLED = Counter "drillbit_tunnel_spilled_bytes_total" ["peer"]
+        "With a peer: what receivers have put into spill files, in bytes.";
+    TUNNEL_SERIALIZE = Counter "drillbit_tunnel_serialize_seconds_total" ["peer"]
+        "With a peer: SerializeChunkTime: how long senders have encoded, compressed and summed batches, in seconds.";
+    TUNNEL_WAIT_RESPONSE = Counter "drillbit_tunnel_wait_response_seconds_total" ["peer"]
+        "With a peer: WaitResponseTime: how long senders have waited for their receivers, to open the stream and for credit, in seconds.";
+    TUNNEL_CREDIT_WAIT = Counter "drillbit_tunnel_credit_wait_seconds_total" ["peer"]
+        "With a peer: how long senders have waited for credit, in seconds.";
+    TUNNEL_SEND_REQUEST = Counter "drillbit_tunnel_send_request_seconds_total" ["peer"]
+        "With a peer: SendRequestTime: how long senders have handed frames to connections, waiting for room included, in seconds.";
+    TUNNEL_DESERIALIZE = Counter "drillbit_tunnel_deserialize_seconds_total" ["peer"]
+        "With a peer: DeserializeChunkTime: how long receivers have checked, decompressed and decoded batches, in seconds.";
+    TUNNEL_RECEIVER_PROCESS = Counter "drillbit_tunnel_receiver_process_seconds_total" ["peer"]
+        "With a peer: ReceiverProcessTotalTime: how long I/O threads have put frames into receivers' queues, in seconds.";
+    TUNNEL_WAIT_LOCK = Counter "drillbit_tunnel_wait_lock_seconds_total" ["peer"]
+        "With a peer: WaitLockTime: how long I/O threads and consumers of receivers have waited for each other, in seconds.";
+    TUNNEL_WINDOW = Gauge "drillbit_tunnel_window_bytes" ["peer"]
+        "With a peer: what the senders of open streams may send before anything is taken, in bytes.";
+    TUNNEL_CREDIT = Gauge "drillbit_tunnel_credit_bytes" ["peer"]
+        "With a peer: what the open senders of this node may send now, in bytes.";
+    TUNNEL_STALLED = Gauge "drillbit_tunnel_senders_waiting" ["peer"]
+        "With a peer: open senders of this node that wait for credit.";
+    TUNNEL_WAITING = Gauge "drillbit_tunnel_waiting_bytes" ["peer"]
+        "With a peer: batches that wait for their consumers, in bytes.";
+    TUNNEL_PEAK_WAITING = Gauge "drillbit_tunnel_peak_waiting_bytes" ["peer"]
+        "With a peer: PeakBufferMemoryBytes: most that ever waited for the consumer of one stream, in bytes.";
     PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []
         "Resident memory of the process, in bytes.";
     PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []

@@ -7,4 +7,4 @@ mod view;
 
 pub(crate) use screen::{Screen, draw};
 pub(crate) use table::{Style, tables};
-pub(crate) use view::{HeartbeatView, NodeView, QueryView, StatusView, TunnelView};
+pub(crate) use view::{HeartbeatView, NodeView, QueryView, StatusView, StreamView, TunnelView};

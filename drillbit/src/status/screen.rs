@@ -10,8 +10,8 @@ use ratatui::{
 };
 
 use super::{
-    table::{printable, time},
-    view::{NodeView, QueryView, StatusView, TunnelView},
+    table::{printable, stream_row, time},
+    view::{NodeView, QueryView, StatusView, StreamView, TunnelView},
 };
 
 /// Heights of a line of round trips, the lowest first.
@@ -54,23 +54,33 @@ impl Screen {
     }
 }
 
-/// Draws it: a line on top, then nodes, peers and queries, each as high as it needs to be.
+/// Draws it: a line on top, then nodes, peers, streams and queries, each as high as it needs to be.
 pub(crate) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let height = |rows: usize| u16::try_from(rows + 3).unwrap_or(u16::MAX);
     let status = screen.status.as_ref();
     let nodes = status.map_or(&[][..], |status| &status.nodes);
     let tunnels = status.map_or(&[][..], |status| &status.tunnels);
+    let streams = status.map_or(&[][..], |status| &status.streams);
     let queries = status.map_or(&[][..], |status| &status.queries);
-    let [head, upper, middle, lower] = Layout::vertical([
+    let [head, upper, middle, streaming, lower] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Max(height(nodes.len())),
         Constraint::Max(height(tunnels.len())),
+        // Most of the time there are none.
+        Constraint::Max(if streams.is_empty() {
+            0
+        } else {
+            height(streams.len())
+        }),
         Constraint::Min(3),
     ])
     .areas(frame.area());
     draw_head(frame, head, screen, nodes);
     draw_nodes(frame, upper, nodes);
     draw_tunnels(frame, middle, tunnels);
+    if !streams.is_empty() {
+        draw_streams(frame, streaming, streams);
+    }
     draw_queries(frame, lower, queries);
 }
 
@@ -169,6 +179,8 @@ fn draw_tunnels(frame: &mut Frame<'_>, area: Rect, tunnels: &[TunnelView]) {
         Constraint::Length(11),
         Constraint::Length(11),
         Constraint::Length(11),
+        Constraint::Length(7),
+        Constraint::Length(11),
     ];
     let heads = [
         "peer",
@@ -176,6 +188,8 @@ fn draw_tunnels(frame: &mut Frame<'_>, area: Rect, tunnels: &[TunnelView]) {
         "waiting of window",
         "sent",
         "received",
+        "credit",
+        "stalled",
         "credit wait",
     ];
     let rows = tunnels.iter().map(|tunnel| {
@@ -189,10 +203,44 @@ fn draw_tunnels(frame: &mut Frame<'_>, area: Rect, tunnels: &[TunnelView]) {
             ),
             HumanBytes(tunnel.bytes_sent).to_string(),
             HumanBytes(tunnel.bytes_received).to_string(),
+            HumanBytes(tunnel.credit_bytes).to_string(),
+            tunnel.waiting_senders.to_string(),
             time(tunnel.credit_wait_ms),
         ])
     });
     draw_table(frame, area, " data plane ", (&widths, &heads), rows);
+}
+
+fn draw_streams(frame: &mut Frame<'_>, area: Rect, streams: &[StreamView]) {
+    let number = Constraint::Length(11);
+    let widths = [
+        Constraint::Length(54),
+        Constraint::Fill(1),
+        Constraint::Length(8),
+        Constraint::Length(9),
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+    ];
+    let heads = [
+        "stream",
+        "peer",
+        "end",
+        "waits for",
+        "credit",
+        "window",
+        "waiting",
+        "batches",
+        "bytes",
+        "credit wait",
+    ];
+    let cells = streams.iter().map(stream_row);
+    let rows =
+        cells.map(|cells| Row::new(cells.iter().map(|cell| printable(cell)).collect::<Vec<_>>()));
+    draw_table(frame, area, " streams ", (&widths, &heads), rows);
 }
 
 fn draw_queries(frame: &mut Frame<'_>, area: Rect, queries: &[QueryView]) {
@@ -278,7 +326,7 @@ fn filled(waiting: u64, window: u64) -> String {
 mod tests {
     use protos::{
         coord::DrillbitEndpoint,
-        status::{Beats, ClusterStatus, Node, Query, Tunnel, node::Health},
+        status::{Beats, ClusterStatus, Node, Query, Stream, Tunnel, node::Health},
     };
     use ratatui::{Terminal, backend::TestBackend};
 
@@ -317,11 +365,18 @@ mod tests {
                 waiting_bytes: Some(50),
                 ..Tunnel::default()
             }],
+            stream: vec![Stream {
+                sending_major_fragment_id: Some(1),
+                sending_minor_fragment_id: Some(7),
+                is_sender: Some(true),
+                is_waiting: Some(true),
+                ..Stream::default()
+            }],
         }
     }
 
     #[test]
-    fn nodes_peers_and_queries_are_on_the_screen() {
+    fn nodes_peers_streams_and_queries_are_on_the_screen() {
         let mut screen = Screen::new("node1:31010");
         screen.show(status().into());
         let shown = shown(&screen, (160, 20));
@@ -331,6 +386,8 @@ mod tests {
             "200 ms",
             "▁▂█",
             "[█████     ] 100 B",
+            " 1:7 -> 0:0 ",
+            "sender   credit ",
             "select 1",
             "q quit",
         ] {

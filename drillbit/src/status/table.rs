@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use unicode_width::UnicodeWidthStr;
 
-use super::view::{NodeView, QueryView, StatusView, TunnelView};
+use super::view::{NodeView, QueryView, StatusView, StreamView, TunnelView};
 
 /// Longest statement in a table, in characters.
 const STATEMENT_CHARS_MAX: usize = 60;
@@ -17,7 +17,7 @@ pub(crate) enum Style {
     Coloured,
 }
 
-/// Nodes, then queries and tunnels if there are any.
+/// Nodes, then queries, tunnels and streams if there are any.
 pub(crate) fn tables(status: &StatusView, style: Style) -> String {
     let mut out = String::new();
     let nodes = status.nodes.iter().map(node_row);
@@ -46,6 +46,20 @@ pub(crate) fn tables(status: &StatusView, style: Style) -> String {
             style,
             &[],
         );
+    }
+    if !status.streams.is_empty() {
+        out.push('\n');
+        table(
+            &mut out,
+            STREAMS,
+            status.streams.iter().map(stream_row),
+            style,
+            &[],
+        );
+        let (open, told) = (status.open_streams(), status.streams.len());
+        if open > told {
+            let _ = writeln!(out, "and {} more", open - told);
+        }
     }
     out
 }
@@ -83,6 +97,21 @@ const TUNNELS: &[Column] = &[
     ("WAITING", true),
     ("SENT", true),
     ("RECEIVED", true),
+    ("CREDIT", true),
+    ("STALLED", true),
+    ("CREDIT WAIT", true),
+];
+
+const STREAMS: &[Column] = &[
+    ("STREAM", false),
+    ("PEER", false),
+    ("END", false),
+    ("WAITS FOR", false),
+    ("CREDIT", true),
+    ("WINDOW", true),
+    ("WAITING", true),
+    ("BATCHES", true),
+    ("BYTES", true),
     ("CREDIT WAIT", true),
 ];
 
@@ -137,7 +166,26 @@ fn tunnel_row(tunnel: &TunnelView) -> Vec<String> {
         bytes(tunnel.waiting_bytes),
         bytes(tunnel.bytes_sent),
         bytes(tunnel.bytes_received),
+        bytes(tunnel.credit_bytes),
+        tunnel.waiting_senders.to_string(),
         time(tunnel.credit_wait_ms),
+    ]
+}
+
+/// Only what this end knows.
+pub(super) fn stream_row(stream: &StreamView) -> Vec<String> {
+    let bytes = |count| HumanBytes(count).to_string();
+    vec![
+        stream.name(),
+        stream.peer.clone(),
+        stream.end.to_owned(),
+        stream.waits_for.unwrap_or_default().to_owned(),
+        bytes(stream.credit_bytes),
+        stream.window_bytes.map(bytes).unwrap_or_default(),
+        stream.waiting_bytes.map(bytes).unwrap_or_default(),
+        HumanCount(stream.batches).to_string(),
+        bytes(stream.bytes),
+        stream.credit_wait_ms.map(time).unwrap_or_default(),
     ]
 }
 

@@ -5,8 +5,8 @@ use membership::NodeAddress;
 use protos::{
     coord::{DrillbitEndpoint, drillbit_endpoint::State},
     id::QueryId,
-    shared::query_result::QueryState,
-    status::{Beats, ClusterStatus, Node, Query, Tunnel, node::Health},
+    shared::{QueryId as WireId, query_result::QueryState},
+    status::{Beats, ClusterStatus, Node, Query, Stream, Tunnel, node::Health},
 };
 use rpc_bus::Histogram;
 use serde::Serialize;
@@ -20,6 +20,8 @@ pub(crate) struct StatusView {
     pub(crate) queries: Vec<QueryView>,
     /// Its peers in the data plane.
     pub(crate) tunnels: Vec<TunnelView>,
+    /// Some of its open streams, those that are held up first.
+    pub(crate) streams: Vec<StreamView>,
 }
 
 /// A node.
@@ -132,6 +134,45 @@ pub(crate) struct TunnelView {
     pub(crate) batches_sent: u64,
     pub(crate) batches_received: u64,
     pub(crate) credit_wait_ms: f64,
+    /// What senders here may send now.
+    pub(crate) credit_bytes: u64,
+    /// Senders here that wait for credit.
+    pub(crate) waiting_senders: u32,
+    pub(crate) pass_through_bytes: u64,
+    pub(crate) uncompressed_bytes: u64,
+    pub(crate) serialize_ms: f64,
+    pub(crate) wait_response_ms: f64,
+    pub(crate) send_request_ms: f64,
+    pub(crate) deserialize_ms: f64,
+    pub(crate) receiver_process_ms: f64,
+    pub(crate) wait_lock_ms: f64,
+    /// Most that ever waited for the consumer of one stream.
+    pub(crate) peak_waiting_bytes: u64,
+    pub(crate) spilled_bytes: u64,
+}
+
+/// An open stream, as the end of it on the node that answers sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct StreamView {
+    pub(crate) query: String,
+    /// Fragments, as `major:minor`.
+    pub(crate) sender: String,
+    pub(crate) receiver: String,
+    pub(crate) driver: i32,
+    pub(crate) peer: String,
+    /// `sender` or `receiver`.
+    pub(crate) end: &'static str,
+    /// What this end waits for: `credit` or `batches`.
+    pub(crate) waits_for: Option<&'static str>,
+    pub(crate) credit_bytes: u64,
+    pub(crate) batches: u64,
+    pub(crate) bytes: u64,
+    /// Of a sender.
+    pub(crate) credit_wait_ms: Option<f64>,
+    /// Of a receiver, as what follows.
+    pub(crate) window_bytes: Option<u64>,
+    pub(crate) waiting_bytes: Option<u64>,
+    pub(crate) spilled_bytes: Option<u64>,
 }
 
 impl From<ClusterStatus> for StatusView {
@@ -140,6 +181,26 @@ impl From<ClusterStatus> for StatusView {
             nodes: status.node.into_iter().map(Into::into).collect(),
             queries: status.query.into_iter().map(Into::into).collect(),
             tunnels: status.tunnel.into_iter().map(Into::into).collect(),
+            streams: status.stream.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl StatusView {
+    /// Those that are not told one by one, too.
+    pub(crate) fn open_streams(&self) -> usize {
+        let streams = self.tunnels.iter().map(|tunnel| tunnel.streams as usize);
+        streams.sum()
+    }
+}
+
+impl StreamView {
+    /// Query and fragments.
+    pub(crate) fn name(&self) -> String {
+        let (query, sender, receiver) = (&self.query, &self.sender, &self.receiver);
+        match self.driver {
+            0 => format!("{query} {sender} -> {receiver}"),
+            driver => format!("{query} {sender} -> {receiver}#{driver}"),
         }
     }
 }
@@ -240,10 +301,8 @@ impl From<Beats> for BeatsView {
 
 impl From<Query> for QueryView {
     fn from(query: Query) -> Self {
-        let id = query.id.as_ref().map(QueryId::try_from);
-        let id = id.and_then(Result::ok).unwrap_or_default();
         Self {
-            id: id.to_string(),
+            id: query_id(query.id.as_ref()),
             state: query
                 .state
                 .map_or(QueryState::Running, |_| query.state())
@@ -268,9 +327,60 @@ impl From<Tunnel> for TunnelView {
             batches_sent: tunnel.batches_sent(),
             batches_received: tunnel.batches_received(),
             credit_wait_ms: millis(tunnel.credit_wait_us()),
+            credit_bytes: tunnel.credit_bytes(),
+            waiting_senders: tunnel.waiting_senders(),
+            pass_through_bytes: tunnel.pass_through_bytes(),
+            uncompressed_bytes: tunnel.uncompressed_bytes(),
+            serialize_ms: millis(tunnel.serialize_us()),
+            wait_response_ms: millis(tunnel.wait_response_us()),
+            send_request_ms: millis(tunnel.send_request_us()),
+            deserialize_ms: millis(tunnel.deserialize_us()),
+            receiver_process_ms: millis(tunnel.receiver_process_us()),
+            wait_lock_ms: millis(tunnel.wait_lock_us()),
+            peak_waiting_bytes: tunnel.peak_waiting_bytes(),
+            spilled_bytes: tunnel.spilled_bytes(),
             peer: tunnel.peer.unwrap_or_default(),
         }
     }
+}
+
+impl From<Stream> for StreamView {
+    fn from(stream: Stream) -> Self {
+        let (end, waits_for) = if stream.is_sender() {
+            ("sender", "credit")
+        } else {
+            ("receiver", "batches")
+        };
+        Self {
+            query: query_id(stream.query_id.as_ref()),
+            sender: format!(
+                "{}:{}",
+                stream.sending_major_fragment_id(),
+                stream.sending_minor_fragment_id()
+            ),
+            receiver: format!(
+                "{}:{}",
+                stream.receiving_major_fragment_id(),
+                stream.receiving_minor_fragment_id()
+            ),
+            driver: stream.driver(),
+            end,
+            waits_for: stream.is_waiting().then_some(waits_for),
+            credit_bytes: stream.credit_bytes(),
+            batches: stream.batches(),
+            bytes: stream.bytes(),
+            credit_wait_ms: stream.credit_wait_us.map(millis),
+            window_bytes: stream.window_bytes,
+            waiting_bytes: stream.waiting_bytes,
+            spilled_bytes: stream.spilled_bytes,
+            peer: stream.peer.unwrap_or_default(),
+        }
+    }
+}
+
+fn query_id(id: Option<&WireId>) -> String {
+    let id = id.map(QueryId::try_from);
+    id.and_then(Result::ok).unwrap_or_default().to_string()
 }
 
 fn health_name(health: Health) -> &'static str {

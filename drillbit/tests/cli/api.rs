@@ -62,7 +62,12 @@ fn a_node_tells_of_itself_as_json() {
         (&"ONLINE".into(), &"up".into())
     );
     assert_eq!(this["local"], true);
-    for path in ["/api/v1/heartbeats", "/api/v1/tunnels", "/api/v1/queries"] {
+    for path in [
+        "/api/v1/heartbeats",
+        "/api/v1/tunnels",
+        "/api/v1/streams",
+        "/api/v1/queries",
+    ] {
         assert_eq!(json(&node, path), Value::Array(Vec::new()), "{path}");
     }
     assert_eq!(nodes, node.status()["nodes"]);

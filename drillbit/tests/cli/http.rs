@@ -31,6 +31,16 @@ pub(crate) fn ask(node: &Served, method: &str, path: &str, head: &str) -> Answer
 /// The same by another name.
 fn ask_as(host: &str, node: &Served, method: &str, path: &str, head: &str) -> Answer {
     let address = node.http.as_deref().unwrap();
+    ask_at(address, host, (method, path), head)
+}
+
+/// The same of any node.
+pub(crate) fn ask_at(
+    address: &str,
+    host: &str,
+    (method, path): (&str, &str),
+    head: &str,
+) -> Answer {
     let mut socket = TcpStream::connect(address).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_mins(1)))
@@ -51,16 +61,20 @@ fn ask_as(host: &str, node: &Served, method: &str, path: &str, head: &str) -> An
 /// A page of metrics, read as strictly as it is written: `# HELP` and `# TYPE` before the samples of
 /// each family, no family twice, nothing that is not a number.
 #[derive(Debug, Default)]
-struct Metrics {
+pub(crate) struct Metrics {
     /// Names as the page declares them, with their types.
     families: HashMap<String, String>,
     /// Values by name and labels.
-    samples: HashMap<String, f64>,
+    pub(crate) samples: HashMap<String, f64>,
 }
 
 impl Metrics {
-    fn scrape(node: &Served) -> Self {
-        let answer = get(node, "/metrics", "");
+    pub(crate) fn scrape(node: &Served) -> Self {
+        Self::scrape_at(node.http.as_deref().unwrap())
+    }
+
+    pub(crate) fn scrape_at(address: &str) -> Self {
+        let answer = ask_at(address, address, ("GET", "/metrics"), "");
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(
             answer
@@ -112,7 +126,18 @@ impl Metrics {
         assert_eq!(twice, None, "{line}");
     }
 
-    fn value(&self, sample: &str) -> f64 {
+    /// Whether it only grows.
+    pub(crate) fn is_counter(&self, sample: &str) -> bool {
+        let bare = sample.split('{').next().unwrap();
+        let family = bare.strip_suffix("_total");
+        family.is_some_and(|family| {
+            self.families
+                .get(family)
+                .is_some_and(|kind| kind == "counter")
+        })
+    }
+
+    pub(crate) fn value(&self, sample: &str) -> f64 {
         self.samples.get(sample).copied().unwrap_or_default()
     }
 }

@@ -13,5 +13,6 @@ mod program;
 mod script;
 mod security;
 mod serve;
+mod streams;
 mod usage;
 mod wire;

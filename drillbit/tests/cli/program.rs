@@ -190,10 +190,18 @@ impl Served {
 
     /// Waits for a line of the log that has all of these words.
     pub(crate) fn wait_for_log(&self, words: &[&str]) -> String {
+        self.log_until(words).pop().unwrap()
+    }
+
+    /// The same, with all lines before it.
+    pub(crate) fn log_until(&self, words: &[&str]) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
             let line = self.log.recv_timeout(DEADLINE).unwrap();
-            if words.iter().all(|word| line.contains(word)) {
-                return line;
+            let is_it = words.iter().all(|word| line.contains(word));
+            lines.push(line);
+            if is_it {
+                return lines;
             }
         }
     }

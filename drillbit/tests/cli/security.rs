@@ -1,14 +1,27 @@
 //! TLS, users and passwords, as server and client of the program have them.
 
-use std::fs;
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use bit_control::{ControlNode, ControlOptions, Services};
+use bit_data::{DataTarget, NoStreams};
+use protos::{coord::DrillbitEndpoint, error::ErrorType, id::QueryId};
+use rpc_bus::{
+    BusRuntime, CallError, ConnectError, Ledger,
+    auth::{Credentials, Login, LoginError, Mechanism},
+    ledger::Limits,
+};
 use serde_json::Value;
 
 use crate::{
     certificates::Authority,
     cluster::{free_ports, of_port},
     http::{ask, get},
-    program::{Served, run, run_with},
+    program::{Served, run, run_with, signal},
 };
 
 const PASSWORD: &str = "open sesame";
@@ -99,13 +112,13 @@ fn users_are_read_again_by_sighup_and_bad_ones_keep_the_old() {
     query("bob").with(3);
 
     users.write("users", &user("bob", PASSWORD, "scram-sha-256"));
-    crate::program::signal(node.pid(), "HUP");
+    signal(node.pid(), "HUP");
     node.wait_for_log(&["users", "read again"]);
     query("bob").well();
     query("ann").with(3);
 
     users.write("users", "no hash");
-    crate::program::signal(node.pid(), "HUP");
+    signal(node.pid(), "HUP");
     node.wait_for_log(&["users", "cannot be read again", "line 1"]);
     query("bob").well();
 }
@@ -189,7 +202,9 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
             &node.address,
         ];
         node.wait_for(wanted, || {
-            let status: Value = serde_json::from_str(&run(&arguments).stdout).unwrap();
+            let finished = run(&arguments);
+            let status = serde_json::from_str(&finished.stdout);
+            let status: Value = status.unwrap_or_else(|_| panic!("{finished:?}"));
             let other = of_port(&status, port);
             // Data connections are made with the same certificates and password.
             let is_so = other["health"] == wanted && is_measured(other) == (wanted == "up");
@@ -236,7 +251,7 @@ fn nodes_show_each_other_their_password_in_clear_only_when_that_is_asked_for() {
             (other["health"] == wanted).then_some(other)
         })
     };
-    let _asked = start(asked, String::new());
+    let _asked = start(asked, "node_users = ['node']\n".to_owned());
     let login =
         format!("peers = ['127.0.0.1:{asked}']\nuser = 'node'\npassword_file = '{password}'\n");
     let careful = start(watcher, login.clone());
@@ -245,6 +260,182 @@ fn nodes_show_each_other_their_password_in_clear_only_when_that_is_asked_for() {
     drop(careful);
     let told = start(watcher, format!("{login}mechanism = 'PLAIN'\n"));
     sees(&told, "up");
+}
+
+/// Speaks to a node as a user, on the control plane and on the data plane; how that ended.
+fn speak(node: &Served, name: &str, mechanism: Mechanism) -> [Result<(), ConnectError>; 2] {
+    let login = Login {
+        mechanism: Some(mechanism),
+        ..Login::new(Credentials::new(name, PASSWORD))
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let outcomes = runtime.block_on(async {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let bus = BusRuntime::current(Arc::new(pool.unwrap()));
+        [
+            speak_control(node, &login, &bus).await,
+            speak_data(node, &login, &bus).await,
+        ]
+    });
+    runtime.shutdown_background();
+    outcomes
+}
+
+async fn speak_control(node: &Served, login: &Login, bus: &BusRuntime) -> Result<(), ConnectError> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let endpoint = DrillbitEndpoint {
+        address: Some("127.0.0.1".to_owned()),
+        ..DrillbitEndpoint::default()
+    };
+    let options = ControlOptions {
+        login: Some(login.clone()),
+        ..ControlOptions::default()
+    };
+    let ledger = Ledger::root("control", Limits::default());
+    let control = ControlNode::bind(
+        any,
+        endpoint,
+        bus.clone(),
+        options,
+        Services::default(),
+        ledger,
+    );
+    let to = node.control.as_deref().unwrap().parse().unwrap();
+    let tunnel = control.await.unwrap().tunnel(&to);
+    match tunnel.cancel_query(QueryId::default()).await {
+        Err(CallError::Connect(error)) => Err(error),
+        // There is no such query.
+        _ => Ok(()),
+    }
+}
+
+async fn speak_data(node: &Served, login: &Login, bus: &BusRuntime) -> Result<(), ConnectError> {
+    let address = node.data.as_deref().unwrap().parse().unwrap();
+    let target = DataTarget {
+        login: Some(login.clone()),
+        ..DataTarget::new(address, Ledger::root("data", Limits::default()))
+    };
+    let connected = bit_data::connect(target, bus, Arc::new(NoStreams)).await;
+    connected.map(|connection| connection.close())
+}
+
+/// What a node says to a user that is no node.
+fn refusal(outcome: &Result<(), ConnectError>) -> (ErrorType, String) {
+    let Err(ConnectError::Login(error)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let LoginError::Call(CallError::Remote(failure)) = &**error else {
+        panic!("{error:?}")
+    };
+    let error = &failure.error;
+    (error.error_type(), error.message().to_owned())
+}
+
+const PORTS: [&str; 6] = [
+    "--control-port",
+    "0",
+    "--data-port",
+    "0",
+    "--http-port",
+    "0",
+];
+
+#[test]
+fn a_user_that_is_no_node_runs_queries_and_is_refused_where_nodes_speak() {
+    let lines = ["ann", "drillbit"].map(|name| user(name, PASSWORD, "scram-sha-256"));
+    let users = Users::new(&lines.concat());
+    let file = users.file("users");
+    let named = ["--users", &file, "--node-users", "other,drillbit"];
+    let node = Served::start_with(&[&named[..], &PORTS].concat());
+    for mechanism in [Mechanism::Plain, Mechanism::ScramSha256] {
+        for outcome in speak(&node, "ann", mechanism) {
+            let (kind, message) = refusal(&outcome);
+            assert_eq!(kind, ErrorType::Permission, "{message}");
+            let told =
+                "\"ann\" may not come in here, expected a user of a node (cluster.node_users)";
+            assert!(message.ends_with(told), "{message}");
+        }
+        for outcome in speak(&node, "drillbit", mechanism) {
+            outcome.unwrap();
+        }
+    }
+    let password = users.file("password");
+    for name in ["ann", "drillbit"] {
+        let login = ["-u", name, "--password-file", password.as_str()];
+        node.sql(&[&login[..], &QUERY].concat()).well();
+    }
+    // ann:open sesame
+    let authorization = "Authorization: Basic YW5uOm9wZW4gc2VzYW1l\r\n";
+    for plane in ["control", "data"] {
+        let counted = format!("closed_total{{plane=\"{plane}\",reason=\"not_admitted\"}} 2\n");
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let metrics = get(&node, "/metrics", authorization).body;
+            if metrics.contains(&counted) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{counted}{metrics}");
+        }
+    }
+    signal(node.pid(), "HUP");
+    let said = node.log_until(&["users", "read again"]);
+    let refused = said
+        .iter()
+        .filter(|line| line.contains("refused; not told again"));
+    assert_eq!(refused.count(), 1, "{said:#?}");
+}
+
+#[test]
+fn where_no_node_is_named_the_user_that_the_node_itself_is_at_others_is_one() {
+    let lines = ["ann", "drillbit"].map(|name| user(name, PASSWORD, "scram-sha-256"));
+    let users = Users::new(&lines.concat());
+    let (file, password) = (users.file("users"), users.file("password"));
+    let start = |name: &str, cluster: &str| {
+        let text = format!(
+            "[auth]\nusers = '{file}'\n[cluster]\nenabled = true\nport = 0\n{cluster}\
+             [data]\nenabled = true\nport = 0\n"
+        );
+        users.write(name, &text);
+        Served::start_with(&["--config", &users.file(name)])
+    };
+    let scram = Mechanism::ScramSha256;
+    let node = start(
+        "with",
+        &format!("user = 'drillbit'\npassword_file = '{password}'\n"),
+    );
+    for outcome in speak(&node, "drillbit", scram) {
+        outcome.unwrap();
+    }
+    for outcome in speak(&node, "ann", scram) {
+        refusal(&outcome);
+    }
+    let alone = start("without", "");
+    alone.wait_for_log(&["no user is a node", "--node-users"]);
+    for name in ["drillbit", "ann"] {
+        for outcome in speak(&alone, name, scram) {
+            refusal(&outcome);
+        }
+    }
+    let login = ["-u", "ann", "--password-file", password.as_str()];
+    alone.sql(&[&login[..], &QUERY].concat()).well();
+}
+
+#[test]
+fn nodes_named_without_users_are_a_mistake() {
+    let arguments = ["serve", "--user-port", "0", "--node-users", "drillbit"];
+    let stderr = run(&arguments).with(2);
+    let told = "--node-users: cluster.node_users is set, but no auth.users";
+    assert!(stderr.contains(told), "{stderr}");
+    let users = Users::new("");
+    let text = format!(
+        "[auth]\nusers = '{}'\n[cluster]\nnode_users = ['drillbit', 'other']\n",
+        users.file("users")
+    );
+    users.write("drillbit.toml", &text);
+    let file = users.file("drillbit.toml");
+    let shown = run(&["config", "show", "--config", &file]).well();
+    let named = "\nnode_users = [\"drillbit\", \"other\"]\n";
+    assert!(shown.contains(named), "{shown}");
 }
 
 #[test]
@@ -351,7 +542,7 @@ fn certificates_are_read_again_by_sighup() {
     let arguments = [&["--tls-ca", ca.as_str()], &QUERY[..]].concat();
     node.sql(&arguments).with(3);
     authority.issue("node", "127.0.0.1");
-    crate::program::signal(node.pid(), "HUP");
+    signal(node.pid(), "HUP");
     node.wait_for_log(&["certificates", "read again"]);
     node.sql(&arguments).well();
 }
@@ -405,7 +596,7 @@ fn nodes_meet_with_the_certificates_of_another_authority_after_they_were_read_ag
     ] {
         fs::copy(rotated.file(name), authority.file(name)).unwrap();
     }
-    crate::program::signal(one.0.pid(), "HUP");
+    signal(one.0.pid(), "HUP");
     one.0
         .wait_for_log(&["certificates for other nodes", "read again"]);
     assert_eq!(other.end("KILL").code, None);

@@ -137,7 +137,8 @@ impl ZooKeeperProvider {
             let (host, port) = &hosts[kept.next_host % hosts.len()];
             let asked = self.session_timeout();
             let server = (host.as_str(), *port);
-            match Connection::open(server, kept.session.as_ref(), asked).await {
+            let (session, granted) = (kept.session.as_ref(), kept.granted);
+            match Connection::open(server, session, asked, granted).await {
                 Ok(connection) => {
                     self.on_connected(kept, &connection);
                     return connection;
@@ -385,6 +386,8 @@ impl Provider for ZooKeeperProvider {
                 }
                 Err(error) => {
                     self.on_failed(&error, &self.options.path.to_string());
+                    // The others first: a server that says nothing takes connections, too.
+                    kept.next_host = kept.next_host.wrapping_add(1);
                     if error.is_final() {
                         return Err(ProviderError::Refused {
                             coordinator: format!("ZooKeeper at {}", self.options.path),

@@ -9,7 +9,9 @@ use std::{
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use super::{Credentials, Identity, Mechanism, Users, peers::Peers, users::Table};
+use super::{
+    Credentials, Identity, Mechanism, Users, admission::Admission, peers::Peers, users::Table,
+};
 use crate::{link, options::OptionsError, runtime::BusRuntime};
 
 /// Characters of a user's name that are logged.
@@ -94,6 +96,14 @@ pub enum AuthError {
         /// When it may try again.
         retry_after: Duration,
     },
+    /// Who they are is proved, but they may not come in here.
+    #[error("the user {user:?} may not come in here, expected {expected}")]
+    NotAdmitted {
+        /// Name of the user.
+        user: String,
+        /// Who may.
+        expected: &'static str,
+    },
     /// Too many checks are waiting.
     #[error("too many logins at a time")]
     Busy,
@@ -124,6 +134,8 @@ pub struct Authenticator {
     /// One permit per check that may run.
     running: Arc<Semaphore>,
     peers: Arc<Mutex<Peers>>,
+    /// `None`: every user may come in.
+    admission: Option<Admission>,
 }
 
 impl Authenticator {
@@ -144,7 +156,22 @@ impl Authenticator {
             runtime,
             running: Arc::new(Semaphore::new(options.verifications_max)),
             peers: Arc::new(Mutex::new(Peers::new(options))),
+            admission: None,
         })
+    }
+
+    /// The same users under the same limits, of whom only those named here come in. Others who have proved who they are
+    /// get [`AuthError::NotAdmitted`], which no address is kept out for. `expected` says what these users are.
+    #[must_use]
+    pub fn only(&self, users: impl IntoIterator<Item = String>, expected: &'static str) -> Self {
+        Self {
+            users: Arc::clone(&self.users),
+            mechanisms: self.mechanisms.clone(),
+            runtime: self.runtime.clone(),
+            running: Arc::clone(&self.running),
+            peers: Arc::clone(&self.peers),
+            admission: Some(Admission::new(users.into_iter().collect(), expected)),
+        }
     }
 
     /// The users; to be read again.
@@ -169,7 +196,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// User or password are wrong, or this is one try too many.
+    /// User or password are wrong, this is one try too many, or the user may not come in here.
     ///
     /// # Cancel safety
     ///
@@ -185,8 +212,17 @@ impl Authenticator {
         };
         let matches = self.check(peer, credentials).await;
         let outcome = matches.and_then(|matches| matches.then_some(()).ok_or(AuthError::Rejected));
+        let outcome = outcome.and_then(|()| self.admits(peer, &identity));
         log(peer, &identity, &outcome);
         outcome.map(|()| identity)
+    }
+
+    /// Whether somebody who has proved who they are may come in here.
+    fn admits(&self, peer: IpAddr, identity: &Identity) -> Result<(), AuthError> {
+        match &self.admission {
+            Some(admission) => admission.check(peer, identity),
+            None => Ok(()),
+        }
     }
 
     async fn check(&self, peer: IpAddr, credentials: Credentials) -> Result<bool, AuthError> {
@@ -211,17 +247,22 @@ impl Authenticator {
         lock(&self.peers).check(peer, link::now())
     }
 
-    /// Notes how such a try ended.
+    /// Notes how such a try ended; also says whether who has proved who they are may come in here.
     pub(super) fn settle<T>(
         &self,
         peer: IpAddr,
         identity: &Identity,
-        outcome: &Result<T, AuthError>,
-    ) {
+        outcome: Result<T, AuthError>,
+    ) -> Result<T, AuthError> {
         if outcome.as_ref().is_err_and(|error| !error.is_retryable()) {
             note_failure(&self.peers, peer, link::now());
         }
-        log(peer, identity, outcome);
+        let outcome = outcome.and_then(|proof| {
+            self.admits(peer, identity)?;
+            Ok(proof)
+        });
+        log(peer, identity, &outcome);
+        outcome
     }
 
     pub(super) fn table(&self) -> Arc<Table> {
@@ -268,6 +309,8 @@ fn log<T>(peer: IpAddr, identity: &Identity, outcome: &Result<T, AuthError>) {
     let mechanism = identity.mechanism.name();
     match outcome {
         Ok(_) => tracing::info!(?user, %peer, mechanism, "login"),
+        // Where it was found, it was logged as often as it should be.
+        Err(AuthError::NotAdmitted { .. }) => {}
         Err(error) if error.is_retryable() => {
             tracing::debug!(?user, %peer, mechanism, %error, "login refused");
         }

@@ -122,7 +122,7 @@ impl Exchange {
     ) -> Result<Step, AuthError> {
         let signature = self.authenticator.admit(self.peer);
         let signature = signature.and_then(|()| challenged.finish(message.data()));
-        self.authenticator.settle(self.peer, &identity, &signature);
+        let signature = self.authenticator.settle(self.peer, &identity, signature);
         let success = answer(SaslStatus::SaslSuccess, Some(signature?));
         Ok(Step::Success(success, identity))
     }

@@ -18,8 +18,8 @@ use super::{
 /// Longest message that is taken, in bytes. A server's own limit is 1 MiB by default.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// However short the session is that a server grants.
-const PING_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// However short the session is that a server grants, nothing is expected of it in less time.
+const PATIENCE_MIN: Duration = Duration::from_millis(100);
 
 /// Events that may wait to be looked at.
 const EVENTS_MAX: usize = 16 * 1024;
@@ -71,6 +71,11 @@ pub(super) enum Lifetime {
     Ephemeral = 1,
 }
 
+/// A session has three parts: in the first, at the latest, the server is asked for something; the second one it may take
+/// for its answer; the third is left for finding another server, to which the same session goes on.
+///
+/// What is waited for is always less than the session lasts: otherwise a server that says nothing, and does not even close
+/// its connections, costs the session, although the others of its ensemble would keep it.
 pub(super) struct Connection {
     stream: TcpStream,
     input: BytesMut,
@@ -87,15 +92,24 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects to a server, and to the session that there was, or a new one that is to last `asked` without a sign of
-    /// life.
+    /// life. The server may take a third of the time that the session lasts, as far as that is known.
     pub(super) async fn open(
-        (host, port): (&str, u16),
+        server: (&str, u16),
+        before: Option<&Session>,
+        asked: Duration,
+        granted: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let patience = third(granted.unwrap_or(asked));
+        let opened = timeout(patience, Self::connect(server, before, asked)).await;
+        opened.map_err(|_| Error::Silent(patience))?
+    }
+
+    async fn connect(
+        server: (&str, u16),
         before: Option<&Session>,
         asked: Duration,
     ) -> Result<Self, Error> {
-        let connecting = TcpStream::connect((host, port));
-        let silent = |_| Error::Silent(asked);
-        let stream = timeout(asked, connecting).await.map_err(silent)??;
+        let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         let now = Instant::now();
         let mut connection = Self {
@@ -109,7 +123,7 @@ impl Connection {
             last_received: now,
             last_sent: now,
         };
-        timeout(asked, connection.greet()).await.map_err(silent)??;
+        connection.greet().await?;
         Ok(connection)
     }
 
@@ -233,15 +247,20 @@ impl Connection {
                 return Ok(event);
             }
             self.flush().await?;
-            let ping_at = self.last_sent + (self.timeout / 3).max(PING_INTERVAL_MIN);
+            let patience = third(self.timeout);
+            let (ping_at, silent_at) =
+                (self.last_sent + patience, self.last_received + 2 * patience);
             tokio::select! {
+                // What has come counts, also if it is looked at late.
+                biased;
                 message = receive(&mut self.stream, &mut self.input) => {
                     self.last_received = Instant::now();
                     let mut message = Reader::new(message?);
                     let xid = message.i32()?;
                     self.on_other(xid, &mut message)?;
                 }
-                () = sleep_until(ping_at) => self.ping()?,
+                () = sleep_until(silent_at) => return Err(Error::Silent(2 * patience)),
+                () = sleep_until(ping_at) => self.queue_request(PING, Operation::Ping, |_| {}),
             }
         }
     }
@@ -249,16 +268,6 @@ impl Connection {
     /// Ends the session, and with it what lives as long; waits for the server's word.
     pub(super) async fn close(mut self) -> Result<(), Error> {
         self.ask(Operation::Close, |_| {}).await.map(drop)
-    }
-
-    /// Two thirds of the session's time without an answer, and another server is tried in the last third.
-    fn ping(&mut self) -> Result<(), Error> {
-        let patience = self.timeout / 3 * 2;
-        if self.last_received.elapsed() >= patience {
-            return Err(Error::Silent(patience));
-        }
-        self.queue_request(PING, Operation::Ping, |_| {});
-        Ok(())
     }
 
     async fn ask(
@@ -270,7 +279,7 @@ impl Connection {
         self.xid = self.xid.checked_add(1).unwrap_or(1);
         let expected = self.xid;
         self.queue_request(expected, operation, body);
-        let patience = self.timeout;
+        let patience = third(self.timeout);
         let answered = timeout_at(Instant::now() + patience, self.answer(expected));
         answered.await.map_err(|_| Error::Silent(patience))?
     }
@@ -347,6 +356,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A part of what a session lasts.
+fn third(session: Duration) -> Duration {
+    (session / 3).max(PATIENCE_MIN)
 }
 
 /// Whose an ephemeral node is.

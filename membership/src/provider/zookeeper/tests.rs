@@ -165,6 +165,45 @@ async fn a_connection_that_is_lost_changes_nothing_and_a_session_that_is_lost_re
     observer.stop().await;
 }
 
+/// Whether it is asked for something meanwhile or not.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_falls_silent_costs_no_session() {
+    for asks in [false, true] {
+        let servers = Server::ensemble().await;
+        let hosts = servers.each_ref().map(|server| server.addr().to_string());
+        let path = format!("{}/a/b/cluster", hosts.join(",")).parse().unwrap();
+        let endpoint = DrillbitEndpoint {
+            address: Some("node".to_owned()),
+            control_port: Some(1),
+            state: Some(NodeState::Online.into()),
+            ..DrillbitEndpoint::default()
+        };
+        let local = Member::of(endpoint.into()).unwrap();
+        let registry = Registry::of_node(local, RegistryOptions::default());
+        let node = Running::start(registry, ZooKeeperOptions::registered(path));
+        node.until("registered", |stats| stats.is_registered).await;
+        // Which of them is connected to is drawn.
+        for (server, state) in servers
+            .iter()
+            .zip([NodeState::Quiescent, NodeState::Online].iter().cycle())
+        {
+            server.fall_silent();
+            if asks {
+                node.registry.set_local_state(*state);
+            }
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            node.until("connected", |stats| stats.is_connected).await;
+            server.speak_again();
+        }
+        node.until("registered", |stats| stats.is_registered).await;
+        let stats = node.provider.stats();
+        assert_eq!(stats.sessions, 1, "{stats:?}");
+        assert!(stats.connections > 1, "{stats:?}");
+        assert_eq!(servers[2].sessions(), 1);
+        node.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_registration_of_a_session_that_is_not_over_yet_is_taken_over() {
     let server = Server::start().await;

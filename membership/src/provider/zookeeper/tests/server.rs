@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    future::pending,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,6 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
     sync::mpsc::{UnboundedSender, unbounded_channel},
     task::JoinSet,
+    time::Instant,
 };
 
 use super::{super::jute, path};
@@ -21,8 +24,13 @@ use super::{super::jute, path};
 pub(super) struct Server {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    /// Those of one ensemble share their state; each has a number.
+    number: usize,
     _task: JoinSet<()>,
 }
+
+/// How long sessions last that expire.
+const SESSION: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
@@ -37,13 +45,31 @@ struct State {
     watches: BTreeSet<(String, u64)>,
     child_watches: BTreeSet<(String, u64)>,
     forbids: bool,
+    /// When something came of a session last; `None` where sessions do not expire.
+    heard: Option<HashMap<i64, Instant>>,
+    /// Servers that take what comes, and do not say anything.
+    silent: BTreeSet<usize>,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::with(Arc::default(), 0).await
+    }
+
+    /// Servers of one ensemble, whose sessions expire.
+    pub(super) async fn ensemble() -> [Self; 3] {
+        let state = State {
+            heard: Some(HashMap::new()),
+            ..State::default()
+        };
+        let state = Arc::new(Mutex::new(state));
+        let server = |number| Self::with(Arc::clone(&state), number);
+        [server(0).await, server(1).await, server(2).await]
+    }
+
+    async fn with(state: Arc<Mutex<State>>, number: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -52,15 +78,25 @@ impl Server {
                 let state = Arc::clone(&shared);
                 clients.spawn(async move {
                     // Whatever ended it has ended it.
-                    let _ = serve(socket, &state).await;
+                    let _ = serve(socket, &state, number).await;
                 });
             }
         });
         Self {
             address,
             state,
+            number,
             _task: task,
         }
+    }
+
+    /// Says nothing any more, on connections that are open and on those that come.
+    pub(super) fn fall_silent(&self) {
+        self.lock().silent.insert(self.number);
+    }
+
+    pub(super) fn speak_again(&self) {
+        self.lock().silent.remove(&self.number);
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -132,12 +168,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(socket: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+async fn serve(socket: TcpStream, state: &Mutex<State>, number: usize) -> io::Result<()> {
     let (mut input, output) = socket.into_split();
     let (sender, receiver) = unbounded_channel();
     let mut writing = JoinSet::new();
     writing.spawn(write_all(output, receiver));
     let mut hello = jute::Reader::new(read(&mut input).await?);
+    if lock(state).silent.contains(&number) {
+        return pending().await;
+    }
     let session = lock(state).greet(&mut hello);
     let client = {
         let mut state = lock(state);
@@ -153,7 +192,10 @@ async fn serve(socket: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             // It was cut.
             _ = writing.join_next() => return Ok(()),
         };
-        lock(state).answer(client, session, request);
+        let mut state = lock(state);
+        if !state.silent.contains(&number) {
+            state.answer(client, session, request);
+        }
     }
 }
 
@@ -183,7 +225,8 @@ async fn read(input: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
 fn welcome(session: i64) -> Vec<u8> {
     let mut out = BytesMut::new();
     out.put_i32(0);
-    out.put_i32(if session == 0 { 0 } else { 1000 });
+    let millis = i32::try_from(SESSION.as_millis()).unwrap();
+    out.put_i32(if session == 0 { 0 } else { millis });
     out.put_i64(session);
     jute::put_bytes(&mut out, &[7; 16]);
     out.put_u8(0);
@@ -198,7 +241,7 @@ impl State {
         hello.i32().unwrap();
         let known = hello.i64().unwrap();
         if known != 0 {
-            return if self.sessions.contains(&known) {
+            return if self.sessions.contains(&known) && self.hear(known) {
                 known
             } else {
                 0
@@ -206,12 +249,23 @@ impl State {
         }
         self.sessions_ever += 1;
         self.sessions.insert(self.sessions_ever);
+        self.hear(self.sessions_ever);
         self.sessions_ever
+    }
+
+    /// Something has come of a session; whether that was in time.
+    fn hear(&mut self, session: i64) -> bool {
+        let Some(heard) = &mut self.heard else {
+            return true;
+        };
+        let before = heard.insert(session, Instant::now());
+        before.is_none_or(|before| before.elapsed() < SESSION)
     }
 
     fn answer(&mut self, client: u64, session: i64, request: Bytes) {
         let mut request = jute::Reader::new(request);
         let (xid, operation) = (request.i32().unwrap(), request.i32().unwrap());
+        assert!(self.hear(session), "asked too late");
         let mut out = BytesMut::new();
         let code = match operation {
             _ if self.forbids => -102,
