@@ -552,6 +552,11 @@ async fn both_ends_count_where_their_time_goes() {
     });
     let opening = here.node.receiver(there.origin(), stream(1), &small);
     let mut receiver = opening.await.expect("a sender");
+    // A receiver that is fast enough lets nobody wait.
+    let sent = || there.node.tunnels().into_iter().next();
+    while sent().is_none_or(|tunnel| tunnel.sent.credit_wait_time.is_zero()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let (seen, end) = receive_all(&mut receiver).await;
     assert!(end.is_ok() && seen == expected(1, 20));
     let sent = sending.await.expect("no panic").expect("a receiver");
