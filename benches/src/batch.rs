@@ -11,14 +11,13 @@
 //! | `bus-drill` | Drill's way: Drill's vectors, one answer a batch; up to 64 of them unanswered |
 //! | `pass-through` | a stream within one node, whose batches are handed over; the receiver looks where the values are, which is where the sender has them, and does not read them |
 //! | `flight` | Arrow Flight, `DoPut` in one call, as it comes |
-//! | `flight-tuned` | with windows of 4 and 64 MiB, frames of 1 MiB, and messages of up to 64 MiB |
+//! | `flight-tuned` | with windows of 4 and 64 MiB, frames of 1 MiB, messages of up to 64 MiB, and the send buffer of the bus |
 //! | `framed-ipc` | tokio-util's frames with a length, Arrow's IPC stream in them |
 //! | `raw` | a blocking thread at each end, no frames: a limit, not a peer |
 //!
 //! Both ends are in one process. Each end of each variant but `raw` has the same number of threads, 2 unless told
 //! otherwise: of the bus one for sockets and one for senders and receivers, of the others two that share everything.
-//! The send buffer of sockets is 256 KiB with `bus` and `raw`, that of the others and all receive buffers are the
-//! kernel's choice. What is sent are four batches in turn, so that large ones do not come from the first levels of cache.
+//! The send buffer of sockets is 256 KiB, but for `flight`; that one and all receive buffers are the kernel's choice. What is sent are four batches in turn, so that large ones do not come from the first levels of cache.
 
 #[cfg(feature = "peers")]
 mod framed;
@@ -27,13 +26,11 @@ mod raw;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::process::Watched;
-use crate::progress::Progress;
 use crate::report::Report;
-use crate::rpc::threads::ThreadOptions;
-use crate::settings::Settings;
+use crate::rounds::{Chosen, Rounds, Sample};
 use crate::target::{Bound, Target};
 use crate::transfer::{self, Batches, Consumer, Link, Look, Seen};
 
@@ -86,24 +83,6 @@ const fn rate(
 
 const fn cpu(case: &'static str, most: f64) -> Target {
     Target::ratio(case, "cpu_s_GB", "bus", BASE, Bound::AtMost(most))
-}
-
-/// Arguments of the benchmark.
-#[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Options {
-    #[command(flatten)]
-    pub(crate) settings: Settings,
-    /// Runs these variants only; several with commas between them.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = VARIANTS)]
-    variants: Vec<String>,
-    #[command(flatten)]
-    threads: ThreadOptions,
-}
-
-impl Options {
-    fn wants(&self, variant: &str) -> bool {
-        self.variants.is_empty() || self.variants.iter().any(|wanted| wanted == variant)
-    }
 }
 
 /// Batches of one case, and how many of them are sent.
@@ -161,34 +140,21 @@ impl Pair for Box<dyn Link> {
 }
 
 /// Runs the benchmark.
-pub(crate) fn run(options: &Options) -> Result<Report> {
-    let (progress, mut report) = (Progress::new(), Report::new("batch"));
-    let wanted = VARIANTS.into_iter().filter(|name| options.wants(name));
-    let mut started: Vec<_> = wanted
-        .filter_map(|name| {
-            Some((
-                name,
-                progress.left_out_if_missing(name, pair(name, options))?,
-            ))
-        })
-        .collect();
-    for round in 1..=options.settings.rounds {
-        progress.begin(&format!("round {round} of {}", options.settings.rounds));
+pub(crate) fn run(options: &Chosen) -> Result<Report> {
+    let rounds = Rounds::of("batch");
+    let mut started = options.start(&VARIANTS, &rounds.progress, |name| pair(name, options))?;
+    rounds.run(&options.settings, |rounds| {
         for case in CASES.iter().filter(|case| options.settings.wants(case)) {
             let load = Load::of(case);
-            for (name, pair) in &mut started {
-                let measured = measure(pair.as_mut(), &load, look(name)).context(*name)?;
-                progress.note(&line(case, name, &measured));
-                report.add_all((case, name), measured);
-            }
-            // Whoever follows a variant that leaves the machine busy shall not always be the same.
-            started.rotate_left(1);
+            rounds.put(case, &mut started, |name, pair| {
+                measure(pair.as_mut(), &load, look(name))
+            })?;
         }
-    }
-    Ok(report)
+        Ok(())
+    })
 }
 
-fn pair(name: &str, options: &Options) -> Result<Box<dyn Pair>> {
+fn pair(name: &str, options: &Chosen) -> Result<Box<dyn Pair>> {
     Ok(match name {
         RAW => Box::new(raw::Raw::start()?),
         #[cfg(feature = "peers")]
@@ -208,9 +174,7 @@ fn look(variant: &str) -> Look {
     }
 }
 
-type Samples = [(&'static str, f64); 2];
-
-fn measure(pair: &mut dyn Pair, load: &Load, look: Look) -> Result<Samples> {
+fn measure(pair: &mut dyn Pair, load: &Load, look: Look) -> Result<[Sample; 2]> {
     let warm_up = load.warm_up();
     pair.run(&warm_up)?
         .verify(warm_up.batches.expected(warm_up.count, look))?;
@@ -222,14 +186,9 @@ fn measure(pair: &mut dyn Pair, load: &Load, look: Look) -> Result<Samples> {
     Ok(samples(load, elapsed, cpu))
 }
 
-fn samples(load: &Load, elapsed: Duration, cpu: Duration) -> Samples {
+fn samples(load: &Load, elapsed: Duration, cpu: Duration) -> [Sample; 2] {
     [
         ("GB_s", load.gigabytes() / elapsed.as_secs_f64()),
         ("cpu_s_GB", cpu.as_secs_f64() / load.gigabytes()),
     ]
-}
-
-fn line(case: &str, variant: &str, samples: &Samples) -> String {
-    let [(_, rate), (_, cpu)] = samples;
-    format!("  {case:<6} {variant:<18} {rate:>7.3} GB/s  {cpu:>7.3} CPU-s/GB")
 }

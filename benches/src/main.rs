@@ -13,6 +13,8 @@ mod child;
 #[cfg(feature = "node")]
 mod client_process;
 #[cfg(feature = "data")]
+mod compression;
+#[cfg(feature = "data")]
 mod control;
 #[cfg(feature = "node")]
 mod data;
@@ -27,6 +29,7 @@ mod reading;
 #[cfg(feature = "node")]
 mod replay;
 mod report;
+mod rounds;
 mod rpc;
 mod settings;
 mod target;
@@ -43,6 +46,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use report::Report;
+use rounds::Chosen;
 use settings::Settings;
 use target::Target;
 
@@ -69,10 +73,14 @@ Cases (units) and variants:
   batch  4KiB, 64KiB, 1MiB, 4MiB (GB_s, cpu_s_GB of both ends)
         bus, bus-checksum-off, bus-lz4, bus-drill (Drill's vectors and acknowledgements), pass-through (one process),
         raw (bare sockets); with feature `peers` flight, flight-tuned, framed-ipc
-  exchange  stopped-consumer (GB_s, rate_kept, rss_growth_MiB)
+  compression  loopback/compressible, .../random, 100MBs/compressible, .../random (GB_s, cpu_s_GB, wire_share)
+        none, lz4, zstd, snappy, adaptive
+  exchange  stopped-consumer (GB_s, rate_kept and cpu_kept, rss_growth_MiB and rss_control_MiB, held_KiB and granted_KiB,
+        reserved_KiB)
         bus; with feature `peers` flight-tuned
   control  under-bulk (p50_us, p99_us, req_s, bulk_GB_s): bus, ping, raw (a blocking echo under the same load)
         beat (sender_us, answerer_us of CPU): bus, raw (as many bytes over bare sockets)
+        stopped (suspect_ms, down_ms, up_ms), busy (answered, suspected, downs): bus
         fragments, cancel-running, cancel-starting, cancel-deaf (p50_ms, p99_ms): bus
 
 A variant that cannot run here is left out; stderr says which and why. Variants of a round run in turn; ratios are of
@@ -93,11 +101,17 @@ enum Command {
     #[command(about = with("node", HAS_NODE, "Start-up time and idle memory of a node"))]
     Node(Settings),
     /// Small calls, beside other stacks
-    Rpc(rpc::Options),
+    Rpc(Chosen),
     #[command(about = with("vectors", HAS_VECTORS, "Record batches to bodies and back"))]
     Vectors(Settings),
     #[command(about = with("data", HAS_DATA, "One stream of record batches, beside other stacks"))]
-    Batch(BatchOptions),
+    Batch(DataOptions),
+    #[command(about = with("data", HAS_DATA, "One stream with each codec, and with the adaptive choice"))]
+    Compression(DataOptions),
+    /// A link of 100 MB/s, for the benchmarks.
+    #[cfg(feature = "data")]
+    #[command(hide = true)]
+    Pace { to: std::net::SocketAddr },
     #[command(about = with("data", HAS_DATA, "Many streams of record batches, beside other stacks"))]
     Exchange(ExchangeOptions),
     #[command(about = with("data", HAS_DATA, "Calls between nodes under load, beats, and queries that start and end"))]
@@ -143,13 +157,13 @@ struct Bench {
 }
 
 #[cfg(feature = "data")]
-type BatchOptions = batch::Options;
+type DataOptions = Chosen;
 #[cfg(feature = "data")]
 type ExchangeOptions = exchange::Options;
 #[cfg(feature = "data")]
 type ControlOptions = control::Options;
 #[cfg(not(feature = "data"))]
-type BatchOptions = Settings;
+type DataOptions = Settings;
 #[cfg(not(feature = "data"))]
 type ExchangeOptions = Settings;
 #[cfg(not(feature = "data"))]
@@ -178,6 +192,12 @@ const BATCH: Bench = Bench {
     cases: batch::CASES,
     base: batch::BASE,
     targets: batch::TARGETS,
+};
+#[cfg(feature = "data")]
+const COMPRESSION: Bench = Bench {
+    cases: compression::CASES,
+    base: compression::BASE,
+    targets: compression::TARGETS,
 };
 #[cfg(feature = "data")]
 const EXCHANGE: Bench = Bench {
@@ -226,15 +246,24 @@ fn main() -> ExitCode {
         #[cfg(feature = "data")]
         Command::Batch(options) => BATCH.run(&options.settings, || batch::run(&options)),
         #[cfg(feature = "data")]
-        Command::Exchange(options) => EXCHANGE.run(&options.settings, || exchange::run(&options)),
+        Command::Compression(options) => {
+            COMPRESSION.run(&options.settings, || compression::run(&options))
+        }
+        #[cfg(feature = "data")]
+        Command::Pace { to } => compression::pace(to),
+        #[cfg(feature = "data")]
+        Command::Exchange(options) => {
+            EXCHANGE.run(&options.chosen.settings, || exchange::run(&options))
+        }
         #[cfg(feature = "data")]
         Command::Control(options) => CONTROL.run(&options.settings, || control::run(&options)),
         #[cfg(feature = "data")]
         Command::BeatEnd(end) => control::run_end(&end),
         #[cfg(not(feature = "data"))]
-        Command::Batch(_) | Command::Exchange(_) | Command::Control(_) => {
-            Err(anyhow::anyhow!(without("data")))
-        }
+        Command::Batch(_)
+        | Command::Compression(_)
+        | Command::Exchange(_)
+        | Command::Control(_) => Err(anyhow::anyhow!(without("data"))),
         Command::Rpc(options) => RPC.run(&options.settings, || rpc::run(&options)),
         Command::Idle(end) => rpc::run_end(&end),
         #[cfg(feature = "node")]

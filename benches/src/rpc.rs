@@ -48,16 +48,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
 
-use crate::progress::Progress;
 use crate::report::Report;
-use crate::settings::Settings;
+use crate::rounds::{Chosen, Rounds, Sample};
 use crate::target::{Bound, Target};
 pub(crate) use idle::{End, run as run_end};
 use load::{Load, Measured};
 use stack::{AnyStack, Pair};
-use threads::ThreadOptions;
 
 /// Its cases.
 pub(crate) const CASES: &[&str] = &[
@@ -149,112 +146,40 @@ const fn memory(variant: &'static str, most: f64, stretch: f64) -> Target {
     Target::number(IDLE, "KiB_conn", variant, Bound::AtMost(most)).stretch(Bound::AtMost(stretch))
 }
 
-/// Arguments of the benchmark.
-#[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Options {
-    #[command(flatten)]
-    pub(crate) settings: Settings,
-    /// Runs these variants only; several with commas between them.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = VARIANTS)]
-    variants: Vec<String>,
-    #[command(flatten)]
-    threads: ThreadOptions,
-}
-
-impl Options {
-    fn wants(&self, variant: &str) -> bool {
-        self.variants.is_empty() || self.variants.iter().any(|wanted| wanted == variant)
-    }
-}
-
-/// A variant that was started.
-struct Started {
-    name: &'static str,
-    pair: Box<dyn Pair>,
-}
-
-/// One run of all rounds.
-struct Run<'a> {
-    options: &'a Options,
-    progress: Progress,
-    certificate: TempDir,
-    report: Report,
-}
-
 /// Runs the benchmark.
-pub(crate) fn run(options: &Options) -> Result<Report> {
-    let mut run = Run {
-        options,
-        progress: Progress::new(),
-        certificate: certificate::make()?,
-        report: Report::new("rpc"),
-    };
-    let mut started = run.start();
-    for round in 1..=options.settings.rounds {
-        let what = format!("round {round} of {}", options.settings.rounds);
-        run.progress.begin(&what);
-        for load in LOADS
-            .iter()
-            .filter(|load| options.settings.wants(load.case))
-        {
-            run.put(load, &mut started)?;
-            // Whoever follows a variant that leaves the machine busy shall not always be the same.
-            started.rotate_left(1);
-        }
-        if options.settings.wants(beside_work::CASE) && options.wants("bus") {
-            let samples = beside_work::measure(options.threads)?;
-            run.add(beside_work::CASE, "bus", &samples);
-        }
-        if options.settings.wants(IDLE) {
-            run.hold(&started)?;
-        }
-    }
-    Ok(run.report)
-}
-
-impl Run<'_> {
-    /// Starts all variants but those that cannot run here.
-    fn start(&self) -> Vec<Started> {
-        let wanted = VARIANTS.into_iter().filter(|name| self.options.wants(name));
-        wanted
-            .filter_map(|name| {
-                let pair = self.progress.left_out_if_missing(name, self.pair(name))?;
-                Some(Started { name, pair })
-            })
-            .collect()
-    }
-
-    fn pair(&self, name: &str) -> Result<Box<dyn Pair>> {
+pub(crate) fn run(options: &Chosen) -> Result<Report> {
+    let (rounds, certificate) = (Rounds::of("rpc"), certificate::make()?);
+    let pair = |name: &str| -> Result<Box<dyn Pair>> {
         if name == RAW {
             return Ok(Box::new(raw::Raw::start()?));
         }
-        variant(name, self.certificate.path())?.pair(self.options.threads)
-    }
-
-    fn put(&mut self, load: &Load, on: &mut [Started]) -> Result<()> {
-        for Started { name, pair } in on {
-            let measured = pair.run(load).context(*name)?;
-            self.add(load.case, name, &samples(load, measured)?);
+        variant(name, certificate.path())?.pair(options.threads)
+    };
+    let mut started = options.start(&VARIANTS, &rounds.progress, pair)?;
+    let wants = |case| options.settings.wants(case);
+    rounds.run(&options.settings, |rounds| {
+        for load in LOADS.iter().filter(|load| wants(load.case)) {
+            rounds.put(load.case, &mut started, |_, pair| {
+                samples(load, pair.run(load)?)
+            })?;
+        }
+        if wants(beside_work::CASE) && options.wants("bus") {
+            let samples = beside_work::measure(options.threads)?;
+            rounds.add(beside_work::CASE, "bus", &samples);
+        }
+        for (name, _) in started
+            .iter()
+            .filter(|(name, _)| wants(IDLE) && *name != RAW)
+        {
+            let memory = idle::measure(name, certificate.path(), options.threads);
+            let memory = memory.context(*name)?;
+            rounds
+                .progress
+                .note(&format!("  {IDLE} {name}: {memory:?}"));
+            rounds.add(IDLE, name, &[("KiB_conn", memory.of_larger_end())]);
         }
         Ok(())
-    }
-
-    fn hold(&mut self, on: &[Started]) -> Result<()> {
-        for Started { name, .. } in on.iter().filter(|started| started.name != RAW) {
-            let memory = idle::measure(name, self.certificate.path(), self.options.threads)
-                .context(*name)?;
-            self.progress
-                .note(&format!("  {IDLE:<14} {name:<12} {memory:?}"));
-            self.add(IDLE, name, &[("KiB_conn", memory.of_larger_end())]);
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, case: &'static str, variant: &'static str, samples: &[Sample]) {
-        self.progress.note(&line(case, variant, samples));
-        self.report
-            .add_all((case, variant), samples.iter().copied());
-    }
+    })
 }
 
 /// The stack of this name; with TLS, of the certificate in this directory.
@@ -279,8 +204,6 @@ fn variant(name: &str, certificate: &Path) -> Result<Box<dyn AnyStack>> {
     })
 }
 
-type Sample = (&'static str, f64);
-
 fn samples(load: &Load, measured: Measured) -> Result<Vec<Sample>> {
     let Measured {
         mut latencies,
@@ -304,12 +227,4 @@ fn samples(load: &Load, measured: Measured) -> Result<Vec<Sample>> {
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
 fn gigabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e9
-}
-
-fn line(case: &str, variant: &str, samples: &[Sample]) -> String {
-    let numbers = samples
-        .iter()
-        .map(|(unit, value)| format!("{unit} {value:>10.2}"))
-        .collect::<Vec<_>>();
-    format!("  {case:<14} {variant:<12} {}", numbers.join("  "))
 }

@@ -4,16 +4,14 @@ pub(crate) mod bus;
 #[cfg(feature = "peers")]
 pub(crate) mod flight;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
-use bit_data::Checksums;
+use bit_data::{Checksums, Compression, ReceiveStats};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -36,6 +34,11 @@ pub(crate) trait Link {
         number: usize,
         batches: BoxStream<'static, RecordBatch>,
     ) -> BoxFuture<'static, Result<Seen>>;
+
+    /// Bytes that receivers have promised to hold, where they do.
+    fn reserved_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The variant of this name, with as many streams as there are consumers.
@@ -44,7 +47,10 @@ pub(crate) fn link(
     threads: ThreadOptions,
     consumers: Arc<[Consumer]>,
 ) -> Result<Box<dyn Link>> {
-    let streams = |checksums, codec| Way::Streams { checksums, codec };
+    let streams = |checksums, codec| Way::Streams {
+        checksums,
+        compression: Compression::Fixed(codec),
+    };
     let way = match name {
         "bus" => streams(Checksums::On, Codec::None),
         "bus-checksum-off" => streams(Checksums::Off, Codec::None),
@@ -97,7 +103,27 @@ pub(crate) struct Seen {
 impl Batches {
     /// Batches with about `bytes` bytes of values.
     pub(crate) fn of_bytes(bytes: usize) -> Self {
-        let distinct = (0..DISTINCT).map(|at| batch(at, bytes / ROW_BYTES));
+        Self::of(bytes, |column, row| spread(column, row) >> 12)
+    }
+
+    /// Those whose bytes hardly repeat: no codec makes them smaller.
+    pub(crate) fn random(bytes: usize) -> Self {
+        Self::of(bytes, spread)
+    }
+
+    /// What tables are full of: numbers that grow, few that repeat, and some that could be any.
+    pub(crate) fn compressible(bytes: usize) -> Self {
+        Self::of(bytes, |column, row| match column % COLUMNS {
+            0 | 3 => (column / COLUMNS * bytes + row) as u64,
+            1 => spread(column, row) % 10_000,
+            2 => spread(column, row) % 1_000,
+            5 | 6 => spread(column, row) % 50,
+            _ => spread(column, row) >> 12,
+        })
+    }
+
+    fn of(bytes: usize, number: impl Fn(usize, usize) -> u64 + Copy) -> Self {
+        let distinct = (0..DISTINCT).map(|at| batch(at, bytes / ROW_BYTES, number));
         Self {
             distinct: distinct.collect(),
         }
@@ -184,10 +210,16 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
     })
 }
 
-fn batch(seed: usize, rows: usize) -> RecordBatch {
+/// Numbers of which no two that are close are alike.
+fn spread(column: usize, row: usize) -> u64 {
+    ((column * 1_000_003 + row) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn batch(seed: usize, rows: usize, number: impl Fn(usize, usize) -> u64 + Copy) -> RecordBatch {
     let (fields, columns): (Vec<_>, Vec<_>) = (0..COLUMNS)
         .map(|at| {
-            let column = column(seed * COLUMNS + at, rows, at >= COLUMNS / 2);
+            let number = move |row| number(seed * COLUMNS + at, row);
+            let column = column(at, rows, number);
             let data_type = column.data_type().clone();
             let field = Field::new(format!("column{at}"), data_type, at >= COLUMNS / 2);
             (field, column)
@@ -202,12 +234,10 @@ fn batch(seed: usize, rows: usize) -> RecordBatch {
     clippy::cast_precision_loss,
     reason = "any number will do"
 )]
-fn column(seed: usize, rows: usize, is_nullable: bool) -> ArrayRef {
-    let number = move |row: usize| {
-        ((seed * 1_000_003 + row) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12
-    };
-    let nulls = is_nullable.then(|| (0..rows).map(|row| number(row) % 8 != 0).collect());
-    if seed.is_multiple_of(2) {
+fn column(at: usize, rows: usize, number: impl Fn(usize) -> u64) -> ArrayRef {
+    let valid = |row| !(spread(at, row) >> 12).is_multiple_of(8);
+    let nulls = (at >= COLUMNS / 2).then(|| (0..rows).map(valid).collect());
+    if at.is_multiple_of(2) {
         let values = (0..rows).map(|row| number(row) as i64).collect();
         Arc::new(Int64Array::new(values, nulls))
     } else {
@@ -222,6 +252,8 @@ pub(crate) struct Consumer {
     look: Look,
     rows: AtomicU64,
     may_go_on: watch::Sender<bool>,
+    /// What its stream had counted when it went on after a stop.
+    stopped: Mutex<Option<ReceiveStats>>,
 }
 
 /// How closely batches are looked at.
@@ -245,6 +277,7 @@ impl Consumer {
             look,
             rows: AtomicU64::new(0),
             may_go_on: watch::Sender::new(true),
+            stopped: Mutex::default(),
         }
     }
 
@@ -253,14 +286,30 @@ impl Consumer {
         &self,
         batches: impl Stream<Item = Result<RecordBatch, E>>,
     ) -> Result<Seen, E> {
+        self.take_counted(batches, |_| None).await
+    }
+
+    /// The same, where `stats` says what a stream has counted.
+    pub(crate) async fn take_counted<S, E>(
+        &self,
+        batches: S,
+        stats: impl Fn(&S) -> Option<ReceiveStats>,
+    ) -> Result<Seen, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>>,
+    {
         let (mut seen, mut batches) = (Seen::default(), std::pin::pin!(batches));
         let mut may_go_on = self.may_go_on.subscribe();
         while let Some(batch) = batches.try_next().await? {
             seen = seen.and(&batch, self.look);
             self.rows
                 .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+            if *may_go_on.borrow() {
+                continue;
+            }
             // The sender lives as long as `self`.
             let _ = may_go_on.wait_for(|may| *may).await;
+            *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = stats(&batches);
         }
         Ok(seen)
     }
@@ -274,19 +323,15 @@ impl Consumer {
         self.may_go_on.send_replace(true);
     }
 
+    /// What its stream had counted at the end of its last stop.
+    pub(crate) fn stopped(&self) -> Option<ReceiveStats> {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Rows that were taken, of all streams.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
     }
-}
-
-/// Bytes a second that `consumers` take together, measured for `duration`.
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-pub(crate) fn rate(consumers: &[Consumer], duration: Duration) -> f64 {
-    let rows = || consumers.iter().map(Consumer::rows).sum::<u64>();
-    let (begun, before) = (Instant::now(), rows());
-    sleep(duration);
-    ((rows() - before) * ROW_BYTES as u64) as f64 / begun.elapsed().as_secs_f64()
 }
 
 /// Streams that go on until they are told to end.

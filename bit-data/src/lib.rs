@@ -47,6 +47,8 @@ mod dispatch;
 mod handshake;
 mod merge;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod spill;
 mod stream;
 

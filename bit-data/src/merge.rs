@@ -59,8 +59,9 @@ impl Default for MergeOptions {
 /// Merges sorted inputs into one sorted stream; rows with equal keys come in the order of their inputs, and in the order
 /// that they have within one.
 ///
-/// An input is polled only when its next row is needed. The first error of an input, an input that is not sorted, or one
-/// with other columns ends the stream with that error, and drops all inputs. Otherwise it ends when all inputs have.
+/// An input is polled only when its next row is needed. The first error of an input, one with other columns, or one whose
+/// rows are seen not to be sorted ends the stream with that error, and drops all inputs. Otherwise it ends when all inputs
+/// have. Rows are seen where they are compared: those of the last input that is left pass without a look.
 ///
 /// A call computes for as long as a batch takes, which is well below a millisecond with the default sizes.
 #[must_use = "a stream does nothing unless it is polled"]

@@ -26,6 +26,8 @@ mod segment;
 mod tests;
 mod worker;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 pub use dir::SpillDir;
@@ -38,11 +40,15 @@ use rpc_bus::Ledger;
 /// Limits of all spill files of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpillOptions {
-    /// Most bytes of all files together. Default 16 GiB.
+    /// Most bytes of all files together. Default 16 GiB. Where that is spent, records find no room until others are taken:
+    /// senders wait, as those of streams that are not spilled do.
     pub disk_bytes_max: usize,
     /// Most bytes in memory that wait to be written, of all queues together. Default 64 MiB. Credit for what is spilled
     /// is to be given within this.
     pub unwritten_bytes_max: usize,
+    /// How long a record that is to be read back waits for memory, if others hold all of it, before its queue fails.
+    /// Default 30 s.
+    pub memory_timeout: Duration,
 }
 
 impl Default for SpillOptions {
@@ -50,6 +56,7 @@ impl Default for SpillOptions {
         Self {
             disk_bytes_max: 16 << 30,
             unwritten_bytes_max: 64 << 20,
+            memory_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -65,7 +72,7 @@ pub struct SpillRecord {
 }
 
 impl SpillRecord {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.header.len() + self.body_bytes()
     }
 

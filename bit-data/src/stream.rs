@@ -45,5 +45,7 @@ pub use peers::DataPeers;
 pub use receiver::StreamReceiver;
 pub use receivers::{Receivers, Unordered};
 pub use sender::StreamSender;
+#[cfg(test)]
+pub(crate) use stats::lock;
 pub use stats::{CodecReason, ReceiveStats, SendStats};
 pub use tunnel::{StreamEnd, StreamStats, TunnelPeer, TunnelStats};

@@ -47,7 +47,8 @@ use size::Size;
 /// Limits of decoding.
 #[derive(Clone, Debug)]
 pub struct ArrowDecodeOptions {
-    /// Most rows of a batch. Default 16 Mi: a batch of nulls or runs has any number of rows in no bytes.
+    /// Most rows of a batch, and most items of a column inside of another one whose items take no bytes, as nulls and runs.
+    /// Default 16 Mi.
     pub rows_max: usize,
     /// Deepest nesting of columns, a top-level column counting as 1. Default 32.
     pub depth_max: usize,
@@ -294,7 +295,8 @@ impl ArrowDecoder {
         let stream = self.stream.as_ref().ok_or(ArrowBodyError::NoSchema)?;
         let rows = self.rows(lists.rows)?;
         let of_stream = (&stream.ids[..], &self.dictionaries);
-        let mut columns = Columns::new(lists, variadic, body, of_stream);
+        let rows_max = self.options.rows_max;
+        let mut columns = Columns::new(lists, variadic, body, of_stream, rows_max);
         let fields = stream.schema.fields().iter();
         let arrays = fields
             .map(|field| columns.of_rows(field, rows))
@@ -325,7 +327,8 @@ impl ArrowDecoder {
         let rows = self.rows(batch.length())?;
         let variadic = arrays::variadic_counts(batch)?;
         let of_stream = (&dictionary.ids[..], &self.dictionaries);
-        let mut columns = Columns::new(Lists::of(batch), variadic, body, of_stream);
+        let rows_max = self.options.rows_max;
+        let mut columns = Columns::new(Lists::of(batch), variadic, body, of_stream, rows_max);
         let values = columns.of_rows(&dictionary.values, rows)?;
         columns.expect_end()?;
         let values = match self.dictionaries.get(&id).filter(|_| header.isDelta()) {

@@ -7,9 +7,9 @@ use std::{io::Cursor, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int8Array, Int32Array, Int64Array,
-        ListArray, ListViewArray, NullArray, RecordBatch, RunArray, StringArray, StringViewArray,
-        StructArray, UnionArray, new_empty_array, new_null_array,
+        Array, ArrayData, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int8Array, Int32Array,
+        Int64Array, ListArray, ListViewArray, NullArray, RecordBatch, RunArray, StringArray,
+        StringViewArray, StructArray, UnionArray, make_array, new_empty_array, new_null_array,
     },
     buffer::OffsetBuffer,
     compute::{cast, filter, take},
@@ -603,6 +603,105 @@ fn rows_and_dictionaries_have_a_limit() {
     assert!(
         matches!(bytes, ArrowBodyError::DictionaryBytes { .. }),
         "{bytes}"
+    );
+}
+
+/// Lists of `size` items that take no bytes, the first of `rows` being null.
+fn lists_of_nothing(item: &Arc<Field>, size: i32, rows: usize) -> ArrayRef {
+    let items = rows * usize::try_from(size).unwrap();
+    let items = match item.data_type() {
+        DataType::Null => ArrayData::new_null(&DataType::Null, items),
+        DataType::Struct(_) => StructArray::new_empty_fields(items, None).into(),
+        data_type => panic!("{data_type}"),
+    };
+    let lists = ArrayData::builder(DataType::FixedSizeList(Arc::clone(item), size))
+        .len(rows)
+        .nulls(Some((0..rows).map(|row| row > 0).collect()))
+        .add_child_data(items);
+    make_array(lists.build().unwrap())
+}
+
+/// Decodes the only body of a stream of columns like this one, at most 1,000 rows.
+fn decode_thousand(columns: usize, column: &ArrayRef) -> Result<RecordBatch, ArrowBodyError> {
+    let named = (0..columns).map(|number| (number.to_string(), Arc::clone(column), true));
+    let batch = RecordBatch::try_from_iter_with_nullable(named).unwrap();
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions {
+        rows_max: 1_000,
+        ..ArrowDecodeOptions::default()
+    });
+    let body = bodies(&[batch]).remove(0);
+    decoder.decode(&body).map(Option::unwrap)
+}
+
+fn expect_too_many(columns: usize, column: &ArrayRef, expected: &str) {
+    let error = decode_thousand(columns, column).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn items_that_take_no_bytes_have_a_limit_in_every_column() {
+    const ALLOWED: &str = " values that take no bytes, at most 1000 allowed";
+    for item in [DataType::Null, DataType::Struct(Fields::empty())] {
+        let item = list(item);
+        assert!(decode_thousand(50, &lists_of_nothing(&item, 100, 10)).is_ok());
+        let too_long = format!("column 0.item: 1010{ALLOWED}");
+        expect_too_many(1, &lists_of_nothing(&item, 101, 10), &too_long);
+    }
+    let nulls = |item: DataType, nulls: usize| -> ArrayRef {
+        let offsets = OffsetBuffer::from_lengths([nulls]);
+        let lists = ListArray::new(
+            list(item.clone()),
+            offsets,
+            new_null_array(&item, nulls),
+            None,
+        );
+        Arc::new(lists)
+    };
+    let ends = Arc::new(Field::new("run_ends", DataType::Int32, false));
+    let values = Arc::new(Field::new("values", DataType::Null, true));
+    let member = Field::new("m", DataType::Null, true);
+    for item in [
+        DataType::RunEndEncoded(ends, values),
+        DataType::FixedSizeBinary(0),
+        DataType::FixedSizeList(list(DataType::Int64), 0),
+        DataType::Struct(vec![member].into()),
+    ] {
+        let is_fine = decode_thousand(50, &nulls(item.clone(), 1_000));
+        assert!(is_fine.is_ok(), "{item}: {is_fine:?}");
+        expect_too_many(1, &nulls(item, 1_001), &format!("1001{ALLOWED}"));
+    }
+}
+
+#[test]
+fn items_that_must_not_be_null_and_take_no_bytes_are_looked_at_within_a_limit_of_all_columns() {
+    for item in [DataType::Null, DataType::Struct(Fields::empty())] {
+        let item = Arc::new(Field::new("item", item, false));
+        let lists = lists_of_nothing(&item, 100, 5);
+        assert!(decode_thousand(2, &lists).is_ok());
+        let third = "column 2: 500 values that take no bytes, at most 1000 allowed";
+        expect_too_many(3, &lists, third);
+        assert!(decode_thousand(50, &lists.slice(1, 4)).is_ok(), "no nulls");
+    }
+}
+
+#[test]
+fn a_hundred_bytes_are_not_two_billion_items() {
+    let item = Arc::new(Field::new("item", DataType::Null, false));
+    let (size, rows) = (77_777, 8);
+    let mut body = bodies(&[one_column(lists_of_nothing(&item, size, rows))])[0].to_vec();
+    let mut replace = |old: &[u8], new: &[u8]| {
+        let at = body.windows(old.len()).position(|bytes| bytes == old);
+        body[at.unwrap()..][..new.len()].copy_from_slice(new);
+    };
+    replace(&size.to_le_bytes(), &268_435_455_i32.to_le_bytes());
+    replace(
+        &(77_777_i64 * 8).to_le_bytes(),
+        &2_147_483_640_i64.to_le_bytes(),
+    );
+    let error = decoder().decode(&body.into()).unwrap_err().to_string();
+    assert!(
+        error.contains(": 2147483640 values that take no bytes"),
+        "{error}"
     );
 }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use protos::Plane;
-use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     connection::{Completion, Connection, Outcome},
@@ -139,10 +139,10 @@ impl Dial {
         handler: Arc<dyn Handler>,
     ) -> Result<Parts, ConnectError> {
         let patience = self.options.connect_timeout;
-        let tcp = timeout(patience, TcpStream::connect(self.to.addr)).await;
-        let tcp = tcp.map_err(|_| ConnectError::Timeout(patience))??;
+        let stream = timeout(patience, self.runtime.network().connect(self.to.addr)).await;
+        let stream = stream.map_err(|_| ConnectError::Timeout(patience))??;
         let since = link::now();
-        let mut socket = Socket::plain(tcp, &self.options, &self.ledger)?;
+        let mut socket = Socket::new(stream, &self.options, &self.ledger)?;
         if let Some(tls) = &self.to.tls {
             let handshake = Handshake::new(&self.options, since);
             // Boxed: TLS is large until it is agreed on, and most connections have none.

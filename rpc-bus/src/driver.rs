@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncWrite, ReadBuf},
     time::Sleep,
 };
 
@@ -26,7 +26,8 @@ use crate::{
     frame::{Frame, FrameDecoder},
     lanes::{SLICES_MAX, Transmit},
     link::{self, Link},
-    lookout::Lookout,
+    lookout::{Lookout, busy_now},
+    vectored::ReadVectored,
 };
 
 /// Most bytes of small frames that are read at once, into a buffer that all connections of a thread share.
@@ -176,7 +177,7 @@ enum Closing {
     Draining,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: ReadVectored + AsyncWrite> Driver<S> {
     pub(crate) fn new(
         socket: S,
         link: Arc<Link>,
@@ -230,15 +231,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.inbox.decode_rest(&mut self.decoder);
             return Poll::Ready(Ok(()));
         }
-        self.inbox.bytes = match self.decoder.body_target()? {
-            Some(target) => {
-                let mut target = ReadBuf::new(target);
-                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target))?;
-                let bytes = target.filled().len();
-                self.decoder.body_filled(bytes, &mut self.inbox.frames);
-                self.staging_bytes = STAGING_BYTES_MIN;
-                bytes
-            }
+        self.inbox.bytes = match ready!(self.poll_read_body(cx))? {
+            Some(bytes) => bytes,
             None => ready!(self.poll_read_staged(cx))?,
         };
         if self.inbox.bytes == 0 {
@@ -253,6 +247,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         LAST_READ.set(self.link.ends.id);
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads the rest of a large body into its place, and behind it what follows, which mostly is the head of another one;
+    /// `None` if there is no such body.
+    fn poll_read_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, CloseReason>> {
+        let Self {
+            socket,
+            decoder,
+            staging_bytes,
+            inbox,
+            ..
+        } = self;
+        STAGING.with_borrow_mut(|staging| {
+            let Some(target) = decoder.body_target()? else {
+                return Poll::Ready(Ok(None));
+            };
+            let (body_bytes, next) = (target.len(), &mut staging[..STAGING_BYTES_MIN]);
+            let bytes = ready!(socket.poll_read_vectored(cx, target, next))?;
+            decoder.body_filled(bytes.min(body_bytes), &mut inbox.frames);
+            inbox.decode(&next[..bytes.saturating_sub(body_bytes)], decoder);
+            *staging_bytes = STAGING_BYTES_MIN;
+            Poll::Ready(Ok(Some(bytes)))
+        })
     }
 
     fn is_last_to_read(&self) -> bool {
@@ -604,7 +621,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<S: ReadVectored + AsyncWrite> Future for Driver<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -635,7 +652,7 @@ fn give_way(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
-/// How long a driver has kept its thread busy. The bus's clock may stand still, this one may not.
+/// How long a driver has kept its thread busy.
 #[derive(Default)]
 struct Turn {
     began: Option<Instant>,
@@ -644,7 +661,8 @@ struct Turn {
 impl Turn {
     fn is_over(&mut self) -> bool {
         // A driver that has just one thing to do never looks at the clock twice.
-        self.began.get_or_insert_with(Instant::now).elapsed() >= TURN_TIME
+        let began = *self.began.get_or_insert_with(busy_now);
+        busy_now().saturating_duration_since(began) >= TURN_TIME
     }
 }
 

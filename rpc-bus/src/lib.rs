@@ -62,6 +62,8 @@ pub mod auth;
 pub mod frame;
 pub mod fuzzing;
 pub mod ledger;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod task;
 pub mod tls;
 
@@ -90,6 +92,8 @@ mod server;
 mod socket;
 mod spawn;
 mod stats;
+mod transport;
+mod vectored;
 
 #[cfg(test)]
 mod tests;

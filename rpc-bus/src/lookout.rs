@@ -6,6 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(any(test, feature = "simulation"))]
+use crate::simulation;
+
 /// A batch of fewer frames is no load.
 const FRAMES_MIN: usize = 8;
 /// How long a driver stays awake: what going to sleep and being woken costs.
@@ -13,7 +16,16 @@ const TIME: Duration = Duration::from_micros(30);
 /// Binary logarithm of the most batches that pass between two tries.
 const PASS_LOG2_MAX: u32 = 4;
 
-/// See the module's description. The bus's clock may stand still, that of the arguments may not.
+/// The clock of how long a thread is busy. The bus's may stand still, this one never does.
+pub(crate) fn busy_now() -> Instant {
+    #[cfg(any(test, feature = "simulation"))]
+    if let Some(now) = simulation::busy::busy_now() {
+        return now;
+    }
+    Instant::now()
+}
+
+/// See the module's description. Times are those of [`busy_now`].
 #[derive(Debug, Default)]
 pub(crate) struct Lookout {
     /// While something is expected.
@@ -28,7 +40,7 @@ impl Lookout {
     /// A batch of so many frames came.
     pub(crate) fn on_batch(&mut self, frames: usize) {
         if frames >= FRAMES_MIN {
-            self.on_load(Instant::now());
+            self.on_load(busy_now());
         } else {
             self.rest();
         }
@@ -52,7 +64,7 @@ impl Lookout {
 
     /// Whether to stay awake.
     pub(crate) fn goes_on(&mut self) -> bool {
-        self.until.is_some() && self.goes_on_at(Instant::now())
+        self.until.is_some() && self.goes_on_at(busy_now())
     }
 
     fn goes_on_at(&mut self, now: Instant) -> bool {

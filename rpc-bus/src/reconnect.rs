@@ -206,6 +206,7 @@ impl Inner {
         let (dial, runtime) = (Arc::clone(&self.dial), &self.dial.runtime);
         let task = async move {
             tokio::select! {
+                biased;
                 outcome = dial.connect() => drop(ended.send(Some(outcome))),
                 // Nobody waits for it, and the client is gone.
                 () = ended.closed() => {}

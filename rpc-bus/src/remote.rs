@@ -204,6 +204,28 @@ impl RemoteConnection {
         })
     }
 
+    /// Sends the last message of a stream, behind all that it has queued: as [`Self::post`] does, but without a wait for
+    /// room, for whoever cannot wait any more. It must be short. What is queued grows beyond its limit by one of them
+    /// for each stream.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended, or the peer has not offered [`Feature::Streams`].
+    pub fn post_last<M: OneWay>(
+        &self,
+        message: &M::Message,
+        stream: StreamKey,
+    ) -> Result<(), CallError> {
+        self.0.link.post(Outgoing {
+            rpc_type: M::RPC_TYPE,
+            pbody: Pbody::of(message),
+            dbody: Vec::new(),
+            stream,
+            room: Room::default(),
+            began: link::now(),
+        })
+    }
+
     /// Room to write a request, which must be queued at once.
     async fn call_room<C: Call>(
         &self,

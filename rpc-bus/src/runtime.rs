@@ -17,10 +17,13 @@ use std::{
 use thiserror::Error;
 use tokio::{runtime::Handle, sync::oneshot};
 
+#[cfg(any(test, feature = "simulation"))]
+use crate::simulation::Host;
 use crate::{
     frame::{BodyPool, BodyPoolOptions},
     metrics::Metrics,
     task::Tasks,
+    transport::Network,
 };
 
 /// The three kinds of threads, and what connections share. Clones are the same; the last one takes the client
@@ -32,12 +35,22 @@ struct Shared {
     io: Vec<Handle>,
     next_io: AtomicUsize,
     app: Handle,
-    /// `None`: blocking threads of `app`.
-    cpu: Option<Arc<rayon::ThreadPool>>,
+    cpu: Cpu,
+    network: Network,
     bodies: Arc<BodyPool>,
     metrics: Arc<Metrics>,
     /// Tasks of client connections; a server owns those of its own.
     clients: Tasks,
+}
+
+/// Where computation runs.
+enum Cpu {
+    Pool(Arc<rayon::ThreadPool>),
+    /// On blocking threads of `app`.
+    Blocking,
+    /// In a task of `app`, after a moment.
+    #[cfg(any(test, feature = "simulation"))]
+    Simulated(Host),
 }
 
 /// Work on the cpu pool panicked; the pool lives on.
@@ -57,10 +70,10 @@ impl BusRuntime {
     /// If `io` is empty.
     #[must_use]
     pub fn new(io: Vec<Handle>, app: Handle, cpu: Arc<rayon::ThreadPool>) -> Self {
-        Self::with(io, app, Some(cpu))
+        Self::with(io, app, Cpu::Pool(cpu), Network::Tcp)
     }
 
-    fn with(io: Vec<Handle>, app: Handle, cpu: Option<Arc<rayon::ThreadPool>>) -> Self {
+    fn with(io: Vec<Handle>, app: Handle, cpu: Cpu, network: Network) -> Self {
         assert!(!io.is_empty(), "at least one io runtime is needed");
         let bodies = BodyPool::new(BodyPoolOptions::default());
         Self(Arc::new(Shared {
@@ -68,6 +81,7 @@ impl BusRuntime {
             next_io: AtomicUsize::new(0),
             app,
             cpu,
+            network,
             bodies,
             metrics: Arc::default(),
             clients: Tasks::default(),
@@ -83,7 +97,7 @@ impl BusRuntime {
     #[must_use]
     pub fn here() -> Self {
         let here = Handle::current();
-        Self::with(vec![here.clone()], here, None)
+        Self::with(vec![here.clone()], here, Cpu::Blocking, Network::Tcp)
     }
 
     /// The same with a pool of threads for computation.
@@ -95,6 +109,24 @@ impl BusRuntime {
     pub fn current(cpu: Arc<rayon::ThreadPool>) -> Self {
         let here = Handle::current();
         Self::new(vec![here.clone()], here, cpu)
+    }
+
+    /// Every role on the caller's runtime, as a host of a simulated network.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[cfg(any(test, feature = "simulation"))]
+    #[must_use]
+    pub fn simulated(host: &Host) -> Self {
+        let here = Handle::current();
+        let network = Network::Simulated(host.clone());
+        Self::with(
+            vec![here.clone()],
+            here,
+            Cpu::Simulated(host.clone()),
+            network,
+        )
     }
 
     /// Where handlers and their tasks run.
@@ -122,6 +154,10 @@ impl BusRuntime {
         &self.0.metrics
     }
 
+    pub(crate) fn network(&self) -> &Network {
+        &self.0.network
+    }
+
     pub(crate) fn clients(&self) -> &Tasks {
         &self.0.clients
     }
@@ -144,8 +180,16 @@ impl BusRuntime {
             let _ = done.send(outcome);
         };
         match &self.0.cpu {
-            Some(cpu) => cpu.spawn(work),
-            None => drop(self.0.app.spawn_blocking(work)),
+            Cpu::Pool(cpu) => cpu.spawn(work),
+            Cpu::Blocking => drop(self.0.app.spawn_blocking(work)),
+            #[cfg(any(test, feature = "simulation"))]
+            Cpu::Simulated(host) => {
+                let takes = host.compute_time();
+                drop(self.0.app.spawn(async move {
+                    tokio::time::sleep(takes).await;
+                    work();
+                }));
+            }
         }
         result.await.unwrap_or_else(|_| {
             Err(ComputePanicked {
@@ -157,7 +201,11 @@ impl BusRuntime {
 
 impl fmt::Debug for BusRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cpu = self.0.cpu.as_ref().map(|cpu| cpu.current_num_threads());
+        let cpu = if let Cpu::Pool(cpu) = &self.0.cpu {
+            Some(cpu.current_num_threads())
+        } else {
+            None
+        };
         f.debug_struct("BusRuntime")
             .field("io", &self.0.io.len())
             .field("cpu", &cpu)

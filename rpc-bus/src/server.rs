@@ -1,7 +1,7 @@
 //! Accepting: one listener, its limits, and the connections that came of it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
@@ -10,7 +10,6 @@ use std::{
 };
 
 use protos::Plane;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,10 +23,11 @@ use crate::{
     pace::Pace,
     remote::RemoteConnection,
     runtime::BusRuntime,
-    socket::{Socket, SocketError},
+    socket::{Socket, SocketError, Stream},
     spawn::Parts,
     task::Tasks,
     tls::{Handshake, TlsServer},
+    transport::Listener,
 };
 
 /// How long to wait before accepting again, when the system refused: file handles come back in their own time.
@@ -111,7 +111,8 @@ struct Shared {
 
 #[derive(Default)]
 struct OpenConnections {
-    links: HashMap<u64, Weak<Link>>,
+    /// By id, and so in the order in which they came.
+    links: BTreeMap<u64, Weak<Link>>,
     count: usize,
     /// By [`network`].
     peers: HashMap<IpAddr, Peer>,
@@ -183,7 +184,7 @@ impl Server {
         let io = runtime.next_io().clone();
         let listener = {
             let _within = io.enter();
-            listen(addr, options.backlog)?
+            runtime.network().listen(addr, options.backlog)?
         };
         let local = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -248,21 +249,10 @@ impl Drop for Server {
     }
 }
 
-fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
-    socket.listen(backlog)
-}
-
-async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept_loop(listener: Listener, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
-            Ok((socket, peer)) => shared.admit(socket, peer),
+            Ok((stream, peer)) => shared.admit(stream, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept, trying again");
@@ -282,7 +272,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Shared {
-    fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+    fn admit(self: &Arc<Self>, stream: Stream, peer: SocketAddr) {
         let Some((admitted, wait)) = self.try_admit(peer.ip()) else {
             tracing::debug!(%peer, "too many connections");
             return;
@@ -293,7 +283,7 @@ impl Shared {
             if !wait.is_zero() {
                 shared.pause(wait).await;
             }
-            match shared.open(socket, link::now()).await {
+            match shared.open(stream, link::now()).await {
                 Ok(parts) => shared.run(parts, admitted).await,
                 Err(SocketError::Closed(reason)) => {
                     let (plane, kind) = (shared.plane.name(), reason.kind());
@@ -319,11 +309,10 @@ impl Shared {
     }
 
     /// Makes a connection of a socket that is served from `since`.
-    async fn open(&self, socket: TcpStream, since: Instant) -> Result<Parts, SocketError> {
+    async fn open(&self, stream: Stream, since: Instant) -> Result<Parts, SocketError> {
         let options = &self.options.connection;
         // Moves the socket to the runtime that drives it.
-        let tcp = socket.into_std().and_then(TcpStream::from_std)?;
-        let mut socket = Socket::plain(tcp, options, &self.ledger)?;
+        let mut socket = Socket::new(stream.moved_here()?, options, &self.ledger)?;
         if let Some(tls) = &self.options.tls {
             let handshake = socket.accept_tls(Handshake::new(options, since), tls);
             // Boxed: TLS is large until it is agreed on, and most connections have none.

@@ -5,6 +5,8 @@ use std::{io, net::SocketAddr, time::Duration};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+#[cfg(any(test, feature = "simulation"))]
+use crate::simulation::SimulatedStream;
 use crate::{
     error::CloseReason,
     ledger::{BudgetExceeded, Charge, Kind, Ledger},
@@ -30,21 +32,50 @@ pub(crate) struct Socket {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(TlsStream),
+    #[cfg(any(test, feature = "simulation"))]
+    Simulated(SimulatedStream),
+}
+
+impl Stream {
+    /// The same, driven by the runtime that this is called within.
+    pub(crate) fn moved_here(self) -> io::Result<Self> {
+        if let Self::Plain(tcp) = self {
+            return Ok(Self::Plain(TcpStream::from_std(tcp.into_std()?)?));
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Plain(tcp) => tcp.local_addr(),
+            Self::Tls(tls) => tls.tcp().local_addr(),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(stream) => Ok(stream.local_addr()),
+        }
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Plain(tcp) => tcp.peer_addr(),
+            Self::Tls(tls) => tls.tcp().peer_addr(),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(stream) => Ok(stream.peer_addr()),
+        }
+    }
 }
 
 impl Socket {
-    /// `tcp` must belong to the runtime that will drive it.
-    pub(crate) fn plain(
-        tcp: TcpStream,
+    /// `stream` must belong to the runtime that will drive it.
+    pub(crate) fn new(
+        stream: Stream,
         options: &ConnectionOptions,
         ledger: &Ledger,
     ) -> Result<Self, SocketError> {
         let file = ledger.charge(Kind::Files, 1)?;
-        set_options(&tcp, options)?;
-        Ok(Self {
-            stream: Stream::Plain(tcp),
-            file,
-        })
+        if let Stream::Plain(tcp) = &stream {
+            set_options(tcp, options)?;
+        }
+        Ok(Self { stream, file })
     }
 
     /// The same socket after the server's side of a TLS handshake.
@@ -54,10 +85,10 @@ impl Socket {
         tls: &TlsServer,
     ) -> Result<Self, CloseReason> {
         let Self { stream, file } = self;
-        let stream = match stream {
-            Stream::Plain(tcp) => Stream::Tls(handshake.accept(tcp, tls).await?),
-            done @ Stream::Tls(_) => done,
+        let Stream::Plain(tcp) = stream else {
+            return Ok(Self { stream, file });
         };
+        let stream = Stream::Tls(handshake.accept(tcp, tls).await?);
         Ok(Self { stream, file })
     }
 
@@ -69,25 +100,18 @@ impl Socket {
         addr: SocketAddr,
     ) -> Result<Self, CloseReason> {
         let Self { stream, file } = self;
-        let stream = match stream {
-            Stream::Plain(tcp) => Stream::Tls(handshake.connect(tcp, tls, addr).await?),
-            done @ Stream::Tls(_) => done,
+        let Stream::Plain(tcp) = stream else {
+            return Ok(Self { stream, file });
         };
+        let stream = Stream::Tls(handshake.connect(tcp, tls, addr).await?);
         Ok(Self { stream, file })
     }
 
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        match &self.stream {
-            Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.tcp(),
-        }
-    }
-
     pub(crate) fn tls(&self) -> Option<TlsInfo> {
-        match &self.stream {
-            Stream::Plain(_) => None,
-            Stream::Tls(tls) => Some(tls.info()),
-        }
+        let Stream::Tls(tls) = &self.stream else {
+            return None;
+        };
+        Some(tls.info())
     }
 }
 
@@ -134,8 +158,11 @@ mod tests {
         let ledger = Ledger::root("test", Limits::default());
         for tcp in [accepted.unwrap().0, connected.unwrap()] {
             let options = ConnectionOptions::user_server();
-            let socket = Socket::plain(tcp, &options, &ledger).unwrap();
-            let raw = SockRef::from(socket.tcp());
+            let socket = Socket::new(Stream::Plain(tcp), &options, &ledger).unwrap();
+            let Stream::Plain(tcp) = &socket.stream else {
+                panic!("it is what it was made of");
+            };
+            let raw = SockRef::from(tcp);
             assert!(raw.keepalive().unwrap());
             assert_eq!(raw.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
             assert_eq!(raw.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);

@@ -48,8 +48,8 @@ impl Parts {
         let ends = Ends {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             plane,
-            local: socket.tcp().local_addr()?,
-            peer: socket.tcp().peer_addr()?,
+            local: socket.stream.local_addr()?,
+            peer: socket.stream.peer_addr()?,
             tls: socket.tls(),
         };
         let bytes_max = connection.frame_bytes_max();
@@ -87,6 +87,8 @@ impl Parts {
         let driver: Pin<Box<dyn Future<Output = ()> + Send>> = match stream {
             Stream::Plain(tcp) => Box::pin(Driver::new(tcp, link, mailbox, decoder)),
             Stream::Tls(tls) => Box::pin(Driver::new(tls, link, mailbox, decoder)),
+            #[cfg(any(test, feature = "simulation"))]
+            Stream::Simulated(stream) => Box::pin(Driver::new(stream, link, mailbox, decoder)),
         };
         let task = async move {
             // Dropped in the opposite order: the end is told once the socket is closed.

@@ -3,7 +3,7 @@
 //! A [`Tasks`] counts its tasks in the ledger, waits for them, and aborts what still runs when it is dropped.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -29,7 +29,7 @@ struct Group {
 struct Running {
     next: u64,
     /// `None`: about to start.
-    aborts: HashMap<u64, Option<AbortHandle>>,
+    aborts: BTreeMap<u64, Option<AbortHandle>>,
     /// What starts from now on is aborted at once.
     aborted: bool,
 }

@@ -5,7 +5,9 @@ mod common;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    pin::pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -177,6 +179,29 @@ async fn messages_are_taken_in_their_order_and_nothing_is_left() {
     until(|| (*scene.taken.body_bytes.lock().unwrap() == 10 << 20).then_some(())).await;
     assert_eq!(*scene.taken.limits.lock().unwrap(), limits);
     assert_eq!(client.stats().calls_in_flight, 0);
+    drop(client);
+    scene.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_message_of_a_stream_waits_for_no_room_and_comes_behind_the_others() {
+    let scene = Scene::new().await;
+    let (client, _) = scene.connect().await;
+    let (batch, stream) = (data::FragmentRecordBatch::default(), StreamKey(1));
+    let mut posted = 0;
+    // The driver of the connection does not run meanwhile.
+    loop {
+        let body = vec![Bytes::from(vec![7; 1 << 20])];
+        let post = pin!(client.post::<StreamBatch>(&batch, body, stream));
+        match post.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => done.unwrap(),
+            Poll::Pending => break,
+        }
+        posted += 1 << 20;
+    }
+    client.post_last::<Credit>(&credit(5), stream).unwrap();
+    until(|| (*scene.taken.limits.lock().unwrap() == [5]).then_some(())).await;
+    assert_eq!(*scene.taken.body_bytes.lock().unwrap(), posted);
     drop(client);
     scene.finish().await;
 }

@@ -7,12 +7,14 @@ use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, TryStreamExt};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use super::{Load, Pair};
 use crate::rpc::threads::runtime;
+use crate::transfer::bus::SEND_BUFFER_BYTES;
 use crate::transfer::{Consumer, Seen};
 
 type Connection = Framed<TcpStream, LengthDelimitedCodec>;
@@ -32,6 +34,7 @@ impl FramedIpc {
         let sending = sender.block_on(TcpStream::connect(listener.local_addr()?))?;
         let (receiving, _) = receiver.block_on(listener.accept())?;
         sending.set_nodelay(true)?;
+        SockRef::from(&sending).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         Ok(Self {
             sender,
             receiver,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bit_control::ControlTunnel;
-use bit_data::Checksums;
+use bit_data::{Checksums, Compression};
 use record_batch::Codec;
 
 use super::node::{ECHO, Node};
@@ -44,7 +44,7 @@ impl UnderBulk {
     pub(super) fn start(threads: ThreadOptions) -> Result<Self> {
         let way = Way::Streams {
             checksums: Checksums::On,
-            codec: Codec::None,
+            compression: Compression::Fixed(Codec::None),
         };
         let consumers: Arc<[_]> = (0..STREAMS).map(|_| Consumer::default()).collect();
         let data = Bus::start(way, threads, Arc::clone(&consumers))?;

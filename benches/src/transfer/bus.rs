@@ -2,28 +2,29 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use bit_data::drill::{Credit, DataTunnel, Input, Order, TunnelOptions};
 use bit_data::{
     Checksums, Compression, DataClient, DataNode, DataTarget, NodeOptions, Origin, ReceiveOptions,
-    SendOptions, StreamAddress,
+    SendOptions, SendStats, StreamAddress, StreamReceiver,
 };
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Peekable};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use protos::id::{FragmentId, MajorFragmentId, MinorFragmentId, QueryId};
 use record_batch::Codec;
-use rpc_bus::{BusRuntime, Ledger, RetryOptions, RetryPolicy, ledger::Limits};
+use rpc_bus::ledger::{Kind, Limits};
+use rpc_bus::{BusRuntime, Ledger, RetryOptions, RetryPolicy};
 use tokio::runtime::Handle;
 
 use super::{Consumer, Link, Seen};
 use crate::rpc::threads::{ThreadOptions, Threads};
 
-/// Of all sockets of the bus and of `raw`.
+/// Of all sockets but those of a peer as it comes.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// The stages that send and receive.
 const SENDING: i32 = 1;
@@ -37,7 +38,10 @@ const DRILL_BUDGET_BYTES: usize = DRILL_CREDIT_BATCHES as usize * (5 << 20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// From node to node, as Arrow bodies.
-    Streams { checksums: Checksums, codec: Codec },
+    Streams {
+        checksums: Checksums,
+        compression: Compression,
+    },
     /// From node to node, as a real Drill does it.
     Drill,
     /// Within one node.
@@ -53,6 +57,10 @@ pub(crate) struct Bus {
     tunnels: DataClient,
     queries: AtomicI64,
     consumers: Arc<[Consumer]>,
+    /// Where receivers connect to.
+    origin: SocketAddr,
+    /// What the stream that has ended last had counted.
+    sent: Arc<Mutex<SendStats>>,
     sending: Threads,
     receiving: Threads,
 }
@@ -72,6 +80,8 @@ impl Bus {
         Ok(Self {
             way,
             tunnels: tunnels(here.local_addr(), sending.bus())?,
+            origin: there.local_addr(),
+            sent: Arc::default(),
             there,
             here,
             queries: AtomicI64::new(1),
@@ -84,6 +94,26 @@ impl Bus {
     /// Where the end that sends runs, and the one that receives: what else these two nodes do, they do there.
     pub(crate) fn ends(&self) -> [&Threads; 2] {
         [&self.sending, &self.receiving]
+    }
+
+    /// Where the end that sends listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.there.local_addr()
+    }
+
+    /// From now on receivers connect to `origin`, behind which is [`Self::address`].
+    pub(crate) fn go_through(&mut self, origin: SocketAddr) {
+        self.origin = origin;
+    }
+
+    /// From now on streams go that way.
+    pub(crate) fn go(&mut self, way: Way) {
+        self.way = way;
+    }
+
+    /// What the stream that has ended last had counted at its sender.
+    pub(crate) fn sent(&self) -> SendStats {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The ids of a new query.
@@ -102,18 +132,23 @@ impl Bus {
         let (there, here) = (Arc::clone(&self.there), Arc::clone(&self.here));
         let origin = match self.way {
             Way::PassThrough => Origin::Here,
-            Way::Streams { .. } | Way::Drill => Origin::Node(there.local_addr()),
+            Way::Streams { .. } | Way::Drill => Origin::Node(self.origin),
         };
+        let counted = Arc::clone(&self.sent);
         let sending = async move {
             let mut batches = batches.peekable();
             let schema = first(&mut batches).await?.schema();
-            let sender = there.sender(stream, &schema, send)?;
-            Ok(batches.map(Ok).forward(sender).await?)
+            let mut sender = there.sender(stream, &schema, send)?;
+            batches.map(Ok).forward(&mut sender).await?;
+            *counted.lock().unwrap_or_else(PoisonError::into_inner) = sender.stats();
+            Ok(())
         };
         let consumers = Arc::clone(&self.consumers);
         let receiving = async move {
             let receiver = here.receiver(origin, stream, &receive).await?;
-            Ok(consumers[usize::try_from(minor)?].take(receiver).await?)
+            let consumer = &consumers[usize::try_from(minor)?];
+            let stats = |receiver: &StreamReceiver| Some(receiver.stats());
+            Ok(consumer.take_counted(receiver, stats).await?)
         };
         (sending.boxed(), receiving.boxed())
     }
@@ -181,16 +216,23 @@ impl Link for Bus {
         };
         both.boxed()
     }
+
+    fn reserved_bytes(&self) -> Option<usize> {
+        Some(self.here.reserved().used(Kind::Bytes))
+    }
 }
 
 impl Way {
     fn options(self) -> (SendOptions, ReceiveOptions) {
-        let (checksums, codec) = match self {
-            Self::Streams { checksums, codec } => (checksums, codec),
-            Self::Drill | Self::PassThrough => (Checksums::On, Codec::None),
+        let (checksums, compression) = match self {
+            Self::Streams {
+                checksums,
+                compression,
+            } => (checksums, compression),
+            Self::Drill | Self::PassThrough => (Checksums::On, Compression::Fixed(Codec::None)),
         };
         let send = SendOptions {
-            compression: Compression::Fixed(codec),
+            compression,
             ..SendOptions::default()
         };
         let receive = ReceiveOptions {

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rpc_bus::{
@@ -22,9 +23,9 @@ use super::{
     SpillError, SpillOpenError, SpillOptions, SpillReader, SpillRecord, SpillWriter,
     index::Unused,
     queue::{self, Queue},
-    room::{Held, Room},
+    room::{Held, Reserved, Room},
     segment::{CreateFile, Segment, create_file, disk_bytes},
-    worker::{Job, Worker},
+    worker::{Job, Threads, Worker},
 };
 
 const PREFIX: &str = "spill-";
@@ -41,12 +42,11 @@ pub(super) struct Dir {
     /// Locked until the process ends, however it does.
     _lock: File,
     ledger: Ledger,
-    /// For bytes in memory that wait to be written.
+    /// For bytes in memory that wait to be written, and on disk.
     pub(super) room: Arc<Room<Queue>>,
-    /// Bytes on disk.
-    disk: Ledger,
     next_file: AtomicU64,
     create: CreateFile,
+    pub(super) memory_timeout: Duration,
     pub(super) worker: Arc<Worker>,
 }
 
@@ -65,26 +65,43 @@ impl SpillDir {
         ledger: &Ledger,
         runtime: Handle,
     ) -> Result<Self, SpillOpenError> {
-        Self::open_with(parent, options, ledger, runtime, create_file)
+        let threads = Threads::Blocking(runtime);
+        Self::open_with(parent, options, ledger, threads, create_file)
+    }
+
+    /// The same with tasks of this runtime in place of threads.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        parent: &Path,
+        options: &SpillOptions,
+        ledger: &Ledger,
+        host: &rpc_bus::simulation::Host,
+    ) -> Result<Self, SpillOpenError> {
+        let threads = Threads::Simulated(Handle::current(), host.clone());
+        Self::open_with(parent, options, ledger, threads, create_file)
     }
 
     pub(super) fn open_with(
         parent: &Path,
         options: &SpillOptions,
         ledger: &Ledger,
-        runtime: Handle,
+        threads: Threads,
         create: CreateFile,
     ) -> Result<Self, SpillOpenError> {
         let (path, lock) = lock_new(parent)?;
+        let room = Room::new(
+            ledger.child("spill", bytes(options.unwritten_bytes_max)),
+            Ledger::root("spill files", bytes(options.disk_bytes_max)),
+        );
         Ok(Self(Arc::new(Dir {
             path,
             _lock: lock,
             ledger: ledger.clone(),
-            room: Room::new(ledger.child("spill", bytes(options.unwritten_bytes_max))),
-            disk: Ledger::root("spill files", bytes(options.disk_bytes_max)),
+            room,
             next_file: AtomicU64::new(0),
             create,
-            worker: Worker::new(runtime),
+            memory_timeout: options.memory_timeout,
+            worker: Worker::new(threads),
         })))
     }
 
@@ -107,13 +124,13 @@ impl SpillDir {
     /// Bytes on disk, those included that have their place there but are not written yet.
     #[must_use]
     pub fn disk_bytes(&self) -> usize {
-        self.0.disk.used(Kind::Bytes)
+        self.0.room.disk_bytes()
     }
 
     /// Bytes in memory that wait to be written.
     #[must_use]
     pub fn unwritten_bytes(&self) -> usize {
-        self.0.room.used_bytes()
+        self.0.room.unwritten_bytes()
     }
 
     /// Waits until everything is written, read or deleted that was to be.
@@ -138,10 +155,12 @@ impl Dir {
         &self,
         record: &SpillRecord,
         queue: &Arc<Queue>,
-    ) -> Result<(Held<Queue>, Charge), SpillError> {
-        let memory = self.room.reserve(record.bytes(), queue)?;
-        let disk = self.disk.charge(Kind::Bytes, disk_bytes(record));
-        Ok((memory, disk.map_err(|exceeded| disk_limit(&exceeded))?))
+    ) -> Result<Reserved<Queue>, SpillError> {
+        let reserved = self.room.reserve(record.bytes(), disk_bytes(record), queue);
+        if reserved.is_err() && self.room.has_to_try_again() {
+            self.worker.tell_later(Job::TryRoom(Arc::clone(&self.room)));
+        }
+        reserved
     }
 
     /// Room in memory for what is read back.
@@ -157,9 +176,10 @@ impl Dir {
 
     /// Does what is to be done after records have left memory, not on this thread: deletes what is not used any more, and
     /// tells those who wait for room.
-    pub(super) fn let_go(&self, unused: Unused) {
+    pub(super) fn let_go(&self, unused: Unused<Held<Queue>>) {
         if !unused.is_empty() {
-            self.worker.tell(Job::Delete(unused));
+            self.worker
+                .tell(Job::Delete(unused, Arc::clone(&self.room)));
         }
         if self.room.has_to_tell() {
             self.worker.tell(Job::TellOfRoom(Arc::clone(&self.room)));
@@ -178,14 +198,6 @@ fn bytes(limit: usize) -> Limits {
     Limits {
         bytes: Some(limit),
         ..Limits::default()
-    }
-}
-
-fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
-    SpillError::DiskLimit {
-        requested: exceeded.requested,
-        used: exceeded.used,
-        limit: exceeded.limit,
     }
 }
 
@@ -229,7 +241,11 @@ fn delete_leftovers(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         if is_ours(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_dir() {
-            delete_unlocked(&entry.path())?;
+            let path = entry.path();
+            // It may be another account's; the files of this run do not depend on it.
+            if let Err(error) = delete_unlocked(&path) {
+                tracing::warn!(path = %path.display(), %error, "leftover spill files cannot be deleted");
+            }
         }
     }
     Ok(())

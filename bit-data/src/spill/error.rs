@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use protos::error::Retry;
-use rpc_bus::ledger::BudgetExceeded;
+use rpc_bus::ledger::{BudgetExceeded, Kind};
 use thiserror::Error;
 
 /// Why there is no directory for spill files.
@@ -20,10 +20,8 @@ pub struct SpillOpenError {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SpillError {
-    /// All files together would be larger than they may be.
-    #[error(
-        "spill files would exceed disk_bytes_max: {requested} more bytes, {used} of {limit} are in use"
-    )]
+    /// The record alone is larger than all files together may be.
+    #[error("a record of {requested} bytes is beyond disk_bytes_max: {used} of {limit} are in use")]
     DiskLimit {
         /// Bytes that were to be spilled.
         requested: usize,
@@ -32,7 +30,7 @@ pub enum SpillError {
         /// Bytes that may be.
         limit: usize,
     },
-    /// Others hold the room in memory for what waits to be written, now; the queue has not failed.
+    /// Others hold the room in memory for what waits to be written, or on disk, now; the queue has not failed.
     #[error("no room to spill yet")]
     NoRoomYet,
     /// There is no room in memory for what waits to be written, or for what was read, or too many files are open.
@@ -69,6 +67,15 @@ pub enum SpillError {
 }
 
 impl SpillError {
+    /// Whether it is this record alone that finds no room, now or ever; the queue has not failed.
+    pub(crate) fn is_too_long(&self) -> bool {
+        match self {
+            Self::Budget(exceeded) => exceeded.kind == Kind::Bytes,
+            Self::DiskLimit { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether another try can help: another node has another disk, and memory comes and goes.
     #[must_use]
     pub fn retry(&self) -> Retry {

@@ -5,9 +5,12 @@
 //! entries        ^ front                     ^ unwritten                         ^ back
 //! ```
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
-
-use rpc_bus::ledger::Charge;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
 
 use super::{
     SpillError, SpillRecord,
@@ -23,7 +26,7 @@ pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The records of one queue, from the next one to be taken to the last one pushed.
 ///
-/// `M` stands for a record's room in memory.
+/// `M` stands for a record's room in memory, and on disk.
 #[derive(Debug)]
 pub(super) struct Index<M> {
     entries: VecDeque<Entry<M>>,
@@ -31,12 +34,14 @@ pub(super) struct Index<M> {
     taken: u64,
     /// Number of the next record to be written.
     unwritten: u64,
-    segments: VecDeque<Extent>,
+    segments: VecDeque<Extent<M>>,
     /// Whether somebody is told to write, or to read.
     is_writing: bool,
     is_reading: bool,
     /// Who waits for the first record.
     waiting: Option<Waker>,
+    /// Since when there has been no memory to read into.
+    lacks_memory_since: Option<Instant>,
     /// Why there will be nothing more.
     failed: Option<SpillError>,
 }
@@ -49,7 +54,7 @@ enum Entry<M> {
         /// Given back when the record is taken or written.
         _memory: M,
         /// `None`: it is being written, and counts there.
-        disk: Option<Charge>,
+        disk: Option<M>,
     },
     OnDisk(Span),
     ReadBack(SpillRecord),
@@ -57,12 +62,12 @@ enum Entry<M> {
 
 /// A segment, and what of it is in use.
 #[derive(Debug)]
-struct Extent {
+struct Extent<M> {
     segment: Arc<Segment>,
     bytes: u64,
     /// Records that were not taken.
     records: usize,
-    disk: Option<Charge>,
+    disk: Option<M>,
 }
 
 /// What became of taking a record.
@@ -79,28 +84,38 @@ pub(super) enum Taken {
 
 /// What to write, to which segment.
 #[derive(Debug)]
-pub(super) struct Writing {
+pub(super) struct Writing<M> {
     pub(super) records: Vec<SpillRecord>,
     /// `None`: a new one.
     pub(super) segment: Option<(Arc<Segment>, u64)>,
     first: u64,
-    disk: Vec<Charge>,
+    disk: Vec<M>,
 }
 
 /// What to do next.
 #[derive(Debug)]
-pub(super) enum NextWrite {
-    Write(Writing),
+pub(super) enum NextWrite<M> {
+    Write(Writing<M>),
     /// Nothing, until somebody is told again.
-    Rest(Unused),
+    Rest(Unused<M>),
 }
 
 /// What can be let go of; dropping it may take a disk's time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "segments are deleted where this is dropped"]
-pub(super) struct Unused(Vec<Extent>);
+pub(super) struct Unused<M>(Vec<Extent<M>>);
 
-impl Unused {
+/// Something that can stand for what another one stands for, too.
+pub(super) trait Absorb {
+    /// Takes over what `other` stands for.
+    fn absorb(&mut self, other: Self);
+}
+
+impl<M> Unused<M> {
+    pub(super) fn nothing() -> Self {
+        Self(Vec::new())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -116,18 +131,19 @@ impl<M> Default for Index<M> {
             is_writing: false,
             is_reading: false,
             waiting: None,
+            lacks_memory_since: None,
             failed: None,
         }
     }
 }
 
-impl<M> Index<M> {
+impl<M: Absorb> Index<M> {
     /// Adds a record; says whether somebody has to be told to write.
     pub(super) fn push(
         &mut self,
         record: SpillRecord,
         memory: M,
-        disk: Charge,
+        disk: M,
     ) -> Result<bool, SpillError> {
         self.expect_intact()?;
         self.entries.push_back(Entry::Unwritten {
@@ -139,17 +155,17 @@ impl<M> Index<M> {
     }
 
     /// Takes the first record.
-    pub(super) fn take(&mut self, waker: &Waker) -> Result<(Taken, Unused), SpillError> {
+    pub(super) fn take(&mut self, waker: &Waker) -> Result<(Taken, Unused<M>), SpillError> {
         self.expect_intact()?;
         let Some(first) = self.entries.pop_front() else {
-            return Ok((Taken::Nothing, Unused::default()));
+            return Ok((Taken::Nothing, Unused::nothing()));
         };
         let record = match first {
             Entry::OnDisk(_) => {
                 self.entries.push_front(first);
                 self.waiting = Some(waker.clone());
                 let tell = !std::mem::replace(&mut self.is_reading, true);
-                return Ok((Taken::OnDisk { tell }, Unused::default()));
+                return Ok((Taken::OnDisk { tell }, Unused::nothing()));
             }
             Entry::ReadBack(record) => {
                 // Records are taken in the order of the files. One without any is kept at the front as long as it may
@@ -168,7 +184,7 @@ impl<M> Index<M> {
     }
 
     /// The next records to be written, for which somebody was told.
-    pub(super) fn next_write(&mut self) -> NextWrite {
+    pub(super) fn next_write(&mut self) -> NextWrite<M> {
         let (mut bytes, mut records, mut charges) = (0, Vec::new(), Vec::new());
         let position = self.position(self.unwritten);
         for entry in self.entries.range_mut(position..) {
@@ -198,7 +214,7 @@ impl<M> Index<M> {
     }
 
     /// What [`Self::next_write`] gave is at `spans`, whether or not it was taken meanwhile.
-    pub(super) fn written(&mut self, writing: Writing, spans: Vec<Span>) {
+    pub(super) fn written(&mut self, writing: Writing<M>, spans: Vec<Span>) {
         if self.failed.is_some() {
             return;
         }
@@ -215,7 +231,7 @@ impl<M> Index<M> {
     }
 
     /// Adds `span` to the last segment, with what it is charged for, and `records` records that will be taken from it.
-    fn extend(&mut self, span: &Span, charge: Option<Charge>, records: usize) {
+    fn extend(&mut self, span: &Span, charge: Option<M>, records: usize) {
         let last = self.segments.back();
         if last.is_none_or(|last| !Arc::ptr_eq(&last.segment, &span.segment)) {
             self.segments.push_back(Extent {
@@ -250,9 +266,16 @@ impl<M> Index<M> {
         spans
     }
 
+    /// There is no memory for the first record; returns how long that has been so.
+    pub(super) fn lacks_memory(&mut self, now: Instant) -> Duration {
+        let since = *self.lacks_memory_since.get_or_insert(now);
+        now.saturating_duration_since(since)
+    }
+
     /// The first records are in memory again.
     pub(super) fn read(&mut self, records: Vec<SpillRecord>) {
         self.is_reading = false;
+        self.lacks_memory_since = None;
         for (entry, record) in self.entries.iter_mut().zip(records) {
             *entry = Entry::ReadBack(record);
         }
@@ -260,7 +283,7 @@ impl<M> Index<M> {
     }
 
     /// Nothing more comes of this queue, for this reason.
-    pub(super) fn fail(&mut self, error: SpillError) -> Unused {
+    pub(super) fn fail(&mut self, error: SpillError) -> Unused<M> {
         self.failed.get_or_insert(error);
         self.entries.clear();
         self.unwritten = self.taken;
@@ -288,7 +311,7 @@ impl<M> Index<M> {
     }
 
     /// Segments without records, but not the last one while it is being written.
-    fn unused(&mut self) -> Unused {
+    fn unused(&mut self) -> Unused<M> {
         let mut unused = Vec::new();
         while let Some(first) = self.segments.front() {
             let is_open = self.segments.len() == 1 && self.is_writing;
@@ -301,8 +324,8 @@ impl<M> Index<M> {
     }
 }
 
-impl Extent {
-    fn keep(&mut self, charge: Option<Charge>) {
+impl<M: Absorb> Extent<M> {
+    fn keep(&mut self, charge: Option<M>) {
         match (&mut self.disk, charge) {
             (Some(disk), Some(more)) => disk.absorb(more),
             (disk @ None, more) => *disk = more,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -10,7 +10,7 @@ use super::{
     SpillError, SpillRecord,
     dir::Dir,
     index::{Index, Taken, Unused},
-    room::{Held, Waits},
+    room::{Held, Reserved, Waiting, Waits},
     worker::Job,
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Queue {
     index: Mutex<Index<Held<Self>>>,
     pub(super) dir: Arc<Dir>,
     pub(super) on_progress: Box<dyn Fn() + Send + Sync>,
-    waits_for_room: AtomicBool,
+    waits_for_room: Waiting,
 }
 
 pub(super) fn new(
@@ -37,7 +37,7 @@ pub(super) fn new(
         index: Mutex::default(),
         dir: Arc::clone(dir),
         on_progress,
-        waits_for_room: AtomicBool::new(false),
+        waits_for_room: Waiting::default(),
     });
     (SpillWriter(Arc::clone(&queue)), SpillReader(queue))
 }
@@ -51,14 +51,20 @@ impl SpillWriter {
     /// queue is told when to try again.
     pub fn push(&self, record: SpillRecord) -> Result<(), SpillError> {
         let reserved = self.0.dir.reserve(&record, &self.0);
-        let pushed = reserved.and_then(|(memory, disk)| self.0.lock().push(record, memory, disk));
+        let pushed =
+            reserved.and_then(|Reserved { memory, disk }| self.0.lock().push(record, memory, disk));
         if pushed.is_err() {
-            self.0.dir.let_go(Unused::default());
+            self.0.dir.let_go(Unused::nothing());
         }
         if pushed? {
             self.0.dir.worker.tell(Job::Write(Arc::clone(&self.0)));
         }
         Ok(())
+    }
+
+    /// Has the queue's `on_progress` called, on the thread that moves the bytes.
+    pub(crate) fn call_back(&self) {
+        self.0.dir.worker.tell(Job::CallBack(Arc::clone(&self.0)));
     }
 
     /// Records that were not taken.
@@ -138,7 +144,7 @@ impl Waits for Queue {
         (self.on_progress)();
     }
 
-    fn is_waiting(&self) -> &AtomicBool {
+    fn waiting(&self) -> &Waiting {
         &self.waits_for_room
     }
 }

@@ -1,10 +1,14 @@
-//! Room in memory for what waits to be written, which all queues share, and those of them that wait for it.
+//! Room for what is spilled, which all queues share: in memory until it is written, and on disk; and those queues that wait
+//! for either.
 //!
-//! Whoever is in `waiting` is told: either something is held, and [`Room::tell`] comes after it was given back; or
-//! there is room already, and somebody is about to call that.
+//! Whoever waits in a place is told: either something is held there, and [`Room::tell`] comes after it was given back; or
+//! there is room already, and somebody is about to call that; or it is others that hold the memory, those with whom a
+//! ledger above is shared, and [`Room::try_again`] comes in a while. Who has found too little in one place says nothing about the
+//! other, for which others may wait.
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -13,102 +17,139 @@ use std::{
 
 use rpc_bus::{
     Ledger,
-    ledger::{Charge, Kind},
+    ledger::{BudgetExceeded, Charge, Kind},
 };
 
-use super::SpillError;
+use super::{SpillError, index::Absorb};
 
 /// Whoever wants room.
 pub(super) trait Waits {
     /// There may be room, for some at least. Nothing is locked.
     fn on_room(&self);
 
-    /// Whether it is listed as waiting; changed under the lock of the room.
-    fn is_waiting(&self) -> &AtomicBool;
+    /// Where it is listed as waiting; changed under the lock of the room.
+    fn waiting(&self) -> &Waiting;
+}
+
+/// Whether somebody waits, in each place.
+#[derive(Debug, Default)]
+pub(super) struct Waiting([AtomicBool; 2]);
+
+/// Where there is room.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// For records that are to be written.
+    Memory,
+    Disk,
 }
 
 #[derive(Debug)]
 pub(super) struct Room<W> {
-    ledger: Ledger,
-    state: Mutex<State<W>>,
+    memory: Ledger,
+    disk: Ledger,
+    /// In memory, and on disk.
+    turns: Mutex<[Turns<W>; 2]>,
 }
 
+/// Whose turn it is in one place.
 #[derive(Debug)]
-struct State<W> {
-    /// Records that have room.
+struct Turns<W> {
+    place: Place,
+    /// How often there is something to be given back.
     held: usize,
     /// Some was given back, and nobody has found it to be too little.
     has_more: bool,
     /// In the order of their turns.
     waiting: VecDeque<Weak<W>>,
+    /// Whether somebody is about to try again.
+    is_tried_again: bool,
 }
 
-/// A record's room.
+/// What a record, or several, take in one place.
 #[derive(Debug)]
 pub(super) struct Held<W> {
     charge: Option<Charge>,
+    place: Place,
     room: Arc<Room<W>>,
 }
 
+/// What a record takes until it is written, and after.
+#[derive(Debug)]
+pub(super) struct Reserved<W> {
+    pub(super) memory: Held<W>,
+    pub(super) disk: Held<W>,
+}
+
 impl<W> Room<W> {
-    pub(super) fn new(ledger: Ledger) -> Arc<Self> {
-        let state = State {
-            held: 0,
-            has_more: false,
-            waiting: VecDeque::new(),
-        };
+    pub(super) fn new(memory: Ledger, disk: Ledger) -> Arc<Self> {
+        let turns = [Place::Memory, Place::Disk].map(Turns::new);
         Arc::new(Self {
-            ledger,
-            state: Mutex::new(state),
+            memory,
+            disk,
+            turns: Mutex::new(turns),
         })
     }
 
-    pub(super) fn used_bytes(&self) -> usize {
-        self.ledger.used(Kind::Bytes)
+    /// In memory, until it is written.
+    pub(super) fn unwritten_bytes(&self) -> usize {
+        self.memory.used(Kind::Bytes)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<W>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.disk.used(Kind::Bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Turns<W>; 2]> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(self: &Arc<Self>, place: Place, charge: Charge) -> Held<W> {
+        Held {
+            charge: Some(charge),
+            place,
+            room: Arc::clone(self),
+        }
     }
 }
 
 impl<W: Waits> Room<W> {
-    /// Room for `bytes` of `whose`, which is told if there is none yet.
+    /// Room for so many bytes of `whose`, in memory and on disk; it is told if there is none yet.
     ///
     /// # Errors
     ///
     /// There is none, or can never be any.
     pub(super) fn reserve(
         self: &Arc<Self>,
-        bytes: usize,
+        memory_bytes: usize,
+        disk_bytes: usize,
         whose: &Arc<W>,
-    ) -> Result<Held<W>, SpillError> {
-        // Held while the ledger is asked: what is given back is so before this is locked.
-        let mut state = self.lock();
-        match self.ledger.charge(Kind::Bytes, bytes) {
-            Ok(charge) => {
-                state.held += 1;
-                Ok(Held {
-                    charge: Some(charge),
-                    room: Arc::clone(self),
-                })
+    ) -> Result<Reserved<W>, SpillError> {
+        // Held while the ledgers are asked: what is given back is so before this is locked.
+        let mut turns = self.lock();
+        let [in_memory, on_disk] = &mut *turns;
+        let memory = match self.memory.charge(Kind::Bytes, memory_bytes) {
+            Ok(charge) => charge,
+            Err(exceeded) if in_memory.waits(&exceeded, whose) => {
+                return Err(SpillError::NoRoomYet);
             }
-            Err(exceeded) if state.held > 0 && exceeded.requested <= exceeded.limit => {
-                state.has_more = false;
-                if !whose.is_waiting().swap(true, Ordering::Relaxed) {
-                    state.waiting.push_back(Arc::downgrade(whose));
-                }
-                Err(SpillError::NoRoomYet)
-            }
-            // Nothing of ours will be given back, so that nobody could be told.
-            Err(exceeded) => Err(exceeded.into()),
-        }
+            Err(exceeded) => return Err(exceeded.into()),
+        };
+        let disk = match self.disk.charge(Kind::Bytes, disk_bytes) {
+            Ok(charge) => charge,
+            Err(exceeded) if on_disk.waits(&exceeded, whose) => return Err(SpillError::NoRoomYet),
+            Err(exceeded) => return Err(disk_limit(&exceeded)),
+        };
+        in_memory.held += 1;
+        on_disk.held += 1;
+        Ok(Reserved {
+            memory: self.held(Place::Memory, memory),
+            disk: self.held(Place::Disk, disk),
+        })
     }
 
     /// Whether [`Self::tell`] is to be called, by somebody who has nothing locked.
     pub(super) fn has_to_tell(&self) -> bool {
-        let state = self.lock();
-        state.has_more && !state.waiting.is_empty()
+        self.lock().iter().any(Turns::has_to_tell)
     }
 
     /// Tells those who wait, one after the other, until one of them finds too little: then it is the next one's turn.
@@ -118,13 +159,68 @@ impl<W: Waits> Room<W> {
         }
     }
 
+    /// Whether [`Self::try_again`] is to be called in a while: nobody of ours will give anything back. Says so once.
+    pub(super) fn has_to_try_again(&self) -> bool {
+        let mut turns = self.lock();
+        let mut alone = turns
+            .iter_mut()
+            .filter(|turns| turns.held == 0 && !turns.waiting.is_empty());
+        alone.any(|turns| !mem::replace(&mut turns.is_tried_again, true))
+    }
+
+    /// Tells those who wait for what others hold.
+    pub(super) fn try_again(&self) {
+        for turns in &mut *self.lock() {
+            if mem::take(&mut turns.is_tried_again) {
+                turns.has_more = true;
+            }
+        }
+        self.tell();
+    }
+
     fn next(&self) -> Option<Arc<W>> {
-        let mut state = self.lock();
-        while state.has_more
-            && let Some(first) = state.waiting.pop_front()
+        self.lock().iter_mut().find_map(Turns::next)
+    }
+}
+
+impl<W> Turns<W> {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            held: 0,
+            has_more: false,
+            waiting: VecDeque::new(),
+            is_tried_again: false,
+        }
+    }
+
+    fn has_to_tell(&self) -> bool {
+        self.has_more && !self.waiting.is_empty()
+    }
+}
+
+impl<W: Waits> Turns<W> {
+    /// Lets `whose` wait, unless there can never be enough.
+    fn waits(&mut self, exceeded: &BudgetExceeded, whose: &Arc<W>) -> bool {
+        if exceeded.requested > exceeded.limit {
+            return false;
+        }
+        self.has_more = false;
+        if !whose.waiting().at(self.place).swap(true, Ordering::Relaxed) {
+            self.waiting.push_back(Arc::downgrade(whose));
+        }
+        true
+    }
+
+    fn next(&mut self) -> Option<Arc<W>> {
+        while self.has_more
+            && let Some(first) = self.waiting.pop_front()
         {
             if let Some(first) = first.upgrade() {
-                first.is_waiting().store(false, Ordering::Relaxed);
+                first
+                    .waiting()
+                    .at(self.place)
+                    .store(false, Ordering::Relaxed);
                 return Some(first);
             }
         }
@@ -132,12 +228,44 @@ impl<W: Waits> Room<W> {
     }
 }
 
+impl Waiting {
+    fn at(&self, place: Place) -> &AtomicBool {
+        let [in_memory, on_disk] = &self.0;
+        match place {
+            Place::Memory => in_memory,
+            Place::Disk => on_disk,
+        }
+    }
+}
+
+impl<W> Absorb for Held<W> {
+    fn absorb(&mut self, mut other: Self) {
+        if let (Some(charge), Some(more)) = (&mut self.charge, other.charge.take()) {
+            charge.absorb(more);
+        }
+    }
+}
+
 impl<W> Drop for Held<W> {
     fn drop(&mut self) {
-        drop(self.charge.take());
-        let mut state = self.room.lock();
-        state.held -= 1;
-        state.has_more = true;
+        // What another one has absorbed is not given back.
+        let is_given_back = self.charge.take().is_some();
+        let mut turns = self.room.lock();
+        let [in_memory, on_disk] = &mut *turns;
+        let turns = match self.place {
+            Place::Memory => in_memory,
+            Place::Disk => on_disk,
+        };
+        turns.held -= 1;
+        turns.has_more |= is_given_back;
+    }
+}
+
+fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
+    SpillError::DiskLimit {
+        requested: exceeded.requested,
+        used: exceeded.used,
+        limit: exceeded.limit,
     }
 }
 
@@ -152,19 +280,31 @@ mod tests {
         this: Weak<Self>,
         room: Arc<Room<Self>>,
         records: Mutex<usize>,
-        got: Mutex<Vec<Held<Self>>>,
-        is_waiting: AtomicBool,
+        disk_bytes: usize,
+        got: Mutex<Vec<Reserved<Self>>>,
+        waiting: Waiting,
     }
 
     impl Wants {
         fn new(room: &Arc<Room<Self>>, records: usize) -> Arc<Self> {
+            Self::of(room, records, 1)
+        }
+
+        /// Records that take more on disk.
+        fn of(room: &Arc<Room<Self>>, records: usize, disk_bytes: usize) -> Arc<Self> {
             Arc::new_cyclic(|this| Self {
                 this: this.clone(),
                 room: Arc::clone(room),
                 records: Mutex::new(records),
+                disk_bytes,
                 got: Mutex::default(),
-                is_waiting: AtomicBool::new(false),
+                waiting: Waiting::default(),
             })
+        }
+
+        fn reserve(&self) -> Result<Reserved<Self>, SpillError> {
+            let this = self.this.upgrade().unwrap();
+            self.room.reserve(1, self.disk_bytes, &this)
         }
 
         fn got(&self) -> usize {
@@ -180,24 +320,72 @@ mod tests {
         fn on_room(&self) {
             let mut records = self.records.lock().unwrap();
             while *records > 0
-                && let Ok(held) = self.room.reserve(1, &self.this.upgrade().unwrap())
+                && let Ok(held) = self.reserve()
             {
                 *records -= 1;
                 self.got.lock().unwrap().push(held);
             }
         }
 
-        fn is_waiting(&self) -> &AtomicBool {
-            &self.is_waiting
+        fn waiting(&self) -> &Waiting {
+            &self.waiting
         }
     }
 
     fn room(bytes: usize) -> Arc<Room<Wants>> {
-        let limits = Limits {
-            bytes: Some(bytes),
-            ..Limits::default()
+        room_of(bytes, 1_000)
+    }
+
+    fn room_of(memory_bytes: usize, disk_bytes: usize) -> Arc<Room<Wants>> {
+        let ledger = |bytes| {
+            let limits = Limits {
+                bytes: Some(bytes),
+                ..Limits::default()
+            };
+            Ledger::root("test", limits)
         };
-        Room::new(Ledger::root("test", limits))
+        Room::new(ledger(memory_bytes), ledger(disk_bytes))
+    }
+
+    /// Records are written: they keep what they have on disk.
+    fn written(wants: &Wants) -> Vec<Held<Wants>> {
+        let got = mem::take(&mut *wants.got.lock().unwrap());
+        got.into_iter().map(|reserved| reserved.disk).collect()
+    }
+
+    #[test]
+    fn who_waits_for_the_disk_is_told_when_files_are_deleted() {
+        let room = room_of(10, 4);
+        let (full, late) = (Wants::new(&room, 4), Wants::new(&room, 2));
+        full.on_room();
+        late.on_room();
+        assert_eq!((full.got(), late.got()), (4, 0));
+        let mut on_disk = written(&full);
+        room.tell();
+        assert_eq!(late.got(), 0, "there is room in memory only");
+        let mut kept = on_disk.pop().expect("four");
+        kept.absorb(on_disk.pop().expect("three"));
+        assert!(!room.has_to_tell(), "what was absorbed is still there");
+        drop(on_disk);
+        assert!(room.has_to_tell());
+        room.tell();
+        assert_eq!((late.got(), room.disk_bytes()), (2, 4));
+    }
+
+    #[test]
+    fn who_waits_for_the_disk_does_not_hold_up_who_waits_for_memory() {
+        let room = room_of(4, 6);
+        let full = Wants::new(&room, 4);
+        full.on_room();
+        let (large, small) = (Wants::of(&room, 1, 5), Wants::new(&room, 1));
+        large.on_room();
+        small.on_room();
+        let on_disk = written(&full);
+        room.tell();
+        assert_eq!((large.got(), small.got()), (0, 1));
+        drop((on_disk, written(&small)));
+        room.tell();
+        assert_eq!(large.got(), 1);
     }
 
     #[test]
@@ -275,12 +463,12 @@ mod tests {
     fn nobody_waits_for_what_nobody_gives_back() {
         let room = room(4);
         let nobody = Wants::new(&room, 1);
-        let too_long = room.reserve(5, &nobody);
+        let too_long = room.reserve(5, 1, &nobody);
         assert!(matches!(too_long, Err(SpillError::Budget(_))));
-        let _held = room.reserve(1, &nobody).expect("there is room");
-        let too_long = room.reserve(5, &nobody);
+        let _held = room.reserve(1, 1, &nobody).expect("there is room");
+        let too_long = room.reserve(5, 1, &nobody);
         assert!(matches!(too_long, Err(SpillError::Budget(_))));
-        let not_yet = room.reserve(4, &nobody);
+        let not_yet = room.reserve(4, 1, &nobody);
         assert!(matches!(not_yet, Err(SpillError::NoRoomYet)));
     }
 }

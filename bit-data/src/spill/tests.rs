@@ -9,7 +9,8 @@ use std::{
     process::{Command, Stdio},
     sync::Arc,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    task::Waker,
+    task::{Context, Waker},
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -21,8 +22,9 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{
-    index::{Index, NextWrite, SEGMENT_BYTES, Taken},
+    index::{Absorb, Index, NextWrite, SEGMENT_BYTES, Taken},
     segment::{ALIGNMENT, CreateFile, Segment, create_file},
+    worker::Threads,
     *,
 };
 
@@ -41,7 +43,8 @@ impl Disk {
     fn with(options: &SpillOptions, limits: Limits, create: CreateFile) -> Self {
         let (parent, ledger) = (tempfile::tempdir().unwrap(), Ledger::root("test", limits));
         let here = Handle::current();
-        let dir = SpillDir::open_with(parent.path(), options, &ledger, here, create).unwrap();
+        let threads = Threads::Blocking(here);
+        let dir = SpillDir::open_with(parent.path(), options, &ledger, threads, create).unwrap();
         Self {
             parent,
             ledger,
@@ -154,30 +157,32 @@ async fn segments_are_deleted_as_soon_as_they_were_taken() {
 }
 
 #[tokio::test]
-async fn all_files_together_are_limited() {
+async fn all_files_together_are_limited_and_who_finds_no_room_is_told_of_some() {
     let options = SpillOptions {
         disk_bytes_max: 10_000,
         ..SpillOptions::default()
     };
     let disk = Disk::new(&options);
-    let ((a, mut from_a), (b, from_b)) = (disk.queue(), disk.queue());
-    a.push(record(1, 6000)).unwrap();
-    let refused = b.push(record(2, 6000)).unwrap_err();
+    let told = Arc::new(AtomicUsize::new(0));
+    let tell = Arc::clone(&told);
+    let (a, mut from_a) = disk.queue();
+    let (b, from_b) = disk.dir.queue(move || {
+        tell.fetch_add(1, Relaxed);
+    });
+    let never = a.push(record(1, 10_000)).unwrap_err();
     assert!(
-        matches!(
-            refused,
-            SpillError::DiskLimit {
-                used: 6080,
-                limit: 10_000,
-                ..
-            }
-        ),
-        "{refused}"
+        matches!(never, SpillError::DiskLimit { limit: 10_000, .. }),
+        "{never}"
     );
+    a.push(record(1, 6000)).unwrap();
+    let not_yet = b.push(record(2, 6000)).unwrap_err();
+    assert!(matches!(not_yet, SpillError::NoRoomYet), "{not_yet}");
     b.push(record(3, 3000)).unwrap();
     disk.dir.idle().await;
+    assert_eq!(told.load(Relaxed), 0);
     assert!(pop_all(&mut from_a).await == [record(1, 6000)]);
     disk.dir.idle().await;
+    assert_eq!(told.load(Relaxed), 1);
     b.push(record(4, 6000)).unwrap();
     drop((a, b, from_a, from_b));
     disk.end().await;
@@ -312,24 +317,102 @@ async fn without_a_reader_nothing_is_kept() {
     disk.end().await;
 }
 
-#[tokio::test]
-async fn what_is_read_back_needs_room_too() {
+/// Four records on disk, of which all the memory that there is holds two.
+async fn four_records(memory_timeout: Duration) -> (Disk, SpillWriter, SpillReader) {
     let limits = Limits {
         bytes: Some(100_000),
         ..Limits::default()
     };
-    let disk = Disk::with(&SpillOptions::default(), limits, create_file);
-    let (writer, mut reader) = disk.queue();
+    let options = SpillOptions {
+        memory_timeout,
+        ..SpillOptions::default()
+    };
+    let disk = Disk::with(&options, limits, create_file);
+    let (writer, reader) = disk.queue();
     for number in 0..4 {
         writer.push(record(number, 40_000)).unwrap();
         disk.dir.idle().await;
     }
+    (disk, writer, reader)
+}
+
+async fn until_memory_is_waited_for(disk: &Disk) {
+    while disk.dir.0.worker.waiting_for_memory() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_back_needs_memory_too_and_does_not_wait_for_it_for_ever() {
+    let (disk, writer, mut reader) = four_records(Duration::ZERO).await;
     // All four do not fit, one after the other they do.
     let first = reader.pop().await.unwrap().unwrap();
     let second = reader.pop().await.unwrap().unwrap();
     let error = reader.pop().await.unwrap_err();
     assert!(matches!(error, SpillError::Budget(_)), "{error}");
     drop((first, second, writer, reader));
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn a_queue_outlives_a_lack_of_memory() {
+    let (disk, writer, mut reader) = four_records(Duration::MAX).await;
+    let held = disk.ledger.charge(Kind::Bytes, 90_000).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(reader.poll_pop(&mut cx).is_pending());
+    until_memory_is_waited_for(&disk).await;
+    // Others go on meanwhile.
+    let (other, mut from_other) = disk.queue();
+    other.push(record(7, 5_000)).unwrap();
+    while disk.dir.unwritten_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(from_other.pop().await.unwrap() == Some(record(7, 5_000)));
+    drop(held);
+    for number in 0..4 {
+        assert!(reader.pop().await.unwrap() == Some(record(number, 40_000)));
+    }
+    drop((writer, reader, other, from_other));
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_while_there_is_no_memory_leaves_nothing() {
+    let (disk, writer, reader) = four_records(Duration::MAX).await;
+    let held = disk.ledger.charge(Kind::Bytes, 90_000).unwrap();
+    let mut reader = reader;
+    assert!(
+        reader
+            .poll_pop(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    until_memory_is_waited_for(&disk).await;
+    drop(reader);
+    disk.dir.idle().await;
+    drop((writer, held));
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn who_finds_no_memory_to_spill_because_of_others_is_told_of_some() {
+    let limits = Limits {
+        bytes: Some(100_000),
+        ..Limits::default()
+    };
+    let disk = Disk::with(&SpillOptions::default(), limits, create_file);
+    let told = Arc::new(AtomicUsize::new(0));
+    let tell = Arc::clone(&told);
+    let (writer, reader) = disk.dir.queue(move || {
+        tell.fetch_add(1, Relaxed);
+    });
+    let held = disk.ledger.charge(Kind::Bytes, 90_000).unwrap();
+    let not_yet = writer.push(record(1, 50_000)).unwrap_err();
+    assert!(matches!(not_yet, SpillError::NoRoomYet), "{not_yet}");
+    drop(held);
+    disk.dir.idle().await;
+    assert_eq!(told.load(Relaxed), 1);
+    writer.push(record(1, 50_000)).unwrap();
+    drop((writer, reader));
     disk.end().await;
 }
 
@@ -361,7 +444,12 @@ fn a_directory_in_use_is_left_alone_and_others_are_deleted() {
     for made in ["spill-0123456789abcdef", "spill-notours", "other"] {
         fs::create_dir(parent.path().join(made)).unwrap();
     }
+    // Whose lock cannot be opened, as that of another account: here because it is a directory.
+    let unusable = parent.path().join("spill-00000000000000ff");
+    fs::create_dir_all(unusable.join("lock")).unwrap();
     let first = open();
+    assert!(unusable.is_dir());
+    fs::remove_dir_all(unusable).unwrap();
     assert_eq!(
         leftovers(parent.path()),
         3,
@@ -476,6 +564,12 @@ proptest! {
     }
 }
 
+impl Absorb for Charge {
+    fn absorb(&mut self, other: Self) {
+        Self::absorb(self, other);
+    }
+}
+
 /// An index, and the files that it is about, moved by hand.
 struct ByHand {
     index: Index<Charge>,
@@ -508,14 +602,14 @@ impl ByHand {
     }
 
     /// Begins to write; the end is up to the test.
-    fn begin_write(&mut self) -> Option<index::Writing> {
+    fn begin_write(&mut self) -> Option<index::Writing<Charge>> {
         match self.index.next_write() {
             NextWrite::Write(writing) => Some(writing),
             NextWrite::Rest(_) => None,
         }
     }
 
-    fn end_write(&mut self, writing: index::Writing) {
+    fn end_write(&mut self, writing: index::Writing<Charge>) {
         let (segment, offset) = writing.segment.clone().unwrap_or_else(|| {
             self.segments += 1;
             let path = self.parent.path().join(self.segments.to_string());

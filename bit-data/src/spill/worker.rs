@@ -2,9 +2,14 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use rpc_bus::ledger::BudgetExceeded;
+#[cfg(test)]
+use rpc_bus::simulation::Host;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
@@ -12,27 +17,56 @@ use super::{
     dir::Dir,
     index::{NextWrite, Unused, Writing},
     queue::Queue,
-    room::Room,
+    room::{Held, Room},
     segment::{Segment, Span},
 };
+
+/// How long what has found no memory waits before it is tried again: nobody tells of memory that is not ours.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
+/// Longest time that a simulated disk takes.
+#[cfg(test)]
+const JOB_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Something that takes a disk's time.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Writes some of what waits in a queue.
     Write(Arc<Queue>),
+    /// Has the owner of a queue do what takes its time.
+    CallBack(Arc<Queue>),
     /// Reads the first records of a queue.
     Read(Arc<Queue>),
-    /// Deletes files.
-    Delete(Unused),
-    /// Tells queues that there may be room in memory.
+    /// Deletes files, whose room others may wait for.
+    Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
+    /// Tells queues that there may be room.
     TellOfRoom(Arc<Room<Queue>>),
+    /// The same, though nobody of ours has given any back.
+    TryRoom(Arc<Room<Queue>>),
+}
+
+/// What does the jobs.
+pub(super) enum Threads {
+    /// One of the blocking threads of a runtime.
+    Blocking(Handle),
+    /// A task, of which each job takes a moment.
+    #[cfg(test)]
+    Simulated(Handle, Host),
+}
+
+/// What whoever does the jobs is to do next.
+enum Next {
+    Job(Job),
+    /// Wait a moment, since all there is has to be tried again.
+    Wait,
+    Rest,
 }
 
 /// Jobs, and whether a thread is at them.
 pub(super) struct Worker {
-    runtime: Handle,
+    threads: Threads,
     jobs: Mutex<Jobs>,
+    /// There are new jobs, while the thread waits for memory.
+    more: Condvar,
     at_rest: Notify,
 }
 
@@ -40,30 +74,52 @@ pub(super) struct Worker {
 struct Jobs {
     reads: VecDeque<Job>,
     others: VecDeque<Job>,
+    /// Have found no memory.
+    later: Vec<Job>,
     /// Whether the next job is a read, if there is one.
     is_turn_of_reads: bool,
     is_running: bool,
 }
 
 impl Worker {
-    pub(super) fn new(runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(threads: Threads) -> Arc<Self> {
         Arc::new(Self {
-            runtime,
+            threads,
             jobs: Mutex::default(),
+            more: Condvar::new(),
             at_rest: Notify::new(),
         })
     }
 
     /// Has `job` done, by a thread that is started if none is at it.
     pub(super) fn tell(self: &Arc<Self>, job: Job) {
-        if self.lock().push(job) {
-            let run = Run {
-                worker: Arc::clone(self),
-                current: None,
-                is_done: false,
-            };
-            // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
-            drop(self.runtime.spawn_blocking(move || run.all()));
+        self.lock().push(job);
+        self.run();
+    }
+
+    /// Has `job` done in a while, because it finds no memory now.
+    pub(super) fn tell_later(self: &Arc<Self>, job: Job) {
+        self.lock().later.push(job);
+        self.run();
+    }
+
+    fn run(self: &Arc<Self>) {
+        if mem::replace(&mut self.lock().is_running, true) {
+            self.more.notify_one();
+            return;
+        }
+        let run = Run {
+            worker: Arc::clone(self),
+            current: None,
+            is_done: false,
+        };
+        // Ends by itself when there is no job left; what has to be done if it cannot run is in its destructor.
+        match &self.threads {
+            Threads::Blocking(runtime) => drop(runtime.spawn_blocking(move || run.all())),
+            #[cfg(test)]
+            Threads::Simulated(runtime, host) => {
+                drop(runtime.spawn(run.all_simulated(host.clone())));
+            }
         }
     }
 
@@ -78,12 +134,38 @@ impl Worker {
         }
     }
 
-    fn next(&self) -> Option<Job> {
-        let next = self.lock().next();
-        if next.is_none() {
-            self.at_rest.notify_waiters();
+    fn next(&self) -> Next {
+        let mut jobs = self.lock();
+        if let Some(job) = jobs.next() {
+            return Next::Job(job);
         }
-        next
+        if !jobs.later.is_empty() {
+            return Next::Wait;
+        }
+        jobs.is_running = false;
+        drop(jobs);
+        self.at_rest.notify_waiters();
+        Next::Rest
+    }
+
+    /// Waits until it is time to try again, or there is something else to do.
+    fn wait(&self) {
+        let jobs = self.lock();
+        let is_idle = |jobs: &mut Jobs| jobs.reads.is_empty() && jobs.others.is_empty();
+        let woken = self.more.wait_timeout_while(jobs, RETRY_AFTER, is_idle);
+        woken.unwrap_or_else(PoisonError::into_inner).0.try_again();
+    }
+
+    /// All jobs, if nobody does them any more.
+    fn give_up(&self) -> Jobs {
+        let jobs = mem::take(&mut *self.lock());
+        self.at_rest.notify_waiters();
+        jobs
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_for_memory(&self) -> usize {
+        self.lock().later.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -92,25 +174,45 @@ impl Worker {
 }
 
 impl Jobs {
-    /// Adds `job`; whether a thread has to be started.
-    fn push(&mut self, job: Job) -> bool {
+    fn push(&mut self, job: Job) {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_) | Job::Delete(_) | Job::TellOfRoom(_) => self.others.push_back(job),
+            Job::Write(_)
+            | Job::CallBack(_)
+            | Job::Delete(..)
+            | Job::TellOfRoom(_)
+            | Job::TryRoom(_) => {
+                self.others.push_back(job);
+            }
         }
-        !std::mem::replace(&mut self.is_running, true)
     }
 
     fn next(&mut self) -> Option<Job> {
         self.is_turn_of_reads = !self.is_turn_of_reads;
+        // What is to be tried again is not left out for being later than what comes all the time.
+        if self.is_turn_of_reads && !self.others.is_empty() {
+            self.try_again();
+        }
         let (first, second) = if self.is_turn_of_reads {
             (&mut self.reads, &mut self.others)
         } else {
             (&mut self.others, &mut self.reads)
         };
-        let next = first.pop_front().or_else(|| second.pop_front());
-        self.is_running = next.is_some();
-        next
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    fn try_again(&mut self) {
+        for job in mem::take(&mut self.later) {
+            self.push(job);
+        }
+    }
+
+    fn into_queues(self) -> impl Iterator<Item = Arc<Queue>> {
+        let jobs = self.reads.into_iter().chain(self.others).chain(self.later);
+        jobs.filter_map(|job| match job {
+            Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue) => Some(queue),
+            Job::Delete(..) | Job::TellOfRoom(_) | Job::TryRoom(_) => None,
+        })
     }
 }
 
@@ -124,17 +226,48 @@ struct Run {
 
 impl Run {
     fn all(mut self) {
-        while let Some(job) = self.worker.next() {
-            match job {
-                Job::Write(queue) => write(self.begin(queue)),
-                Job::Read(queue) => read(self.begin(queue)),
-                Job::Delete(unused) => drop(unused),
-                Job::TellOfRoom(room) => room.tell(),
+        loop {
+            match self.worker.next() {
+                Next::Job(job) => self.one(job),
+                Next::Wait => self.worker.wait(),
+                Next::Rest => break,
             }
-            // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
-            self.current = None;
         }
         self.is_done = true;
+    }
+
+    #[cfg(test)]
+    async fn all_simulated(mut self, host: Host) {
+        loop {
+            match self.worker.next() {
+                Next::Job(job) => {
+                    tokio::time::sleep(host.moment(JOB_TIME_MAX)).await;
+                    self.one(job);
+                }
+                Next::Wait => {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    self.worker.lock().try_again();
+                }
+                Next::Rest => break,
+            }
+        }
+        self.is_done = true;
+    }
+
+    fn one(&mut self, job: Job) {
+        match job {
+            Job::Write(queue) => write(self.begin(queue)),
+            Job::CallBack(queue) => (self.begin(queue).on_progress)(),
+            Job::Read(queue) => read(self.begin(queue)),
+            Job::Delete(unused, room) => {
+                drop(unused);
+                room.tell();
+            }
+            Job::TellOfRoom(room) => room.tell(),
+            Job::TryRoom(room) => room.try_again(),
+        }
+        // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
+        self.current = None;
     }
 
     fn begin(&mut self, queue: Arc<Queue>) -> &Arc<Queue> {
@@ -147,12 +280,8 @@ impl Drop for Run {
         if self.is_done {
             return;
         }
-        let rest = std::iter::from_fn(|| self.worker.next());
-        let queues = rest.filter_map(|job| match job {
-            Job::Write(queue) | Job::Read(queue) => Some(queue),
-            Job::Delete(_) | Job::TellOfRoom(_) => None,
-        });
-        for queue in self.current.take().into_iter().chain(queues) {
+        let rest = self.worker.give_up().into_queues();
+        for queue in self.current.take().into_iter().chain(rest) {
             // Without a word to others: this may be the thread of somebody who has just told us of a job.
             drop(queue.lock().fail(SpillError::RuntimeEnded));
         }
@@ -163,7 +292,10 @@ fn write(queue: &Arc<Queue>) {
     let next = queue.lock().next_write();
     let writing = match next {
         NextWrite::Write(writing) => writing,
-        NextWrite::Rest(unused) => return drop(unused),
+        NextWrite::Rest(unused) => {
+            drop(unused);
+            return queue.dir.room.tell();
+        }
     };
     match append(&queue.dir, &writing) {
         Ok(spans) => {
@@ -171,11 +303,15 @@ fn write(queue: &Arc<Queue>) {
             queue.dir.room.tell();
             queue.dir.worker.tell(Job::Write(Arc::clone(queue)));
         }
-        Err(error) => queue.fail(error),
+        Err(error) => {
+            // Before others are told that there is room.
+            drop(writing);
+            queue.fail(error);
+        }
     }
 }
 
-fn append(dir: &Dir, writing: &Writing) -> Result<Vec<Span>, SpillError> {
+fn append(dir: &Dir, writing: &Writing<Held<Queue>>) -> Result<Vec<Span>, SpillError> {
     let (segment, offset) = match &writing.segment {
         Some((segment, offset)) => (Arc::clone(segment), *offset),
         None => (Arc::new(dir.create_segment()?), 0),
@@ -183,7 +319,7 @@ fn append(dir: &Dir, writing: &Writing) -> Result<Vec<Span>, SpillError> {
     segment.append(offset, &writing.records)
 }
 
-fn read(queue: &Queue) {
+fn read(queue: &Arc<Queue>) {
     let mut spans = queue.lock().next_read();
     let bytes = |spans: &[Span]| spans.iter().map(Span::disk_bytes).sum();
     let ahead = queue.dir.reserve_memory(bytes(&spans));
@@ -191,11 +327,23 @@ fn read(queue: &Queue) {
         spans.truncate(1);
         queue.dir.reserve_memory(bytes(&spans))
     });
-    let records = charge
-        .map_err(SpillError::from)
-        .and_then(|charge| Segment::read(&spans, charge));
-    match records {
+    let charge = match charge {
+        Ok(charge) => charge,
+        Err(spent) => return try_later(queue, spent),
+    };
+    match Segment::read(&spans, charge) {
         Ok(records) => queue.lock().read(records),
         Err(error) => queue.fail(error),
     }
+}
+
+/// Memory comes and goes, so a queue does not fail for the lack of it at once.
+fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded) {
+    let waited = queue
+        .lock()
+        .lacks_memory(tokio::time::Instant::now().into_std());
+    if waited >= queue.dir.memory_timeout || spent.requested > spent.limit {
+        return queue.fail(spent.into());
+    }
+    queue.dir.worker.tell_later(Job::Read(Arc::clone(queue)));
 }

@@ -1,5 +1,8 @@
-//! Checksums of the messages of streams: over the message without its checksum, then over the raw body as it is on the
-//! wire.
+//! Checksums of the messages of streams: each has one over itself, and a frame with a raw body a second one over that.
+//!
+//! A message steers: it says whose frame it is, what it costs, and how much is to come. If anything in it counted before it
+//! is checked, a flipped bit could leave a sender or a receiver waiting for what never comes, with nobody to look. So it
+//! is checked where it arrives, on the I/O thread. A body only has values in it, and is checked by whom it is for.
 
 use bytes::Bytes;
 use prost::Message;
@@ -27,23 +30,45 @@ pub(crate) struct Damaged {
 }
 
 /// Sets the checksum of a message that is otherwise complete.
-pub(crate) fn seal(message: &mut impl Sealed, body: &[Bytes]) {
+fn seal(message: &mut impl Sealed) {
     debug_assert!(message.crc().is_none());
-    let sum = checksum(message, body);
+    let sum = checksum(message);
     *message.crc() = Some(sum);
 }
 
-/// The same, of a message without a raw body.
+/// The same.
 pub(crate) fn sealed<M: Sealed>(mut message: M) -> M {
-    seal(&mut message, &[]);
+    seal(&mut message);
     message
 }
 
+/// Sets both checksums of a frame that is otherwise complete.
+pub(crate) fn seal_frame(frame: &mut StreamFrame, body: &[Bytes]) {
+    frame.body_crc = (!body.is_empty()).then(|| Checksum::of(body));
+    seal(frame);
+}
+
 /// Compares a message with its checksum.
-pub(crate) fn check(message: &mut impl Sealed, body: &[Bytes]) -> Result<(), Damaged> {
+pub(crate) fn check(message: &mut impl Sealed) -> Result<(), Damaged> {
     let sent = message.crc().take();
-    let actual = checksum(message, body);
+    let actual = checksum(message);
     *message.crc() = sent;
+    compare(sent, actual)
+}
+
+/// Compares a frame with its checksum, but for its body.
+pub(crate) fn check_frame(frame: &mut StreamFrame) -> Result<(), ReceiveError> {
+    let checked = check(frame);
+    checked.map_err(|damaged| damaged.in_frame(frame))
+}
+
+/// Compares the body of a frame with its checksum.
+pub(crate) fn check_body(frame: &StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
+    let actual = Checksum::of(std::slice::from_ref(body));
+    compare(frame.body_crc, actual).map_err(|damaged| damaged.in_frame(frame))
+}
+
+fn compare(sent: Option<u32>, actual: u32) -> Result<(), Damaged> {
     if sent == Some(actual) {
         return Ok(());
     }
@@ -51,17 +76,17 @@ pub(crate) fn check(message: &mut impl Sealed, body: &[Bytes]) -> Result<(), Dam
     Err(Damaged { expected, actual })
 }
 
-/// Compares a frame of a stream with its checksum.
-pub(crate) fn verify(frame: &mut StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
-    let checked = check(frame, std::slice::from_ref(body));
-    checked.map_err(|Damaged { expected, actual }| ReceiveError::Checksum {
-        sequence: frame.sequence(),
-        expected,
-        actual,
-    })
+impl Damaged {
+    fn in_frame(self, frame: &StreamFrame) -> ReceiveError {
+        ReceiveError::Checksum {
+            sequence: frame.sequence(),
+            expected: self.expected,
+            actual: self.actual,
+        }
+    }
 }
 
-fn checksum(message: &impl Message, body: &[Bytes]) -> u32 {
+fn checksum(message: &impl Message) -> u32 {
     let mut sum = Checksum::new();
     let mut head = [0; HEAD_BYTES];
     let length = message.encoded_len();
@@ -73,9 +98,6 @@ fn checksum(message: &impl Message, body: &[Bytes]) -> u32 {
             sum.update(&head[..length]);
         }
         None => sum.update(&message.encode_to_vec()),
-    }
-    for piece in body {
-        sum.update(piece);
     }
     sum.finish()
 }
@@ -126,7 +148,7 @@ mod tests {
     }
 
     fn sealed_frame(mut frame: StreamFrame, body: &Bytes) -> StreamFrame {
-        seal(&mut frame, std::slice::from_ref(body));
+        seal_frame(&mut frame, std::slice::from_ref(body));
         frame
     }
 
@@ -141,30 +163,30 @@ mod tests {
                 Ok(FragmentRecordBatch {
                     stream: Some(mut frame),
                     ..
-                }) => verify(&mut frame, &body).is_err(),
+                }) => check_frame(&mut frame).is_err(),
                 // No frame of a stream, which nobody takes for one.
                 _ => true,
             };
             assert!(seen, "bit {bit}");
         }
         let mut frame = sealed_frame(frame(), &body);
-        assert!(verify(&mut frame, &body).is_ok());
+        assert!(check_frame(&mut frame).is_ok() && check_body(&frame, &body).is_ok());
         for bit in 0..body.len() * 8 {
             let mut flipped = body.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(verify(&mut frame, &flipped.into()).is_err(), "bit {bit}");
+            assert!(check_body(&frame, &flipped.into()).is_err(), "bit {bit}");
         }
     }
 
     fn expect_every_flip_seen<M: Sealed + Default>(message: M) {
         let message = sealed(message);
         let bytes = message.encode_to_vec();
-        assert_eq!(check(&mut M::decode(&*bytes).expect("whole"), &[]), Ok(()));
+        assert_eq!(check(&mut M::decode(&*bytes).expect("whole")), Ok(()));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let seen =
-                M::decode(&*flipped).map_or(true, |mut flipped| check(&mut flipped, &[]).is_err());
+                M::decode(&*flipped).map_or(true, |mut flipped| check(&mut flipped).is_err());
             assert!(seen, "bit {bit}");
         }
     }
@@ -207,9 +229,9 @@ mod tests {
             end: Some(end),
             ..frame()
         };
-        let mut sealed = sealed_frame(frame, &Bytes::new());
-        assert!(verify(&mut sealed, &Bytes::new()).is_ok());
+        let mut sealed = sealed(frame);
+        assert!(check_frame(&mut sealed).is_ok());
         sealed.end = None;
-        assert!(verify(&mut sealed, &Bytes::new()).is_err());
+        assert!(check_frame(&mut sealed).is_err());
     }
 }

@@ -205,6 +205,50 @@ impl ReceiveWindow {
         Some(target)
     }
 
+    /// The sender waits, because the consumer has not taken what is queued, which is to go to disk where there is no room
+    /// in memory: takes more room, if the window may be so large and `reserve` has what is reserved then. Returns the
+    /// limit that the sender is to be told.
+    pub(crate) fn widen(&mut self, mut reserve: impl FnMut(u64) -> bool) -> Option<u64> {
+        // What gives the sender its least credit.
+        let least_bytes = self.queued_bytes() + self.sizes.bytes_min;
+        let doubled = self.window_bytes.saturating_mul(2);
+        let sizes = [doubled, self.window_bytes + self.sizes.overrun_bytes].map(|bytes| {
+            let bytes = bytes.max(least_bytes).min(self.sizes.bytes_max);
+            (bytes, bytes + self.sizes.overrun_bytes)
+        });
+        let (window_bytes, _) = sizes.into_iter().find(|&(bytes, reserved_bytes)| {
+            bytes >= least_bytes && bytes > self.window_bytes && reserve(reserved_bytes)
+        })?;
+        self.window_bytes = window_bytes;
+        self.raise_at_once()
+    }
+
+    /// How much the oldest batches may take that stay in memory when newer ones are spilled: a single one, and several.
+    /// Less than the window by the least credit, so that its sender can go on.
+    pub(crate) fn kept_bytes_max(&self) -> (u64, u64) {
+        let one = self.window_bytes - self.sizes.bytes_min;
+        (one, one.min(self.window_bytes / 4))
+    }
+
+    /// So much of what is queued was spilled, while the sender waits. Returns the limit that it is to be told, as soon as
+    /// that is the least credit: when no more is queued than what [`Self::kept_bytes_max`] says, it is.
+    pub(crate) fn on_spilled(&mut self, cost_bytes: u64) -> Option<u64> {
+        self.taken_bytes += cost_bytes.min(self.queued_bytes());
+        self.raise_at_once()
+    }
+
+    /// Raises the limit, not only when half of the window is free: by the least credit or more, or not at all.
+    pub(crate) fn raise_at_once(&mut self) -> Option<u64> {
+        let known = self.granted_bytes.max(self.received_bytes);
+        let target = self.taken_bytes + self.window_bytes;
+        if target < known + self.sizes.bytes_min {
+            return None;
+        }
+        self.link.on_raised(self.granted_bytes);
+        self.granted_bytes = target;
+        Some(target)
+    }
+
     fn adapt(&mut self, now: Instant, grow: impl FnOnce(Growth) -> bool) {
         let larger = self
             .window_bytes

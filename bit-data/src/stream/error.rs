@@ -2,7 +2,10 @@
 
 use std::{error, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use protos::error::{ErrorType, Retry};
+use protos::{
+    error::{ErrorType, Retry},
+    id::QueryId,
+};
 use record_batch::{ArrowBodyError, ChunkError, CodecError, EncodeError};
 use rpc_bus::{BudgetExceeded, CallError, CloseReason, ConnectError, RpcFailure};
 use thiserror::Error;
@@ -61,7 +64,15 @@ pub enum OpenError {
         /// As configured.
         budget_bytes: usize,
     },
-    /// Both ends of a stream are used once.
+    /// All streams of a receiver are of one query, in whose budget they are.
+    #[error("the stream {address} is of another query, expected one of {expected}")]
+    OtherQuery {
+        /// The stream.
+        address: StreamAddress,
+        /// That of the first stream.
+        expected: QueryId,
+    },
+    /// Both ends of a stream are used once: there is a sender of it that has not ended.
     #[error("the stream {0} has a sender already")]
     Duplicate(StreamAddress),
     /// No sender of this process has come in time.
@@ -69,7 +80,7 @@ pub enum OpenError {
     NoSender {
         /// The stream.
         address: StreamAddress,
-        /// As configured.
+        /// How long it was waited for.
         waited: Duration,
     },
     /// The schema cannot be sent.
@@ -104,6 +115,7 @@ impl OpenError {
                 Retry::OtherNode
             }
             Self::TooManyStreams { .. }
+            | Self::OtherQuery { .. }
             | Self::Duplicate(_)
             | Self::Schema(_)
             | Self::Options { .. } => Retry::Never,
@@ -167,11 +179,20 @@ pub enum SendError {
     #[error("the receiver failed: {0}")]
     ReceiverFailed(#[source] PeerFailure),
     /// The connection to the receiver was lost.
-    #[error("connection lost: {0}")]
-    Lost(#[source] CloseReason),
+    #[error("connection with {peer} lost: {reason}")]
+    Lost {
+        /// Where the node of the receiver listens, if it has told that; else where it has connected from.
+        peer: SocketAddr,
+        /// How it ended.
+        #[source]
+        reason: CloseReason,
+    },
     /// The node of the receiver is down.
     #[error("{0}")]
     NodeDown(#[from] NodeDown),
+    /// The node of this sender shuts down, and its receiver is there too, or has not come.
+    #[error("the node is shutting down")]
+    ShuttingDown,
     /// The connection refuses the message.
     #[error("{0}")]
     Call(#[from] CallError),
@@ -206,10 +227,10 @@ impl SendError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::ReceiverFailed(failure) => failure.failure().retry(),
-            Self::Lost(reason) => worthwhile(reason.is_retryable()),
+            Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
             Self::Call(error) => worthwhile(error.is_retryable()),
             Self::NoReceiver(_) => Retry::SameNode,
-            Self::NodeDown(_) => Retry::OtherNode,
+            Self::NodeDown(_) | Self::ShuttingDown => Retry::OtherNode,
             Self::ReceiverFinished
             | Self::ReceiverCancelled
             | Self::Encode(_)
@@ -230,11 +251,20 @@ pub enum ReceiveError {
     #[error("the sender was cancelled")]
     SenderCancelled,
     /// The connection to the sender was lost, which ends all of its streams.
-    #[error("connection lost: {0}")]
-    Lost(#[source] CloseReason),
+    #[error("connection with {peer} lost: {reason}")]
+    Lost {
+        /// Where this node has connected to.
+        peer: SocketAddr,
+        /// How it ended.
+        #[source]
+        reason: CloseReason,
+    },
     /// The node of the sender is down.
     #[error("{0}")]
     NodeDown(#[from] NodeDown),
+    /// The node of this receiver shuts down, and its sender is there too.
+    #[error("the node is shutting down")]
+    ShuttingDown,
     /// A frame was damaged on its way.
     #[error("frame {sequence} is damaged: checksum {actual:08x}, expected {expected:08x}")]
     Checksum {
@@ -276,8 +306,8 @@ impl ReceiveError {
         match self {
             Self::SenderFailed(failure) => failure.failure().retry(),
             Self::Spill(error) => error.retry(),
-            Self::Lost(reason) => worthwhile(reason.is_retryable()),
-            Self::NodeDown(_) => Retry::OtherNode,
+            Self::Lost { reason, .. } => worthwhile(reason.is_retryable()),
+            Self::NodeDown(_) | Self::ShuttingDown => Retry::OtherNode,
             Self::Checksum { .. } | Self::Budget(_) | Self::SenderCancelled => Retry::SameNode,
             Self::Codec(_)
             | Self::Chunk(_)
@@ -291,7 +321,7 @@ impl ReceiveError {
     pub(crate) fn to_failure(&self) -> RpcFailure {
         let kind = match self {
             Self::Budget(_) | Self::Spill(_) => ErrorType::Resource,
-            Self::Lost(_) | Self::NodeDown(_) => ErrorType::Connection,
+            Self::Lost { .. } | Self::NodeDown(_) | Self::ShuttingDown => ErrorType::Connection,
             _ => ErrorType::DataRead,
         };
         RpcFailure::new(kind, self.to_string()).with_retry(self.retry())
@@ -310,10 +340,15 @@ mod tests {
 
     #[test]
     fn retry_is_kept_through_every_wrapping() {
-        let lost = CloseReason::PeerClosed { mid_frame: true };
+        let reason = CloseReason::PeerClosed { mid_frame: true };
+        let peer = ([127, 0, 0, 1], 31012).into();
         let busy = RpcFailure::new(ErrorType::Resource, "busy").with_retry(Retry::OtherNode);
-        assert!(rpc_bus::is_retryable(&ReceiveError::Lost(lost.clone())));
-        assert!(rpc_bus::is_retryable(&SendError::Lost(lost)));
+        let lost = ReceiveError::Lost {
+            peer,
+            reason: reason.clone(),
+        };
+        assert!(rpc_bus::is_retryable(&lost) && lost.to_string().contains("127.0.0.1:31012"));
+        assert!(rpc_bus::is_retryable(&SendError::Lost { peer, reason }));
         assert!(rpc_bus::is_retryable(&SendError::ReceiverFailed(
             busy.clone().into()
         )));

@@ -13,7 +13,8 @@ use protos::{
     calls::Credit as CreditCall,
     data::{Credit, StreamFrame, close_stream},
 };
-use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
+use record_batch::arrow_body_bytes;
+use rpc_bus::{BudgetExceeded, Charge, RemoteConnection, RpcFailure};
 
 use super::{
     checksum::sealed,
@@ -22,13 +23,16 @@ use super::{
     intake::{Arrival, EncodedBatch, Intake, Terms},
     outbound::Outbound,
     receiver_side::close,
-    spilling::Spilling,
+    spilling::{Encoded, Spilling, ToEncode},
     stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
 use crate::spill::SpillDir;
 
 /// How long it takes about until a sender of this process has been woken, and its consumer again.
 const ROUND_TRIP_HERE: Duration = Duration::from_micros(50);
+
+/// Of less memory it is not worth the time to tell how much of it is shown.
+const VALUE_BYTES_MIN: usize = 16 * 1024;
 
 /// What waits for the consumer.
 #[derive(Debug)]
@@ -72,6 +76,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     state: Mutex<State>,
+    piece_bytes: usize,
     /// Whom to tell what the consumer does not say itself.
     sender: OnceLock<(RemoteConnection, u64)>,
     /// The same of this process; it holds this end.
@@ -97,29 +102,30 @@ struct State {
 
 impl Inbound {
     /// Reserves the first window.
-    pub(crate) fn try_new(
-        sizes: WindowSizes,
-        terms: Terms,
-        budget: &Ledger,
-    ) -> Result<Self, BudgetExceeded> {
+    pub(crate) fn new(sizes: WindowSizes, terms: Terms, reserved: Charge) -> Self {
         let window = ReceiveWindow::new(sizes, now());
-        let charge = budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))?;
+        debug_assert_eq!(
+            reserved.amount(),
+            as_usize(window.reserved_bytes()),
+            "invariant: windows are reserved as they begin"
+        );
         let state = State {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
             phase: Phase::Open,
-            charge,
+            charge: reserved,
             consumer: None,
             looks: 0,
             failure: None,
             stats: ReceiveStats::default(),
         };
-        Ok(Self {
+        Self {
             state: Mutex::new(state),
+            piece_bytes: as_usize(sizes.overrun_bytes),
             sender: OnceLock::new(),
             sender_here: OnceLock::new(),
-        })
+        }
     }
 
     /// The sender is that of stream `stream` on `connection`.
@@ -143,10 +149,31 @@ impl Inbound {
         lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
     }
 
-    /// Spills what waited for room.
+    /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
     fn spill_waiting(&self) {
+        self.make_room(|_| {});
+        // One at a time: the next one has its turn after what others have to write and to read.
+        if let Some(to_encode) = self.begin_encoding() {
+            let encoded = to_encode.encode();
+            self.make_room(|state| state.end_encoding(encoded));
+        }
+    }
+
+    fn begin_encoding(&self) -> Option<ToEncode> {
         let mut state = lock(&self.state);
-        let limit_bytes = state.spill(now());
+        let is_wanted = state.intake.window.is_used_up();
+        let spilling = state.spilling.as_mut()?;
+        if !is_wanted {
+            spilling.call_off_encoding();
+        }
+        spilling.begin_encoding()
+    }
+
+    /// Takes a step that the consumer did not make, and sees what there is room for then.
+    fn make_room(&self, step: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        step(&mut state);
+        let limit_bytes = state.make_room();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -182,6 +209,11 @@ impl Inbound {
         }
     }
 
+    /// What batches are to be split to: the budget holds what one of them overruns the credit by.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
     /// The limit to open the stream with.
     pub(crate) fn limit_bytes(&self) -> u64 {
         lock(&self.state).intake.window.granted_bytes()
@@ -204,7 +236,7 @@ impl Inbound {
         if let Err(error) = &accepted {
             state.fail(error.clone());
         }
-        let limit_bytes = state.spill(began);
+        let limit_bytes = state.make_room();
         state.stats.receiver_process_total_time += now().saturating_duration_since(began);
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
@@ -212,22 +244,21 @@ impl Inbound {
         (accepted, consumer)
     }
 
-    /// Takes a batch from a sender of this process.
+    /// Takes a batch from a sender of this process, which has credit: a piece of [`Self::piece_bytes`], or a row.
     pub(crate) fn push_value(&self, batch: RecordBatch, cost_bytes: u64) {
         let (mut state, waited) = lock_timed(&self.state);
         state.stats.wait_lock_time += waited;
         if !matches!(state.phase, Phase::Open) {
             return;
         }
-        // Its memory is there already, whoever holds it; and the sender has looked at its credit.
-        let began = now();
-        let within_credit = state.intake.window.on_received(cost_bytes, began);
+        // The sender has looked at its credit.
+        let within_credit = state.intake.window.on_received(cost_bytes, now());
         debug_assert!(
             within_credit.is_ok(),
             "invariant: senders of this process have credit"
         );
         state.queue_up(Item::Value(batch, cost_bytes));
-        let limit_bytes = state.spill(began);
+        let limit_bytes = state.make_room();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -359,53 +390,92 @@ impl State {
             Arrival::Part => {}
             Arrival::End(outcome) => self.phase = Phase::Ended(outcome),
         }
-        if let Err(spent) = self.recharge() {
-            self.fail(spent.into());
-        }
         Ok(())
     }
 
-    /// Behind what is spilled, if anything is. If the sender would have to wait now, the newer part of the queue is
-    /// spilled: so much that there is credit for it again.
+    /// Charges what has come. A sender that waits is let go on where there is room for what it sends: in the budget, or
+    /// else on disk. Returns the limit that it is to be told.
+    ///
+    /// Without spilling, all that waits is charged to the budget. With it, one row may be beyond that until it is handed to
+    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow, and its memory is
+    /// charged where it came from.
+    fn make_room(&mut self) -> Option<u64> {
+        if !matches!(self.phase, Phase::Open | Phase::Ended(_)) {
+            return None;
+        }
+        if self.spilling.is_none() {
+            if let Err(spent) = self.recharge() {
+                self.fail(spent.into());
+            }
+            return None;
+        }
+        if !self.intake.window.is_used_up() {
+            return None;
+        }
+        let in_window = self.intake.window.raise_at_once();
+        let in_budget = in_window.or_else(|| self.widen());
+        let limit_bytes = in_budget.or_else(|| self.spill());
+        if self.spilling.is_some() {
+            // Else it waits for the disk, see above.
+            let _ = self.recharge();
+        }
+        limit_bytes
+    }
+
+    /// Behind what is spilled, if anything is.
     fn queue_up(&mut self, item: Item) {
         match &mut self.spilling {
-            Some(spilling) if !spilling.is_empty() => return spilling.push(item),
-            _ => self.push(item),
+            Some(spilling) if !spilling.is_empty() => spilling.push(item),
+            _ => self.queue.push_back(item),
         }
+        let queued = self.intake.window.queued_bytes();
+        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
+    }
+
+    /// Takes more of the budget, as far as it reaches.
+    fn widen(&mut self) -> Option<u64> {
+        let (window, charge) = (&mut self.intake.window, &mut self.charge);
+        window.widen(|reserved_bytes| charge.resize(as_usize(reserved_bytes)).is_ok())
+    }
+
+    /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is
+    /// to be told.
+    fn spill(&mut self) -> Option<u64> {
+        let (one, several) = self.intake.window.kept_bytes_max();
+        let spilling = self.spilling.as_mut()?;
+        if spilling.is_empty() {
+            let mut kept_bytes = 0;
+            let stays = |(at, item): &(usize, &Item)| {
+                kept_bytes += item.cost_bytes();
+                kept_bytes <= if *at == 0 { one } else { several }
+            };
+            let kept = self.queue.iter().enumerate().take_while(stays).count();
+            for newer in self.queue.split_off(kept) {
+                spilling.push(newer);
+            }
+        }
+        let (cost_bytes, refused) = spilling.write();
+        self.stats.bytes_spilled = spilling.spilled_bytes();
+        let limit_bytes = self.intake.window.on_spilled(cost_bytes);
+        self.settle();
+        let Some(error) = refused else {
+            return limit_bytes;
+        };
+        // What is too long for the spill files may wait in memory, as it would without them.
+        if !error.is_too_long() || self.recharge().is_err() {
+            self.fail(error.into());
+        }
+        limit_bytes
+    }
+
+    fn end_encoding(&mut self, encoded: Result<Encoded, ReceiveError>) {
+        // Without it, the stream has ended meanwhile.
         let Some(spilling) = &mut self.spilling else {
             return;
         };
-        if !self.intake.window.is_used_up() {
-            return;
-        }
-        let (mut kept_bytes, room) = (0, self.intake.window.window_bytes() / 4);
-        let stays = |item: &&Item| {
-            kept_bytes += item.cost_bytes();
-            kept_bytes < room
-        };
-        let kept = self.queue.iter().take_while(stays).count();
-        let newer = self.queue.split_off(kept);
-        for item in newer {
-            spilling.push(item);
-        }
-    }
-
-    /// Hands to the spill files what is to go there; returns the limit that the sender is to be told.
-    fn spill(&mut self, now: Instant) -> Option<u64> {
-        let spilling = self.spilling.as_mut()?;
-        let written = spilling.write();
-        self.stats.bytes_spilled = spilling.spilled_bytes();
-        match written {
-            Ok(0) => None,
-            Ok(cost_bytes) => {
-                let limit_bytes = self.intake.window.on_taken(cost_bytes, now, |_| false);
-                self.settle();
-                limit_bytes
-            }
-            Err(error) => {
-                self.fail(error);
-                None
-            }
+        match encoded {
+            Ok(encoded) => spilling.end_encoding(encoded),
+            Err(error) => self.fail(error),
         }
     }
 
@@ -414,12 +484,6 @@ impl State {
             Some(spilling) => spilling.poll_pop(cx),
             None => Poll::Ready(Ok(None)),
         }
-    }
-
-    fn push(&mut self, item: Item) {
-        self.queue.push_back(item);
-        let queued = self.intake.window.queued_bytes();
-        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     fn poll_take(
@@ -514,15 +578,23 @@ pub(crate) fn grant(connection: &RemoteConnection, stream: u64, limit_bytes: u64
     let _ = connection.post_urgent::<CreditCall>(&credit);
 }
 
-/// What a batch of this process costs.
+/// What a batch of this process costs: what is shown of its memory, about. Whoever made it may show the rest elsewhere.
 pub(crate) fn value_cost_bytes(batch: &RecordBatch) -> u64 {
-    cost_bytes(0, batch.get_array_memory_size() as u64)
+    let there = batch.get_array_memory_size();
+    let shown = if there <= VALUE_BYTES_MIN {
+        there
+    } else {
+        arrow_body_bytes(batch).min(there)
+    };
+    cost_bytes(0, shown as u64)
 }
 
 fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+#[cfg(test)]
+mod spills;
 #[cfg(test)]
 #[allow(
     clippy::disallowed_methods,
@@ -532,19 +604,20 @@ mod tests {
     use std::{sync::mpsc, thread};
 
     use arrow::datatypes::Schema;
-    use rpc_bus::ledger::Limits;
+    use rpc_bus::{Ledger, ledger::Limits};
 
     use super::*;
-    use crate::stream::options::window_sizes;
+    use crate::stream::{frame::Codecs, options::window_sizes};
 
     fn inbound() -> Inbound {
         let ledger = Ledger::root("test", Limits::default());
         let terms = Terms {
             has_checksums: false,
             batch_bytes_max: 1 << 20,
+            codecs: Codecs::default(),
         };
         let sizes = window_sizes(64 << 10, 64 << 10);
-        Inbound::try_new(sizes, terms, &ledger).expect("there is room")
+        Inbound::new(sizes, terms, sizes.reserve(&ledger).expect("there is room"))
     }
 
     /// Takes `step` while the lock is held, and lets go of it when that is probably waited for.

@@ -8,10 +8,10 @@ use record_batch::Reassembly;
 use rpc_bus::RpcFailure;
 
 use super::{
-    checksum::verify,
+    checksum::check_frame,
     credit::{ReceiveWindow, cost_bytes},
     error::ReceiveError,
-    frame::codec_of,
+    frame::{Codecs, codec_of},
     options::PIECE_BYTES_MAX,
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Terms {
     pub(crate) has_checksums: bool,
     /// Largest batch, on the wire and decoded.
     pub(crate) batch_bytes_max: usize,
+    pub(crate) codecs: Codecs,
 }
 
 /// One batch as it came.
@@ -76,22 +77,24 @@ impl Intake {
     ///
     /// # Errors
     ///
-    /// The peer breaks the protocol: the stream, and the connection, cannot go on.
+    /// The frame is damaged, or the peer breaks the protocol: the stream, and the connection, cannot go on.
     pub(crate) fn accept(
         &mut self,
         mut frame: StreamFrame,
         body: Bytes,
         now: Instant,
     ) -> Result<Arrival, ReceiveError> {
+        // One that is there was compared before the frame came here.
+        if self.terms.has_checksums && frame.crc.is_none() {
+            check_frame(&mut frame)?;
+        }
         let (expected, actual) = (self.next_sequence, frame.sequence());
         if actual != expected {
             return Err(broken(format!("frame {actual} came, expected {expected}")));
         }
         self.next_sequence += 1;
         if let Some(end) = &frame.end {
-            let outcome = self.outcome(end)?;
-            self.verify_now(&mut frame, &body)?;
-            return Ok(Arrival::End(outcome));
+            return self.outcome(end).map(Arrival::End);
         }
         if body.is_empty() {
             return Err(broken("a batch without a body".to_owned()));
@@ -105,13 +108,6 @@ impl Intake {
     /// Drops the chunks of a batch that is not complete.
     pub(crate) fn drop_partial(&mut self) {
         self.partial = None;
-    }
-
-    fn verify_now(&self, frame: &mut StreamFrame, body: &Bytes) -> Result<(), ReceiveError> {
-        if self.terms.has_checksums {
-            return verify(frame, body);
-        }
-        Ok(())
     }
 
     fn outcome(&self, end: &StreamEnd) -> Result<Result<(), ReceiveError>, ReceiveError> {
@@ -139,7 +135,7 @@ impl Intake {
         body: Bytes,
         now: Instant,
     ) -> Result<Arrival, ReceiveError> {
-        codec_of(&frame)?;
+        self.expect_codec(&frame)?;
         let announced = usize::try_from(frame.chunked_bytes()).unwrap_or(usize::MAX);
         let total_bytes = if announced == 0 {
             body.len()
@@ -167,6 +163,17 @@ impl Intake {
             total_bytes,
         };
         self.add(partial, frame, body)
+    }
+
+    fn expect_codec(&self, frame: &StreamFrame) -> Result<(), ReceiveError> {
+        let (codec, taken) = (codec_of(frame)?, self.terms.codecs);
+        if taken.takes(codec) {
+            return Ok(());
+        }
+        let taken: Vec<_> = taken.list().collect();
+        Err(broken(format!(
+            "a batch in the codec {codec:?}, expected none or one of {taken:?}"
+        )))
     }
 
     fn go_on(

@@ -7,20 +7,21 @@ use futures::future::try_join_all;
 use protos::{
     calls::data::OpenStream as OpenCall,
     data::{OpenStream, close_stream},
+    id::QueryId,
 };
 use rpc_bus::{
     BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
-    RpcFailure, auth::Login, tls::TlsClient,
+    auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
 use super::{
     address::StreamAddress,
-    budget::{Budget, Budgets},
+    budget::{Budgets, Share},
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
     error::{OpenError, SendError},
-    frame::codec_to_wire,
+    frame::{Codecs, codec_to_wire},
     inbound::Inbound,
     intake::Terms,
     options::{Checksums, ReceiveOptions, SendOptions},
@@ -29,7 +30,7 @@ use super::{
     receiver::{Parts, Source, StreamReceiver},
     receiver_side::close,
     receivers::Receivers,
-    registry::{Opener, Patience, Registry},
+    registry::{Opener, Patience, Refusal, Registry},
     sender::StreamSender,
     sender_side::SenderHost,
     transmitter::{Surroundings, Transmitter},
@@ -67,9 +68,10 @@ pub struct NodeOptions {
     pub batch_bytes_max: usize,
     /// How long a receiver may wait here for a sender that is not there yet. Default 10 s.
     pub sender_timeout: Duration,
-    /// How many receivers may wait so. Default 1,024.
+    /// How many receivers may wait so; those beyond are refused at once. Default 16,384.
     pub waiting_receivers_max: usize,
-    /// How many of one connection. Default 256.
+    /// How many of one connection. All streams that a query has between two nodes may be opened before their senders are
+    /// there: for 32 sending fragments and 32 receiving ones these are 1,024. Default 4,096.
     pub waiting_receivers_per_connection_max: usize,
     /// What this node does beside Drill's protocol where its peer does it too, as far as that is of the data plane.
     /// Default: streams, checksums and compression.
@@ -97,8 +99,8 @@ impl Default for NodeOptions {
             query_bytes_max: 256 * MIB,
             batch_bytes_max: 16 * MIB,
             sender_timeout: Duration::from_secs(10),
-            waiting_receivers_max: 1024,
-            waiting_receivers_per_connection_max: 256,
+            waiting_receivers_max: 16_384,
+            waiting_receivers_per_connection_max: 4_096,
             features: STREAM_FEATURES.into_iter().collect(),
             fragments: FragmentsOptions::default(),
             events: Arc::new(NoEvents),
@@ -150,6 +152,8 @@ pub struct DataNode {
     peers: Arc<Peers>,
     budgets: Arc<Budgets>,
     batch_bytes_max: usize,
+    /// Senders keep the registry: it does not end with the node by itself.
+    _closing: CloseOnDrop,
 }
 
 impl DataNode {
@@ -178,6 +182,7 @@ impl DataNode {
         let (at, held) = (runtime.clone(), ledger.clone());
         let server =
             DataServer::bind(address, at, server, held, fragments.clone(), streams).await?;
+        let closing = CloseOnDrop(Arc::clone(&registry));
         let around = Surroundings {
             runtime: runtime.clone(),
             registry,
@@ -194,6 +199,7 @@ impl DataNode {
             peers: Arc::new(Peers::new(dialing, accepted)),
             budgets: Budgets::new(&ledger, options.plane_bytes_max, options.query_bytes_max),
             batch_bytes_max: options.batch_bytes_max,
+            _closing: closing,
         })
     }
 
@@ -219,7 +225,7 @@ impl DataNode {
     ///
     /// # Errors
     ///
-    /// There is a sender of the stream already, or batches of `schema` cannot be sent.
+    /// There is a sender of the stream that has not ended, or batches of `schema` cannot be sent.
     pub fn sender(
         &self,
         stream: StreamAddress,
@@ -231,12 +237,12 @@ impl DataNode {
         Ok(StreamSender::new(stream, schema.clone(), transmitter))
     }
 
-    /// Opens the streams of all senders of a receiver, at the same time, under one budget. All of them must be of one
-    /// query.
+    /// Opens the streams of all senders of a receiver, at the same time, under one budget.
     ///
     /// # Errors
     ///
-    /// That of the first sender that cannot be had; the others are cancelled. Or the budget is too small.
+    /// That of the first sender that cannot be had; the others are cancelled. Or the budget is too small, or they are not
+    /// all of one query.
     ///
     /// # Cancel safety
     ///
@@ -247,13 +253,12 @@ impl DataNode {
         options: &ReceiveOptions,
     ) -> Result<Receivers, OpenError> {
         let windows = options.windows(senders.len())?;
-        let query = senders
-            .first()
-            .map(|(_, stream)| stream.query)
-            .unwrap_or_default();
+        let query = query_of(senders)?;
         let budget = self.budgets.receiver(query, options.budget_bytes);
-        let open = |&(origin, stream)| self.open(origin, stream, options, (windows, &budget));
-        let receivers = try_join_all(senders.iter().map(open)).await?;
+        let shares = senders.iter().map(|_| budget.share(windows));
+        let shares = shares.collect::<Result<Vec<_>, _>>()?;
+        let open = |(&(origin, stream), share)| self.open(origin, stream, options, share);
+        let receivers = try_join_all(senders.iter().zip(shares).map(open)).await?;
         Ok(Receivers::new(receivers))
     }
 
@@ -274,7 +279,8 @@ impl DataNode {
     ) -> Result<StreamReceiver, OpenError> {
         let windows = options.windows(1)?;
         let budget = self.budgets.receiver(stream.query, options.budget_bytes);
-        self.open(origin, stream, options, (windows, &budget)).await
+        self.open(origin, stream, options, budget.share(windows)?)
+            .await
     }
 
     async fn open(
@@ -282,11 +288,17 @@ impl DataNode {
         origin: Origin,
         stream: StreamAddress,
         options: &ReceiveOptions,
-        (windows, budget): (WindowSizes, &Arc<Budget>),
+        share: Share,
     ) -> Result<StreamReceiver, OpenError> {
-        let terms = |has_checksums| Terms {
+        let Share {
+            budget,
+            windows,
+            reserved,
+        } = share;
+        let terms = |has_checksums, codecs| Terms {
             has_checksums,
             batch_bytes_max: self.batch_bytes_max,
+            codecs,
         };
         let (source, inbound, terms) = match origin.named() {
             Some((address, expected)) if address != self.local => {
@@ -296,20 +308,25 @@ impl DataNode {
                 };
                 let side = Arc::clone(&line.side);
                 let wants = options.checksums == Checksums::On;
-                let terms = terms(wants && line.connection.has(Feature::Checksums));
-                let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                let codecs = if line.connection.has(Feature::Compression) {
+                    Codecs::of(&options.codecs)
+                } else {
+                    Codecs::default()
+                };
+                let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
+                let inbound = Arc::new(Inbound::new(windows, terms, reserved));
                 let source = open_remote(line, stream, &inbound, options, terms).await;
                 let source = source.map_err(|error| side.explain(error))?;
                 (source, inbound, terms)
             }
             named => {
                 self.expect_incarnation(named.and_then(|(_, expected)| expected))?;
-                let terms = terms(false);
+                let terms = terms(false, Codecs::default());
                 let windows = WindowSizes {
                     starved_min: STARVED_MIN_HERE,
                     ..windows
                 };
-                let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                let inbound = Arc::new(Inbound::new(windows, terms, reserved));
                 if let Some(dir) = &options.spill {
                     inbound.spill_to(dir);
                 }
@@ -326,7 +343,7 @@ impl DataNode {
             terms,
             runtime: self.runtime.clone(),
             tunnels: Arc::clone(&self.around.tunnels),
-            budget: Arc::clone(budget),
+            budget,
         }))
     }
 
@@ -360,19 +377,15 @@ impl DataNode {
         };
         let inbound = Arc::clone(inbound);
         registry.open(stream, Opener::Local { inbound, opened });
-        let late = OpenError::NoSender {
-            address: stream,
-            waited: patience,
-        };
         match tokio::time::timeout(patience, &mut opening.sender).await {
             Ok(Ok(Ok(outbound))) => {
                 // There is a receiver from now on, which does the same.
                 opening.inbound = None;
                 Ok(Source::Local(outbound))
             }
-            Ok(Ok(Err(failure))) => Err(CallError::Remote(Box::new(failure)).into()),
+            Ok(Ok(Err(refusal))) => Err(refusal.into_error(stream)),
             Ok(Err(_)) => Err(OpenError::ShuttingDown),
-            Err(_) => Err(late),
+            Err(_) => Err(Refusal::NoSender(patience).into_error(stream)),
         }
     }
 
@@ -400,19 +413,45 @@ impl DataNode {
         self.around.registry.waiting()
     }
 
-    /// Ends all streams and connections, and waits until they have, at most `grace`.
+    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders and receivers that are left
+    /// find their stream ended, those within the node by [`SendError::ShuttingDown`] and
+    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown).
     pub async fn shutdown(self, grace: Duration) {
+        self.around.registry.close();
         self.peers.close();
         self.server.shutdown(grace).await;
         self.around.registry.join(grace).await;
     }
 }
 
+/// Ends the streams of a node that is dropped.
+struct CloseOnDrop(Arc<Registry>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 #[cfg(test)]
 impl DataNode {
+    pub(crate) fn streams_listed(&self) -> usize {
+        self.peers.open_streams()
+    }
+
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.around.registry)
     }
+}
+
+/// The query that all senders are of.
+fn query_of(senders: &[(Origin, StreamAddress)]) -> Result<QueryId, OpenError> {
+    let expected = senders.first().map(|(_, stream)| stream.query);
+    let expected = expected.unwrap_or_default();
+    let other = senders.iter().find(|(_, stream)| stream.query != expected);
+    other.map_or(Ok(expected), |&(_, address)| {
+        Err(OpenError::OtherQuery { address, expected })
+    })
 }
 
 /// Opens a stream on a connection, and waits until its sender is there.
@@ -435,10 +474,7 @@ async fn open_remote(
     let Some(line) = &opening.line else {
         return Err(OpenError::ShuttingDown);
     };
-    let codecs = options
-        .codecs
-        .iter()
-        .filter_map(|&codec| codec_to_wire(codec));
+    let codecs = terms.codecs.list().filter_map(codec_to_wire);
     let request = sealed(OpenStream {
         stream: Some(id),
         limit_bytes: Some(inbound.limit_bytes()),
@@ -510,7 +546,7 @@ struct OpeningHere<'a> {
     stream: StreamAddress,
     /// `None` once it is opened.
     inbound: Option<&'a Arc<Inbound>>,
-    sender: oneshot::Receiver<Result<Arc<Outbound>, RpcFailure>>,
+    sender: oneshot::Receiver<Result<Arc<Outbound>, Refusal>>,
 }
 
 impl Drop for OpeningHere<'_> {

@@ -66,8 +66,9 @@ pub struct ReceiveOptions {
     pub checksums: Checksums,
     /// Codecs that senders may use beside none. Default: all.
     pub codecs: Vec<Codec>,
-    /// Where batches go that have no room in the budget, so that their senders need not wait. Those of this process come
-    /// back in pieces of about a MiB. Default `None`: senders wait.
+    /// Where batches go that have no room in the budget, or beyond `window_bytes_max`, so that their senders need not wait.
+    /// Those of this process come back in pieces of about a MiB. A row that is longer than the budget goes there too.
+    /// Default `None`: senders wait.
     pub spill: Option<SpillDir>,
     /// How long a sender may take to be there. Default 15 s.
     pub open_timeout: Duration,
@@ -112,7 +113,9 @@ impl ReceiveOptions {
                 budget_bytes: self.budget_bytes,
             });
         }
-        let share = self.budget_bytes / streams.max(1) / 2;
+        // What spills is to find room in memory first: so much of the budget is for those that fall behind.
+        let parts = if self.spill.is_some() { 3 } else { 2 };
+        let share = self.budget_bytes / streams.max(1) / parts;
         let first = share.min(self.window_bytes).min(self.window_bytes_max);
         Ok(window_sizes(first, self.window_bytes_max))
     }
@@ -133,6 +136,11 @@ pub(crate) fn window_sizes(first: usize, largest: usize) -> WindowSizes {
 pub(crate) fn piece_bytes(limit_bytes: u64) -> usize {
     let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
     limit.clamp(STREAM_CREDIT_BYTES_MIN, PIECE_BYTES_MAX)
+}
+
+/// How much of the largest batch that a peer takes the rows of a piece may be: its head and its padding come on top.
+pub(crate) fn piece_of(batch_bytes_max: usize) -> usize {
+    batch_bytes_max - batch_bytes_max / 8
 }
 
 #[cfg(test)]

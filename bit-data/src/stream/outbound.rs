@@ -6,7 +6,7 @@ use std::{
 };
 
 use record_batch::Codec;
-use rpc_bus::RemoteConnection;
+use rpc_bus::{CallError, RemoteConnection};
 
 use super::{
     credit::SendCredit,
@@ -14,6 +14,7 @@ use super::{
     inbound::Inbound,
     sender_side::SenderSide,
     stats::{LOOKS_MAX, lock, look_again},
+    tunnel::node_address,
 };
 
 /// Where the batches of a stream go.
@@ -37,6 +38,19 @@ pub(crate) struct RemoteRoute {
     /// Batches are split to this.
     pub(crate) piece_bytes: usize,
     pub(crate) batch_bytes_max: usize,
+}
+
+impl RemoteRoute {
+    /// Why nothing can be posted on it.
+    pub(crate) fn failed(&self, error: CallError) -> SendError {
+        match error {
+            CallError::Lost(reason) => SendError::Lost {
+                peer: node_address(&self.connection),
+                reason,
+            },
+            other => SendError::Call(other),
+        }
+    }
 }
 
 /// Under its lock, a sender is found to be gone either by the receiver that comes, which is refused, or by its own drop,
@@ -71,7 +85,7 @@ impl Outbound {
         }
         debug_assert!(
             state.attached.is_none(),
-            "invariant: who has a receiver is not listed"
+            "invariant: who has a receiver is not free"
         );
         state.attached = Some((route, SendCredit::new(limit_bytes)));
         Ok(state.sender.take())

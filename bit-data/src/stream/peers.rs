@@ -1,7 +1,7 @@
 //! Connections to the nodes that this one receives from: a few for each, over which its streams are spread.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -49,7 +49,7 @@ impl Dialing {
 /// All of them, by address.
 pub(crate) struct Peers {
     dialing: Dialing,
-    by_address: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    by_address: Mutex<BTreeMap<SocketAddr, Arc<Peer>>>,
     is_closed: AtomicBool,
     /// For those that are connecting.
     downs: broadcast::Sender<NodeDown>,
@@ -267,6 +267,15 @@ impl Peers {
         lines.map(|line| line.connection).collect()
     }
 
+    /// Streams that are open on the connections of this node.
+    #[cfg(test)]
+    pub(crate) fn open_streams(&self) -> usize {
+        let peers: Vec<_> = lock(&self.by_address).values().map(Arc::clone).collect();
+        let places = peers.iter().flat_map(|peer| &peer.places);
+        let lines = places.filter_map(Place::open);
+        lines.map(|line| line.side.open_streams()).sum()
+    }
+
     fn disconnect(&self, address: SocketAddr) {
         let peer = lock(&self.by_address).get(&address).map(Arc::clone);
         if let Some(peer) = peer {
@@ -298,7 +307,7 @@ impl Peers {
             ledger,
             ..
         } = &self.dialing;
-        let side = ReceiverSide::new();
+        let side = ReceiverSide::new(address);
         let named = tls.as_ref().zip(host);
         let named = named.and_then(|(tls, host)| tls.for_host(host).ok());
         let target = DataTarget {

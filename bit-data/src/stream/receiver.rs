@@ -22,7 +22,7 @@ use rpc_bus::{BusRuntime, RemoteConnection, RpcFailure};
 use super::{
     address::StreamAddress,
     budget::Budget,
-    checksum::verify,
+    checksum::check_body,
     error::{ReceiveError, SendError},
     frame::codec_of,
     inbound::{Inbound, Item, grant},
@@ -183,12 +183,12 @@ impl StreamReceiver {
     /// Decodes a batch, or starts to decompress it.
     fn open(
         &mut self,
-        mut batch: EncodedBatch,
+        batch: EncodedBatch,
         began: Instant,
     ) -> Result<Option<RecordBatch>, ReceiveError> {
         if self.terms.has_checksums {
-            let mut frames = batch.frames.iter_mut();
-            frames.try_for_each(|(frame, body)| verify(frame, body))?;
+            let mut frames = batch.frames.iter();
+            frames.try_for_each(|(frame, body)| check_body(frame, body))?;
         }
         let body = Joined::of(batch, self.terms.batch_bytes_max)?;
         match body.codec {

@@ -1,6 +1,8 @@
 //! Senders that wait for their receivers, and receivers that wait for their senders: whoever comes second finds the
 //! first.
 
+mod refusal;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, Weak},
@@ -8,17 +10,15 @@ use std::{
     time::Duration,
 };
 
-use protos::{
-    calls::data::OpenStream as OpenCall,
-    data,
-    error::{ErrorType, Retry},
-};
-use rpc_bus::{Ledger, Reply, RpcFailure, task::Tasks};
+use protos::{calls::data::OpenStream as OpenCall, data};
+use rpc_bus::{Ledger, Reply, task::Tasks};
 use tokio::{runtime::Handle, sync::oneshot};
+
+pub(crate) use refusal::Refusal;
 
 use super::{
     address::StreamAddress,
-    error::{OpenError, SendError},
+    error::{OpenError, ReceiveError, SendError},
     inbound::Inbound,
     outbound::{Outbound, Route, SenderGone},
     sender_side::SenderSide,
@@ -37,7 +37,7 @@ pub(crate) enum Opener {
     /// Of this one.
     Local {
         inbound: Arc<Inbound>,
-        opened: oneshot::Sender<Result<Arc<Outbound>, RpcFailure>>,
+        opened: oneshot::Sender<Result<Arc<Outbound>, Refusal>>,
     },
 }
 
@@ -69,7 +69,7 @@ impl Opener {
                         }
                         sender.into_iter().for_each(Waker::wake);
                     }
-                    Err(SenderGone) => drop(opened.send(Err(sender_gone()))),
+                    Err(SenderGone) => drop(opened.send(Err(Refusal::SenderGone))),
                 }
                 Met::Told
             }
@@ -84,7 +84,7 @@ impl Opener {
         }
     }
 
-    fn refuse(self, failure: RpcFailure) {
+    fn refuse(self, address: StreamAddress, refusal: Refusal) {
         match self {
             Self::Remote {
                 side,
@@ -92,23 +92,12 @@ impl Opener {
                 reply,
             } => {
                 side.forget(request.stream());
-                reply.fail(failure);
+                reply.fail(refusal.into_failure(address));
             }
             // Nobody may be waiting any more.
-            Self::Local { opened, .. } => drop(opened.send(Err(failure))),
+            Self::Local { opened, .. } => drop(opened.send(Err(refusal))),
         }
     }
-}
-
-/// For a receiver whose sender has gone: another one may come.
-pub(crate) fn sender_gone() -> RpcFailure {
-    let message = "the sender of the stream was cancelled";
-    RpcFailure::new(ErrorType::Resource, message).with_retry(Retry::SameNode)
-}
-
-/// For a receiver that is not there any more; nobody reads it.
-fn receiver_gone() -> RpcFailure {
-    RpcFailure::new(ErrorType::Connection, "the receiver of the stream has gone")
 }
 
 /// How long, and how many, receivers may wait for senders that are not there yet.
@@ -130,23 +119,32 @@ pub(crate) struct Registry {
     ledger: Ledger,
 }
 
+/// A sender that is free and a receiver that waits never have the same address: whoever comes second, under the lock, takes
+/// the first.
 #[derive(Debug, Default)]
 struct Slots {
-    by_address: HashMap<StreamAddress, Slot>,
-    waiting: usize,
+    /// From their registration until they are dropped.
+    senders: HashMap<StreamAddress, Listed>,
+    waiting: HashMap<StreamAddress, Waiting>,
     next_ticket: u64,
+    /// The node goes: nobody is let in any more.
+    is_closed: bool,
 }
 
-/// Who came first.
 #[derive(Debug)]
-enum Slot {
-    Sender(Arc<Outbound>),
-    Opener {
-        opener: Opener,
-        ticket: u64,
-        /// Dropped with the slot, which ends the wait.
-        _waits: oneshot::Sender<()>,
-    },
+struct Listed {
+    outbound: Arc<Outbound>,
+    /// It has a receiver, or is being brought together with one.
+    is_taken: bool,
+}
+
+/// A receiver that has no sender yet.
+#[derive(Debug)]
+struct Waiting {
+    opener: Opener,
+    ticket: u64,
+    /// Dropped with it, which ends the wait.
+    _waits: oneshot::Sender<()>,
 }
 
 impl Registry {
@@ -165,14 +163,14 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// There is one already.
+    /// There is one already, or the node goes.
     pub(crate) fn register(&self, address: StreamAddress) -> Result<Arc<Outbound>, OpenError> {
         let outbound = Arc::<Outbound>::default();
         self.offer(address, &outbound)?;
         Ok(outbound)
     }
 
-    /// Gives a sender to the receiver that waits for it, or lists it.
+    /// Gives a sender to the receiver that waits for it, or lists it as free.
     fn offer(&self, address: StreamAddress, outbound: &Arc<Outbound>) -> Result<(), OpenError> {
         while let Some(opener) = self.announce(address, outbound)? {
             if opener.attach(outbound) == Met::Told {
@@ -182,7 +180,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Lists a sender, unless a receiver waits for it.
+    /// Lists a sender; returns the receiver that waits for it.
     fn announce(
         &self,
         address: StreamAddress,
@@ -193,92 +191,92 @@ impl Registry {
         if outbound.stopped().is_some() {
             return Ok(None);
         }
-        match slots.by_address.remove(&address) {
-            None => {
-                let slot = Slot::Sender(Arc::clone(outbound));
-                slots.by_address.insert(address, slot);
-                Ok(None)
-            }
-            Some(slot @ Slot::Sender(_)) => {
-                slots.by_address.insert(address, slot);
-                Err(OpenError::Duplicate(address))
-            }
-            Some(Slot::Opener { opener, .. }) => {
-                slots.waiting -= 1;
-                Ok(Some(opener))
-            }
+        if slots.is_closed {
+            return Err(OpenError::ShuttingDown);
         }
+        let is_other = |listed: &Listed| !Arc::ptr_eq(&listed.outbound, outbound);
+        // One that has stopped sends nothing any more, whenever it will be dropped.
+        let is_in_use = |listed: &Listed| listed.outbound.stopped().is_none();
+        if slots
+            .senders
+            .get(&address)
+            .is_some_and(|listed| is_other(listed) && is_in_use(listed))
+        {
+            return Err(OpenError::Duplicate(address));
+        }
+        let opener = slots.waiting.remove(&address);
+        let listed = Listed {
+            outbound: Arc::clone(outbound),
+            is_taken: opener.is_some(),
+        };
+        slots.senders.insert(address, listed);
+        Ok(opener.map(|waiting| waiting.opener))
     }
 
     /// Gives the receiver its sender; one that has gone in the meantime leaves it to the next.
     fn connect(&self, address: StreamAddress, opener: Opener, outbound: &Arc<Outbound>) {
-        if opener.attach(outbound) == Met::ReceiverGone && self.offer(address, outbound).is_err() {
-            // While it was not listed, another one has taken its place.
-            outbound.stop(SendError::Ended);
+        if opener.attach(outbound) == Met::Told {
+            return;
         }
+        let offered = self.offer(address, outbound);
+        debug_assert!(
+            matches!(offered, Ok(()) | Err(OpenError::ShuttingDown)),
+            "invariant: its place was kept"
+        );
     }
 
     /// A sender has stopped and goes, before or after its receiver came.
     pub(crate) fn unregister(&self, address: StreamAddress, outbound: &Arc<Outbound>) {
         let mut slots = lock(&self.slots);
-        if let Some(Slot::Sender(waiting)) = slots.by_address.get(&address)
-            && Arc::ptr_eq(waiting, outbound)
+        if let Entry::Occupied(listed) = slots.senders.entry(address)
+            && Arc::ptr_eq(&listed.get().outbound, outbound)
         {
-            slots.by_address.remove(&address);
+            listed.remove();
         }
     }
 
     /// A receiver that may wait has gone. It says so first: what waits here is looked at under the lock, so that it is
     /// either found now, or was found to be gone and does not wait.
     pub(crate) fn withdraw(&self, address: StreamAddress, is_it: impl FnOnce(&Opener) -> bool) {
-        let mut slots = lock(&self.slots);
-        let Entry::Occupied(slot) = slots.by_address.entry(address) else {
-            return;
-        };
-        if !matches!(slot.get(), Slot::Opener { opener, .. } if is_it(opener)) {
-            return;
-        }
-        let gone = slot.remove();
-        slots.waiting -= 1;
-        drop(slots);
-        if let Slot::Opener { opener, .. } = gone {
-            opener.refuse(receiver_gone());
-        }
+        self.refuse_waiting(
+            address,
+            |waiting| is_it(&waiting.opener),
+            Refusal::ReceiverGone,
+        );
     }
 
-    /// A receiver has come: it gets the sender that is there, or waits for it.
+    fn refuse_waiting(
+        &self,
+        address: StreamAddress,
+        is_it: impl FnOnce(&Waiting) -> bool,
+        refusal: Refusal,
+    ) {
+        let mut slots = lock(&self.slots);
+        let Entry::Occupied(waiting) = slots.waiting.entry(address) else {
+            return;
+        };
+        if !is_it(waiting.get()) {
+            return;
+        }
+        let waiting = waiting.remove();
+        drop(slots);
+        waiting.opener.refuse(address, refusal);
+    }
+
+    /// A receiver has come: it gets the sender that is free, or waits for it.
     pub(crate) fn open(&self, address: StreamAddress, opener: Opener) {
         let mut slots = lock(&self.slots);
-        if !opener.is_there() {
+        if let Some(outbound) = slots.take_free(&address, &opener) {
             drop(slots);
-            return opener.refuse(receiver_gone());
+            return self.connect(address, opener, &outbound);
         }
-        match slots.by_address.remove(&address) {
-            Some(Slot::Sender(outbound)) => {
-                drop(slots);
-                self.connect(address, opener, &outbound);
-            }
-            Some(slot @ Slot::Opener { .. }) => {
-                slots.by_address.insert(address, slot);
-                drop(slots);
-                let message = format!("a receiver of the stream {address} waits already");
-                let failure = RpcFailure::new(ErrorType::Validation, message);
-                // That one may be gone, without this node knowing of it yet.
-                opener.refuse(failure.with_retry(Retry::SameNode));
-            }
-            None if slots.waiting >= self.patience.waiting_max => {
-                drop(slots);
-                let max = self.patience.waiting_max;
-                let message = format!("{max} receivers wait for their senders already");
-                let failure = RpcFailure::new(ErrorType::Resource, message);
-                opener.refuse(failure.with_retry(Retry::SameNode));
-            }
-            None => {
-                let (ticket, settled) = slots.wait(address, opener);
-                drop(slots);
-                self.expire_later(address, ticket, settled);
-            }
+        if let Some(refusal) = slots.refusal(&address, &opener, self.patience.waiting_max) {
+            drop(slots);
+            return opener.refuse(address, refusal);
         }
+        let (ticket, settled) = slots.wait(address, opener);
+        drop(slots);
+        self.expire_later(address, ticket, settled);
     }
 
     fn expire_later(&self, address: StreamAddress, ticket: u64, settled: oneshot::Receiver<()>) {
@@ -286,39 +284,38 @@ impl Registry {
         let expire = async move {
             let is_settled = tokio::time::timeout(wait, settled).await.is_ok();
             if !is_settled && let Some(registry) = this.upgrade() {
-                registry.expire(address, ticket);
+                registry.expire(address, ticket, Refusal::NoSender(wait));
             }
         };
-        if self.tasks.spawn(&self.app, &self.ledger, expire).is_err() {
-            self.expire(address, ticket);
+        if let Err(spent) = self.tasks.spawn(&self.app, &self.ledger, expire) {
+            self.expire(address, ticket, Refusal::Budget(spent));
         }
     }
 
-    fn expire(&self, address: StreamAddress, ticket: u64) {
+    fn expire(&self, address: StreamAddress, ticket: u64, refusal: Refusal) {
+        self.refuse_waiting(address, |waiting| waiting.ticket == ticket, refusal);
+    }
+
+    /// Ends the senders and receivers that are here, and lets nobody in any more: the node goes.
+    ///
+    /// Whoever is being brought together at the same time is listed. So the sender is stopped first, and its receiver
+    /// looked for then: it is there, or finds the sender stopped.
+    pub(crate) fn close(&self) {
         let mut slots = lock(&self.slots);
-        let Entry::Occupied(slot) = slots.by_address.entry(address) else {
-            return;
-        };
-        if !matches!(slot.get(), Slot::Opener { ticket: other, .. } if *other == ticket) {
-            return;
-        }
-        let slot = slot.remove();
-        slots.waiting -= 1;
+        slots.is_closed = true;
+        let waiting = std::mem::take(&mut slots.waiting);
+        let senders = slots.senders.values();
+        let senders: Vec<_> = senders.map(|listed| Arc::clone(&listed.outbound)).collect();
         drop(slots);
-        if let Slot::Opener { opener, .. } = slot {
-            let waited = self.patience.wait;
-            let message = format!("no sender of the stream {address} within {waited:?}");
-            let failure = RpcFailure::new(ErrorType::Resource, message);
-            opener.refuse(failure.with_retry(Retry::SameNode));
+        for (address, waiting) in waiting {
+            waiting.opener.refuse(address, Refusal::ShuttingDown);
         }
-    }
-
-    /// Runs what is left to do of a stream whose owner has gone.
-    pub(crate) fn run_detached(
-        &self,
-        rest: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), rpc_bus::BudgetExceeded> {
-        self.tasks.spawn(&self.app, &self.ledger, rest)
+        for outbound in senders {
+            outbound.stop(SendError::ShuttingDown);
+            if let Some(Route::Local(inbound)) = outbound.route() {
+                inbound.fail(ReceiveError::ShuttingDown);
+            }
+        }
     }
 
     pub(crate) fn waiting_max_of_a_connection(&self) -> usize {
@@ -328,7 +325,8 @@ impl Registry {
     /// Senders that wait for receivers, and receivers that wait for senders.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let slots = lock(&self.slots);
-        (slots.by_address.len() - slots.waiting, slots.waiting)
+        let free = slots.senders.values().filter(|listed| !listed.is_taken);
+        (free.count(), slots.waiting.len())
     }
 
     /// Waits for what runs, at most `grace`.
@@ -338,17 +336,45 @@ impl Registry {
 }
 
 impl Slots {
+    /// The sender for a receiver that has come, if it is free.
+    fn take_free(&mut self, address: &StreamAddress, opener: &Opener) -> Option<Arc<Outbound>> {
+        let listed = self.senders.get_mut(address)?;
+        if self.is_closed || listed.is_taken || !opener.is_there() {
+            return None;
+        }
+        listed.is_taken = true;
+        Some(Arc::clone(&listed.outbound))
+    }
+
+    /// Why a receiver that has come, and for which no sender is free, may not wait.
+    fn refusal(
+        &self,
+        address: &StreamAddress,
+        opener: &Opener,
+        waiting_max: usize,
+    ) -> Option<Refusal> {
+        if self.is_closed {
+            return Some(Refusal::ShuttingDown);
+        }
+        if !opener.is_there() {
+            return Some(Refusal::ReceiverGone);
+        }
+        if self.waiting.contains_key(address) {
+            return Some(Refusal::WaitsAlready);
+        }
+        (self.waiting.len() >= waiting_max).then_some(Refusal::TooMany(waiting_max))
+    }
+
     fn wait(&mut self, address: StreamAddress, opener: Opener) -> (u64, oneshot::Receiver<()>) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiting += 1;
         let (waits, settled) = oneshot::channel();
-        let slot = Slot::Opener {
+        let waiting = Waiting {
             opener,
             ticket,
             _waits: waits,
         };
-        self.by_address.insert(address, slot);
+        self.waiting.insert(address, waiting);
         (ticket, settled)
     }
 }

@@ -21,8 +21,13 @@ use super::{
 
 /// Sends the batches of one fragment to another: a [`Sink`] with back-pressure.
 ///
-/// `send` of [`futures::SinkExt`] returns once the batch is with the connection; `feed` lets the next one be made while
-/// this one waits for credit. `close` ends the stream, after all batches; dropping the sender before cancels it.
+/// `send` of [`futures::SinkExt`] returns once the batch is with the connection. `feed` keeps the batch, and the next call
+/// begins to send it: a task may feed several senders in turn. `close` ends the stream, after all batches; dropping the
+/// sender before cancels it.
+///
+/// A batch that is being sent has its place in the queue for room on the connection, and gets room that others then wait
+/// for. So a sender that was not ready is to be polled until it is, or to be dropped: also by a task that makes the next
+/// batch meanwhile, with `flush` beside it.
 #[must_use = "a sender that is dropped cancels its stream"]
 pub struct StreamSender {
     address: StreamAddress,

@@ -1,7 +1,7 @@
 //! One connection that a peer has opened: the streams that go out on it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ptr,
     sync::{Arc, Mutex, Weak},
     task::Waker,
@@ -24,11 +24,12 @@ use super::{
     checksum::{Damaged, Sealed, check},
     error::{NodeDown, SendError},
     frame::codec_from_wire,
-    options::piece_bytes,
+    options::{piece_bytes, piece_of},
     outbound::{Outbound, RemoteRoute, Route, SenderGone},
     peers::incarnation_of,
-    registry::{Met, Opener, Registry, sender_gone},
+    registry::{Met, Opener, Refusal, Registry},
     stats::lock,
+    tunnel::node_address,
 };
 use crate::dispatch::{StreamHost, StreamSink};
 
@@ -137,9 +138,9 @@ impl SenderSide {
     ) -> Met {
         let route = Route::Remote(Arc::new(self.route(request)));
         let mut streams = lock(&self.streams);
-        if !streams.is_waiting(request.stream()) {
+        let Some(&Listed::Waiting(address)) = streams.listed.get(&request.stream()) else {
             return Met::ReceiverGone;
-        }
+        };
         streams.remove(request.stream());
         // In one step: an open stream has a receiver, and is stopped with the connection.
         let attached = outbound.attach(route, request.limit_bytes());
@@ -153,7 +154,7 @@ impl SenderSide {
                 reply.send(&Ack { ok: Some(true) });
                 sender.into_iter().for_each(Waker::wake);
             }
-            Err(SenderGone) => reply.fail(sender_gone()),
+            Err(SenderGone) => reply.fail(Refusal::SenderGone.into_failure(address)),
         }
         Met::Told
     }
@@ -161,19 +162,18 @@ impl SenderSide {
     fn route(self: &Arc<Self>, request: &data::OpenStream) -> RemoteRoute {
         let agreed = self.connection.peer_capabilities();
         let theirs = agreed.map_or(0, |agreed| agreed.batch_bytes_max);
-        let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
+        let batch_bytes_max = match usize::try_from(theirs).unwrap_or(usize::MAX) {
+            0 => self.batch_bytes_max,
+            theirs => theirs,
+        };
         RemoteRoute {
             side: Arc::clone(self),
             connection: self.connection.clone(),
             stream: request.stream(),
             has_checksums: request.checksum() && self.has_checksums,
             codecs: self.codecs(request),
-            piece_bytes: piece_bytes(request.limit_bytes()),
-            batch_bytes_max: if theirs == 0 {
-                self.batch_bytes_max
-            } else {
-                theirs
-            },
+            piece_bytes: piece_bytes(request.limit_bytes()).min(piece_of(batch_bytes_max)),
+            batch_bytes_max,
         }
     }
 
@@ -229,7 +229,7 @@ impl SenderSide {
     /// A flipped bit in a limit could let the sender wait for ever.
     fn checked(&self, message: &mut impl Sealed) -> Result<(), Damaged> {
         if self.has_checksums {
-            return check(message, &[]);
+            return check(message);
         }
         Ok(())
     }
@@ -331,10 +331,11 @@ impl Streams {
         Ok(self.remove(stream))
     }
 
-    fn end(&mut self, reason: &CloseReason) -> HashMap<u64, Listed> {
+    /// All that were listed, in the order of their ids.
+    fn end(&mut self, reason: &CloseReason) -> BTreeMap<u64, Listed> {
         self.ended = Some(reason.clone());
         self.waiting = 0;
-        std::mem::take(&mut self.listed)
+        std::mem::take(&mut self.listed).into_iter().collect()
     }
 }
 
@@ -404,7 +405,11 @@ impl StreamSink for SenderSide {
     }
 
     fn closed(&self, reason: &CloseReason) {
-        self.end_all(reason, &SendError::Lost(reason.clone()));
+        let lost = SendError::Lost {
+            peer: node_address(&self.connection),
+            reason: reason.clone(),
+        };
+        self.end_all(reason, &lost);
     }
 }
 

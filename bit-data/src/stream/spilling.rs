@@ -3,12 +3,14 @@
 //! What is handed to the spill files counts as taken, so that its sender may go on. While those have no room in memory
 //! for more, batches wait here with their credit, and so does their sender.
 //!
-//! Batches of this process are encoded when they are handed over, in pieces as they would be sent in to another one: those
-//! that are taken before are the batches themselves.
+//! Batches of this process are encoded before they are handed over: on the thread that writes, because that takes time, and
+//! without a lock. Those that are taken before are the batches themselves; one that is being encoded is waited for, because
+//! what follows may refer to what its body brings: the schema, dictionaries.
 
 use std::{
     collections::VecDeque,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll},
 };
 
@@ -18,10 +20,7 @@ use prost::Message;
 use protos::data::StreamFrame;
 use record_batch::{ArrowEncoder, EncodeError};
 
-use super::{
-    error::ReceiveError, inbound::Item, intake::EncodedBatch, options::PIECE_BYTES_MAX,
-    pieces::pieces,
-};
+use super::{error::ReceiveError, inbound::Item, intake::EncodedBatch};
 use crate::spill::{SpillDir, SpillError, SpillReader, SpillRecord, SpillWriter};
 
 pub(crate) struct Spilling {
@@ -31,11 +30,35 @@ pub(crate) struct Spilling {
     waiting: VecDeque<Item>,
     /// Of batches of this process: what it encodes is decoded in the same order.
     encoder: Option<ArrowEncoder>,
+    encoding: Encoding,
     spilled_bytes: u64,
 }
 
+/// What is being done about the oldest of those that wait, if it is to be encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Nothing,
+    /// The thread that writes is told.
+    Asked,
+    /// It is at it.
+    Begun,
+}
+
+/// A batch that is to be encoded, with what encodes it.
+pub(crate) struct ToEncode {
+    batch: RecordBatch,
+    cost_bytes: u64,
+    encoder: Option<ArrowEncoder>,
+}
+
+/// What became of it.
+pub(crate) struct Encoded {
+    batch: EncodedBatch,
+    encoder: ArrowEncoder,
+}
+
 impl Spilling {
-    /// `on_room` is called on the thread that writes, when there may be room for more.
+    /// `on_room` is called on the thread that writes: when there may be room for more, or something is to be encoded.
     pub(crate) fn new(dir: &SpillDir, on_room: impl Fn() + Send + Sync + 'static) -> Self {
         let (writer, reader) = dir.queue(on_room);
         Self {
@@ -43,6 +66,7 @@ impl Spilling {
             reader,
             waiting: VecDeque::new(),
             encoder: None,
+            encoding: Encoding::Nothing,
             spilled_bytes: 0,
         }
     }
@@ -52,7 +76,7 @@ impl Spilling {
         self.waiting.is_empty() && self.reader.records() == 0
     }
 
-    /// Bytes of bodies that were ever spilled.
+    /// Bytes of bodies, with their heads, that were ever spilled.
     pub(crate) fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes
     }
@@ -61,63 +85,67 @@ impl Spilling {
         self.waiting.push_back(item);
     }
 
-    /// Hands over what there is room for; returns what it cost.
-    pub(crate) fn write(&mut self) -> Result<u64, ReceiveError> {
+    /// Hands over what there is room for, up to what is to be encoded first; returns what it cost, and why there will never
+    /// be room for the next batch, or for any.
+    pub(crate) fn write(&mut self) -> (u64, Option<SpillError>) {
         let mut cost_bytes = 0;
-        while let Some(batch) = self.first_encoded()? {
+        while let Some(Item::Encoded(batch)) = self.waiting.front() {
             let (record, cost) = (to_record(batch), batch.cost_bytes);
+            let bytes = record.bytes() as u64;
             match self.writer.push(record) {
                 Ok(()) => {
-                    self.spilled_bytes += cost;
+                    self.spilled_bytes += bytes;
                     cost_bytes += cost;
                     self.waiting.pop_front();
                 }
                 // There will be: then `on_room` is called.
-                Err(SpillError::NoRoomYet) => break,
-                Err(error) => return Err(error.into()),
+                Err(SpillError::NoRoomYet) => return (cost_bytes, None),
+                Err(error) => return (cost_bytes, Some(error)),
             }
         }
-        Ok(cost_bytes)
-    }
-
-    /// The oldest batch that waits, encoded if it is not yet.
-    fn first_encoded(&mut self) -> Result<Option<&EncodedBatch>, ReceiveError> {
-        if let Some(Item::Value(..)) = self.waiting.front()
-            && let Some(Item::Value(batch, cost_bytes)) = self.waiting.pop_front()
-        {
-            let pieces = self.encode(batch, cost_bytes)?;
-            for piece in pieces.into_iter().rev() {
-                self.waiting.push_front(Item::Encoded(piece));
-            }
+        if !self.waiting.is_empty() && self.encoding == Encoding::Nothing {
+            self.encoding = Encoding::Asked;
+            self.writer.call_back();
         }
-        Ok(self.waiting.front().and_then(|item| match item {
-            Item::Encoded(batch) => Some(batch),
-            Item::Value(..) => None,
-        }))
+        (cost_bytes, None)
     }
 
-    /// The pieces of a batch; the first one costs what it cost.
-    fn encode(
-        &mut self,
-        batch: RecordBatch,
-        mut cost_bytes: u64,
-    ) -> Result<Vec<EncodedBatch>, ReceiveError> {
-        let unable = |error: EncodeError| ReceiveError::Body(error.to_string());
-        let encoder = match &mut self.encoder {
-            Some(encoder) => encoder,
-            none => none.insert(ArrowEncoder::try_new(batch.schema_ref()).map_err(unable)?),
+    /// The consumer was faster.
+    pub(crate) fn call_off_encoding(&mut self) {
+        if self.encoding == Encoding::Asked {
+            self.encoding = Encoding::Nothing;
+        }
+    }
+
+    /// What is to be encoded next, if that was asked for. Until it is back, nobody gets it.
+    pub(crate) fn begin_encoding(&mut self) -> Option<ToEncode> {
+        if self.encoding != Encoding::Asked {
+            return None;
+        }
+        let Some(Item::Value(batch, cost_bytes)) = self.waiting.front() else {
+            // It was taken meanwhile.
+            self.encoding = Encoding::Nothing;
+            return None;
         };
-        let batches = pieces(batch, PIECE_BYTES_MAX).map(|piece| {
-            let body = encoder.encode(&piece).map_err(unable)?;
-            Ok(EncodedBatch {
-                frames: vec![(StreamFrame::default(), body.concat().into())],
-                cost_bytes: std::mem::take(&mut cost_bytes),
-            })
-        });
-        batches.collect()
+        self.encoding = Encoding::Begun;
+        Some(ToEncode {
+            batch: batch.clone(),
+            cost_bytes: *cost_bytes,
+            encoder: self.encoder.take(),
+        })
     }
 
-    /// The oldest batch, which costs nothing any more if it was spilled; `None` if nothing is here.
+    /// What [`Self::begin_encoding`] gave is encoded.
+    pub(crate) fn end_encoding(&mut self, encoded: Encoded) {
+        self.encoding = Encoding::Nothing;
+        self.encoder = Some(encoded.encoder);
+        if let Some(oldest) = self.waiting.front_mut() {
+            *oldest = Item::Encoded(encoded.batch);
+        }
+    }
+
+    /// The oldest batch, which costs nothing any more if it was spilled; `None` if nothing is here. Who finds it being
+    /// encoded is told by whoever calls [`Self::end_encoding`].
     pub(crate) fn poll_pop(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,10 +154,34 @@ impl Spilling {
             Poll::Ready(Ok(Some(record))) => {
                 Poll::Ready(from_record(record).map(|batch| Some(Item::Encoded(batch))))
             }
+            Poll::Ready(Ok(None)) if self.encoding == Encoding::Begun => Poll::Pending,
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(self.waiting.pop_front())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl ToEncode {
+    /// Takes time.
+    pub(crate) fn encode(self) -> Result<Encoded, ReceiveError> {
+        let work = AssertUnwindSafe(|| self.encode_in_one_piece());
+        let panicked = |_| Err(ReceiveError::Body("encoding has panicked".to_owned()));
+        catch_unwind(work).unwrap_or_else(panicked)
+    }
+
+    fn encode_in_one_piece(self) -> Result<Encoded, ReceiveError> {
+        let unable = |error: EncodeError| ReceiveError::Body(error.to_string());
+        let encoder = self
+            .encoder
+            .map_or_else(|| ArrowEncoder::try_new(self.batch.schema_ref()), Ok);
+        let mut encoder = encoder.map_err(unable)?;
+        let body = encoder.encode(&self.batch).map_err(unable)?;
+        let batch = EncodedBatch {
+            frames: vec![(StreamFrame::default(), body.concat().into())],
+            cost_bytes: self.cost_bytes,
+        };
+        Ok(Encoded { batch, encoder })
     }
 }
 

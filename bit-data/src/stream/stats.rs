@@ -45,19 +45,20 @@ pub enum CodecReason {
 pub struct SendStats {
     /// Batches handed to the connection or passed through; pieces of split ones count each.
     pub batches: u64,
-    /// `SerializeChunkTime`: encoding, compressing and summing.
+    /// `SerializeChunkTime`: encoding and compressing.
     pub serialize_chunk_time: Duration,
     /// `BytesSent`: bytes of bodies on the wire.
     pub bytes_sent: u64,
     /// The same before compression.
     pub bytes_uncompressed: u64,
-    /// `BytesPassThrough`: memory of batches handed over within the process.
+    /// `BytesPassThrough`: what the rows of batches take that were handed over within the process, about.
     pub bytes_pass_through: u64,
     /// `WaitResponseTime`: until the receiver opened the stream, and for its credit.
     pub wait_response_time: Duration,
     /// The part of it that was waiting for credit.
     pub credit_wait_time: Duration,
-    /// `SendRequestTime`: handing frames to the connection, which includes waiting for room in its queue.
+    /// `SendRequestTime`: handing frames to the connection, which includes their checksums and waiting for room in its
+    /// queue.
     pub send_request_time: Duration,
     /// What the last batch was compressed with.
     pub codec: Codec,
@@ -104,7 +105,7 @@ pub struct ReceiveStats {
     pub batches: u64,
     /// Bytes of their bodies on the wire.
     pub bytes_received: u64,
-    /// `BytesPassThrough`: memory of batches handed over within the process.
+    /// `BytesPassThrough`: what the rows of batches take that were handed over within the process, about.
     pub bytes_pass_through: u64,
     /// `DeserializeChunkTime`: checking, decompressing and decoding.
     pub deserialize_chunk_time: Duration,

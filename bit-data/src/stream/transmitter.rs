@@ -18,7 +18,7 @@ use rpc_bus::{BusRuntime, RpcFailure, StreamKey};
 
 use super::{
     address::StreamAddress,
-    checksum::seal,
+    checksum::seal_frame,
     compress::{CodecChooser, sample},
     credit::cost_bytes,
     error::{OpenError, ReceiveError, SendError},
@@ -199,14 +199,17 @@ impl Transmitter {
         }))
     }
 
+    /// Without a copy, but in pieces, as to another process: what waits is to be within the receiver's budget.
     async fn hand_over(&mut self, inbound: &Inbound, batch: RecordBatch) -> Result<(), SendError> {
-        self.wait_for_credit().await?;
-        let cost_bytes = value_cost_bytes(&batch);
-        self.outbound.on_sent(cost_bytes);
-        inbound.push_value(batch, cost_bytes);
-        let mut stats = lock(&self.stats);
-        stats.batches += 1;
-        stats.bytes_pass_through += cost_bytes;
+        for piece in pieces(batch, inbound.piece_bytes()) {
+            self.wait_for_credit().await?;
+            let cost_bytes = value_cost_bytes(&piece);
+            self.outbound.on_sent(cost_bytes);
+            inbound.push_value(piece, cost_bytes);
+            let mut stats = lock(&self.stats);
+            stats.batches += 1;
+            stats.bytes_pass_through += cost_bytes;
+        }
         Ok(())
     }
 
@@ -326,9 +329,7 @@ impl Remote {
     ) -> Result<Encoded, SendError> {
         if let Some(codecs) = self.samples_wanted.take() {
             let body = body.clone();
-            let samples = runtime
-                .compute(move || sample(&body, &codecs, Instant::now))
-                .await;
+            let samples = runtime.compute(move || sample(&body, &codecs, now)).await;
             self.codecs.on_samples(samples.map_err(encode_error)?);
         }
         let codec = self.codecs.codec();
@@ -383,22 +384,20 @@ impl Remote {
         body: Vec<Bytes>,
         outbound: &Outbound,
     ) -> Result<(), SendError> {
+        self.route.number(&mut frame, self.next_sequence, &body);
         let RemoteRoute {
-            connection,
-            stream,
-            has_checksums,
-            ..
+            connection, stream, ..
         } = &*self.route;
-        (frame.stream, frame.sequence) = (Some(*stream), Some(self.next_sequence));
-        if *has_checksums {
-            seal(&mut frame, &body);
-        }
         let key = StreamKey(*stream);
         let posted = connection
             .post::<StreamBatch>(&envelope(frame), body, key)
             .await;
         // What stopped the stream says more than that its connection is gone.
-        posted.map_err(|error| outbound.stopped().unwrap_or(SendError::Call(error)))?;
+        posted.map_err(|error| {
+            outbound
+                .stopped()
+                .unwrap_or_else(|| self.route.failed(error))
+        })?;
         self.next_sequence += 1;
         Ok(())
     }
@@ -432,33 +431,38 @@ impl Drop for Transmitter {
         let is_stopped = stopped.is_some();
         match (self.target.take(), route) {
             (_, Some(Route::Local(inbound))) => inbound.end(Err(ReceiveError::SenderCancelled)),
-            (Some(Target::Remote(remote)), _) => self.cancel(remote, is_stopped),
-            (None, Some(Route::Remote(route))) => match self.remote(route) {
-                Ok(remote) => self.cancel(remote, is_stopped),
-                Err(error) => tracing::debug!(%error, "a stream that cannot be cancelled"),
-            },
+            (Some(Target::Remote(remote)), _) => {
+                remote.route.cancel(remote.next_sequence, is_stopped);
+            }
+            (None, Some(Route::Remote(route))) => route.cancel(0, is_stopped),
             _ => {}
         }
     }
 }
 
-impl Transmitter {
-    fn cancel(&self, mut remote: Box<Remote>, is_stopped: bool) {
-        let route = Arc::clone(&remote.route);
-        route.side.forget(route.stream);
+impl RemoteRoute {
+    /// Makes `frame` the one at `sequence`.
+    fn number(&self, frame: &mut StreamFrame, sequence: u64, body: &[Bytes]) {
+        (frame.stream, frame.sequence) = (Some(self.stream), Some(sequence));
+        if self.has_checksums {
+            seal_frame(frame, body);
+        }
+    }
+
+    /// Sends nothing any more. The receiver, unless it has stopped the stream itself, is told with the frame at `sequence`,
+    /// the only one that does not wait for room: nobody is left who could.
+    fn cancel(&self, sequence: u64, is_stopped: bool) {
+        self.side.forget(self.stream);
         if is_stopped {
             return;
         }
-        let outbound = Arc::clone(&self.outbound);
-        let end = async move {
-            let frame = end_frame(stream_end::Kind::Cancelled, None);
-            // Fails with the connection, whose end the receiver sees.
-            let _ = remote.post_frame(frame, Vec::new(), &outbound).await;
-        };
-        if self.around.registry.run_detached(end).is_err() {
-            // No task to be had: the end of the connection says it too.
-            route.connection.close();
-        }
+        let mut frame = end_frame(stream_end::Kind::Cancelled, None);
+        self.number(&mut frame, sequence, &[]);
+        let key = StreamKey(self.stream);
+        // Fails with the connection, whose end the receiver sees.
+        let _ = self
+            .connection
+            .post_last::<StreamBatch>(&envelope(frame), key);
     }
 }
 

@@ -32,15 +32,20 @@ pub enum TunnelPeer {
 impl TunnelPeer {
     /// The other end of a connection.
     pub(crate) fn of(connection: &RemoteConnection) -> Self {
-        let mut address = connection.peer_addr();
-        let told = connection.peer_capabilities();
-        let told = told.as_ref().and_then(|told| told.endpoint.as_ref());
-        let port = told.and_then(|endpoint| u16::try_from(endpoint.data_port()).ok());
-        if let Some(port) = port.filter(|&port| port > 0) {
-            address.set_port(port);
-        }
-        Self::Node(address)
+        Self::Node(node_address(connection))
     }
+}
+
+/// Where the node at the other end listens, if it has told that.
+pub(crate) fn node_address(connection: &RemoteConnection) -> SocketAddr {
+    let mut address = connection.peer_addr();
+    let told = connection.peer_capabilities();
+    let told = told.as_ref().and_then(|told| told.endpoint.as_ref());
+    let port = told.and_then(|endpoint| u16::try_from(endpoint.data_port()).ok());
+    if let Some(port) = port.filter(|&port| port > 0) {
+        address.set_port(port);
+    }
+    address
 }
 
 impl fmt::Display for TunnelPeer {

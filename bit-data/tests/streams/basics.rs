@@ -35,6 +35,74 @@ async fn batches_come_in_order_and_then_the_end() {
 }
 
 #[tokio::test]
+async fn batches_are_cut_to_what_the_receiver_takes() {
+    for batch_bytes_max in [1 << 20, 100_000] {
+        let there = Node::start(NodeOptions::default()).await;
+        let here = Node::start(NodeOptions {
+            batch_bytes_max,
+            ..NodeOptions::default()
+        });
+        let here = here.await;
+        let rows = (0..40).map(|number| batch(1, number, 60_000));
+        let rows = concat_batches(&schema(), &rows.collect::<Vec<_>>()).expect("one schema");
+        let mut sender = there.sender(stream(1));
+        let sent = rows.clone();
+        let sending = tokio::spawn(async move {
+            sender.send(sent).await?;
+            sender.close().await
+        });
+        let receiver = here.receiver(there.origin(), stream(1)).await;
+        let pieces: Vec<_> = receiver.try_collect().await.expect("no row is too long");
+        assert!(sending.await.expect("no panic").is_ok());
+        assert_eq!(
+            concat_batches(&schema(), &pieces).expect("one schema"),
+            rows
+        );
+        drop(pieces);
+        here.stop().await;
+        there.stop().await;
+    }
+}
+
+/// They all share the room to write on their connection, which is less than they are fed.
+#[tokio::test]
+async fn a_task_that_feeds_several_senders_waits_for_none_but_the_one_that_it_feeds() {
+    const SENDERS: i32 = 8;
+    let mut options = NodeOptions::default();
+    options.server.connections.connection.write_queue_bytes_max = 256 << 10;
+    let there = Node::start(options).await;
+    let here = Node::start(NodeOptions::default()).await;
+    let mut senders: Vec<_> = (0..SENDERS).map(|to| there.sender(stream(to))).collect();
+    let mut receiving = Vec::new();
+    for to in 0..SENDERS {
+        let receiver = here.receiver(there.origin(), stream(to)).await;
+        receiving.push(tokio::spawn(receive_all(receiver)));
+    }
+    let sending = async {
+        for number in 0..20 {
+            for (to, sender) in senders.iter_mut().enumerate() {
+                let to = i64::try_from(to).expect("few");
+                sender
+                    .feed(batch(to, number, 100_000))
+                    .await
+                    .expect("it can");
+            }
+        }
+        for sender in &mut senders {
+            sender.close().await.expect("it can");
+        }
+    };
+    let sent = tokio::time::timeout(Duration::from_secs(30), sending).await;
+    sent.expect("nobody waits for ever");
+    for (receiving, to) in receiving.into_iter().zip(0..) {
+        let (seen, end) = receiving.await.expect("no panic");
+        assert!(end.is_ok() && seen == expected(to, 20));
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_is_connected_to_is_measured_until_it_is_disconnected() {
     let (there, here) = pair().await;
     let (peers, address) = (here.node.peers(), there.node.local_addr());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, StreamReceiver};
 use fault_proxy::{Cut, End, Faults, Flow, Proxy, Way};
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use protos::error::Retry;
 use rpc_bus::Beats;
 use tokio::task::JoinHandle;
@@ -227,6 +227,43 @@ async fn no_flipped_bit_of_a_credit_lets_its_sender_wait() {
     assert!(caught > 8 * 24 / 2, "{caught}");
 }
 
+/// A sender that has used all its credit for one long row, in chunks, among streams of idle ones. Whether its receiver
+/// ends in time if bit `flip_bit` of what comes next is flipped.
+async fn long_row_ends(apart: &Apart, flip_bit: u64) -> bool {
+    let idle = [0, 2].map(|minor| apart.there.sender(stream(minor)));
+    let mut sender = apart.there.sender(stream(1));
+    let mut receivers = Vec::new();
+    for minor in 0..3 {
+        receivers.push(apart.open(minor).await.expect("a sender"));
+    }
+    let faults = Faults {
+        flip_bit: Some(8 * apart.proxy.passed(Way::ToClient) + flip_bit),
+        ..Faults::default()
+    };
+    apart.proxy.set(Way::ToClient, |to| *to = faults);
+    let sending = tokio::spawn(async move {
+        sender.send(batch(1, 0, 3_000_000)).await?;
+        sender.send(batch(1, 1, 10)).await?;
+        sender.close().await
+    });
+    let receiving = receive_all(receivers.remove(1));
+    let ended = tokio::time::timeout(Duration::from_secs(10), receiving).await;
+    sending.abort();
+    drop((idle, receivers));
+    apart.proxy.set(Way::ToClient, |to| *to = Faults::default());
+    ended.is_ok()
+}
+
+#[tokio::test]
+async fn no_flipped_bit_of_a_message_lets_the_receiver_of_a_long_row_wait() {
+    // The head of the first chunk, and the first bytes of its body.
+    for bit in (0..8 * 64).step_by(3) {
+        let apart = Apart::new(NodeOptions::default()).await;
+        assert!(long_row_ends(&apart, bit).await, "bit {bit}");
+        apart.stop().await;
+    }
+}
+
 const BEATS: Beats = Beats {
     interval: Duration::from_millis(50),
     missed_max: 3,
@@ -256,7 +293,7 @@ async fn a_half_open_connection_ends_its_receiver() {
     options.server.beats = None;
     let (apart, sending, receiving) = half_open(options).await;
     let error = receiving.await.expect("no panic").expect_err("it is dead");
-    assert!(matches!(error, ReceiveError::Lost(_)), "{error}");
+    assert!(matches!(error, ReceiveError::Lost { .. }), "{error}");
     sending.abort();
     apart.stop().await;
 }
@@ -268,7 +305,7 @@ async fn a_half_open_connection_ends_its_sender() {
     options.server.beats = Some(BEATS);
     let (apart, sending, receiving) = half_open(options).await;
     let error = sending.await.expect("no panic").expect_err("it is dead");
-    assert!(matches!(error, SendError::Lost(_)), "{error}");
+    assert!(matches!(error, SendError::Lost { .. }), "{error}");
     receiving.abort();
     apart.stop().await;
 }

@@ -145,7 +145,7 @@ async fn what_is_left_of_the_process_before_does_not_stand_in_the_way_of_the_one
     assert!(end.is_ok() && seen == expected(2, 3));
     sending.await.expect("no panic").expect("a receiver");
     let ended = old.next().await.expect("an error");
-    assert!(matches!(ended, Err(ReceiveError::Lost(_))), "{ended:?}");
+    assert!(matches!(ended, Err(ReceiveError::Lost { .. })), "{ended:?}");
 
     // Who still means the one before harms nobody.
     let _idle = after.sender(stream(3));

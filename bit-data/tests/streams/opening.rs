@@ -2,9 +2,11 @@
 
 use std::pin::Pin;
 
-use bit_data::{NodeOptions, OpenError, Origin, ReceiveOptions, SendError, StreamReceiver};
+use bit_data::{
+    NodeOptions, OpenError, Origin, ReceiveOptions, SendError, StreamAddress, StreamReceiver,
+};
 use futures::future::poll_immediate;
-use protos::error::Retry;
+use protos::{error::Retry, id::QueryId};
 use rpc_bus::CallError;
 
 use crate::support::{Node, expected, pair, receive_all, send_all, stream};
@@ -144,6 +146,61 @@ async fn receivers_of_one_connection_do_not_take_all_places_to_wait() {
     for node in [greedy, modest, there] {
         node.stop().await;
     }
+}
+
+#[tokio::test]
+async fn streams_of_two_queries_are_no_receiver() {
+    let node = Node::start(NodeOptions::default()).await;
+    let ours = stream(1);
+    let foreign = StreamAddress {
+        query: QueryId { part1: 7, part2: 7 },
+        ..stream(2)
+    };
+    let senders = [ours, foreign].map(|stream| (Origin::Here, stream));
+    let options = ReceiveOptions::default();
+    let refused = node.node.receivers(&senders, &options).await;
+    match refused.expect_err("one is foreign") {
+        error @ OpenError::OtherQuery { address, expected } => {
+            assert_eq!((address, expected), (foreign, ours.query));
+            assert_eq!(error.retry(), Retry::Never);
+        }
+        error => panic!("{error}"),
+    }
+    assert!(node.node.receivers(&[], &options).await.is_ok());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn all_receivers_of_a_wide_query_may_come_before_their_senders() {
+    const FRAGMENTS: i32 = 40;
+    let (there, here) = pair().await;
+    let options = ReceiveOptions {
+        budget_bytes: ReceiveOptions::budget_bytes_min(40),
+        ..ReceiveOptions::default()
+    };
+    let streams: Vec<Vec<_>> = (0..FRAGMENTS)
+        .map(|to| {
+            (0..FRAGMENTS)
+                .map(|from| stream(from).with_driver(to))
+                .collect()
+        })
+        .collect();
+    let opening = streams.iter().map(|of_one| {
+        let from = of_one.iter().map(|&stream| (there.origin(), stream));
+        let from: Vec<_> = from.collect();
+        let (here, options) = (&here, &options);
+        async move { here.node.receivers(&from, options).await }
+    });
+    let coming = async {
+        let all = streams.iter().flatten();
+        until(|| there.node.waiting() == (0, all.clone().count())).await;
+        all.map(|&stream| there.sender(stream)).collect::<Vec<_>>()
+    };
+    let (opened, senders) = tokio::join!(futures::future::join_all(opening), coming);
+    assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    drop((opened, senders));
+    here.stop().await;
+    there.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,8 +2,10 @@
 
 use bit_data::{
     NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, SpillDir, SpillOptions,
+    StreamAddress,
 };
 use futures::{SinkExt, StreamExt};
+use protos::id::QueryId;
 use rpc_bus::Ledger;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -55,29 +57,32 @@ async fn a_sender_ends_though_its_consumer_has_stopped_and_all_comes_in_order() 
     there.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_the_stream_that_filled_it_and_a_cancel_frees_the_disk() {
-    let (there, here) = pair().await;
-    let limits = SpillOptions {
-        disk_bytes_max: 4 << 20,
+fn small(disk_bytes_max: usize) -> SpillOptions {
+    SpillOptions {
+        disk_bytes_max,
         ..SpillOptions::default()
-    };
-    let (_parent, dir) = spill(&here.ledger, &limits);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_disk_is_spent_a_sender_waits_and_a_cancel_frees_the_disk() {
+    const DISK_BYTES: usize = 4 << 20;
+    let (there, here) = pair().await;
+    let (_parent, dir) = spill(&here.ledger, &small(DISK_BYTES));
     let options = options(&dir);
     let sending = tokio::spawn(send_all(there.sender(stream(1)), 1, 300, PAYLOAD));
-    let mut full = here
+    let mut receiver = here
         .node
         .receiver(there.origin(), stream(1), &options)
         .await
         .expect("a sender");
-    // Nobody takes anything: the stream ends when the disk is full.
-    let failed = sending.await.expect("no panic");
-    assert!(failed.is_err());
-    let error = full.next().await;
-    assert!(
-        matches!(error, Some(Err(ReceiveError::Spill(_)))),
-        "{error:?}"
-    );
+    // Nobody takes anything: the disk is filled.
+    while dir.disk_bytes() < DISK_BYTES - 2 * PAYLOAD {
+        tokio::task::yield_now().await;
+    }
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == expected(1, 300), "{end:?}");
+    assert!(sending.await.expect("no panic").is_ok());
 
     let sending = tokio::spawn(send_all(there.sender(stream(2)), 2, i64::MAX, 1_000));
     let other = here
@@ -88,11 +93,40 @@ async fn a_full_disk_ends_the_stream_that_filled_it_and_a_cancel_frees_the_disk(
     while other.stats().bytes_spilled == 0 {
         tokio::task::yield_now().await;
     }
-    drop((full, other));
+    drop((receiver, other));
     assert!(sending.await.expect("no panic").is_err());
     dir.idle().await;
     assert!(dir.disk_bytes() == 0 && here.node.reserved().is_zero());
-    drop(dir);
+    drop((dir, options));
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_fills_the_disk_does_not_end_another() {
+    const DISK_BYTES: usize = 4 << 20;
+    let (there, here) = pair().await;
+    let (_parent, dir) = spill(&here.ledger, &small(DISK_BYTES));
+    let options = options(&dir);
+    let of = |part1| StreamAddress::new(QueryId { part1, part2: 0 }, (1, 0), (0, 0));
+    let open = |stream| here.node.receiver(there.origin(), stream, &options);
+    let filling = tokio::spawn(send_all(there.sender(of(1)), 1, 300, PAYLOAD));
+    let full = open(of(1)).await.expect("a sender");
+    while dir.disk_bytes() < DISK_BYTES - 2 * PAYLOAD {
+        tokio::task::yield_now().await;
+    }
+    let sending = tokio::spawn(send_all(there.sender(of(2)), 2, 300, PAYLOAD));
+    let other = open(of(2)).await.expect("a sender");
+    let (seen, end) = receive_all(other).await;
+    assert!(end.is_ok() && seen == expected(2, 300), "{end:?}");
+    assert!(sending.await.expect("no panic").is_ok());
+
+    let (seen, end) = receive_all(full).await;
+    assert!(end.is_ok() && seen == expected(1, 300), "{end:?}");
+    assert!(filling.await.expect("no panic").is_ok());
+    dir.idle().await;
+    assert_eq!(dir.disk_bytes(), 0);
+    drop((dir, options));
     here.stop().await;
     there.stop().await;
 }
@@ -195,30 +229,54 @@ async fn partitions_of_a_sender_of_the_same_process_may_be_read_one_after_the_ot
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_a_stream_of_the_same_process_too() {
+async fn where_the_disk_is_spent_a_sender_of_the_same_process_waits_too() {
+    const DISK_BYTES: usize = 4 << 20;
     let node = Node::start(NodeOptions::default()).await;
-    let limits = SpillOptions {
-        disk_bytes_max: 4 << 20,
-        ..SpillOptions::default()
-    };
-    let (_parent, dir) = spill(&node.ledger, &limits);
+    let (_parent, dir) = spill(&node.ledger, &small(DISK_BYTES));
     let sending = tokio::spawn(send_all(node.sender(stream(1)), 1, 300, PAYLOAD));
     let options = options(&dir);
     let receiver = node.node.receiver(Origin::Here, stream(1), &options);
     let mut receiver = receiver.await.expect("a sender");
-    let failed = sending.await.expect("no panic");
-    assert!(
-        matches!(failed, Err(SendError::ReceiverFailed(_))),
-        "{failed:?}"
-    );
-    let error = receiver.next().await;
-    assert!(
-        matches!(error, Some(Err(ReceiveError::Spill(_)))),
-        "{error:?}"
-    );
+    while dir.disk_bytes() < DISK_BYTES - 2 * PAYLOAD {
+        tokio::task::yield_now().await;
+    }
+    let (seen, end) = receive_all(&mut receiver).await;
+    assert!(end.is_ok() && seen == expected(1, 300), "{end:?}");
+    assert!(sending.await.expect("no panic").is_ok());
     drop(receiver);
     dir.idle().await;
     assert_eq!(dir.disk_bytes(), 0);
     drop((dir, options));
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_for_the_disk_waits_in_memory_or_ends_the_stream_with_a_clear_error() {
+    let (there, here) = pair().await;
+    let (_parent, dir) = spill(&here.ledger, &small(PAYLOAD));
+    let options = options(&dir);
+    for (origin, sending) in [(there.origin(), &there), (Origin::Here, &here)] {
+        let fits = tokio::spawn(send_all(sending.sender(stream(1)), 1, 300, PAYLOAD));
+        let receiver = here.node.receiver(origin, stream(1), &options);
+        let (seen, end) = receive_all(receiver.await.expect("a sender")).await;
+        assert!(end.is_ok() && seen == expected(1, 300), "{end:?}");
+        assert!(fits.await.expect("no panic").is_ok());
+
+        let too_long = tokio::spawn(send_all(sending.sender(stream(2)), 1, 2, 2 << 20));
+        let receiver = here.node.receiver(origin, stream(2), &options);
+        let mut receiver = receiver.await.expect("a sender");
+        let failed = too_long.await.expect("no panic");
+        assert!(
+            matches!(failed, Err(SendError::ReceiverFailed(_))),
+            "{failed:?}"
+        );
+        let error = receiver.next().await;
+        assert!(
+            matches!(error, Some(Err(ReceiveError::Spill(_)))),
+            "{error:?}"
+        );
+    }
+    drop((dir, options));
+    here.stop().await;
+    there.stop().await;
 }

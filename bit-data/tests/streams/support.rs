@@ -16,7 +16,10 @@ use bit_data::{
 };
 use futures::{SinkExt, Stream, StreamExt};
 use protos::id::QueryId;
-use rpc_bus::{BusRuntime, Ledger, ledger::Limits};
+use rpc_bus::{
+    BusRuntime, Ledger,
+    ledger::{Kind, Limits},
+};
 
 /// A node with a ledger of its own.
 pub(crate) struct Node {
@@ -33,9 +36,12 @@ pub(crate) fn runtime() -> BusRuntime {
 
 impl Node {
     pub(crate) async fn start(options: NodeOptions) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), options).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr, options: NodeOptions) -> Self {
         let ledger = Ledger::root("node", Limits::default());
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let node = DataNode::bind(any, runtime(), options, ledger.clone()).await;
+        let node = DataNode::bind(address, runtime(), options, ledger.clone()).await;
         let node = node.expect("a port");
         Self { node, ledger }
     }
@@ -66,16 +72,26 @@ impl Node {
     }
 }
 
-/// Waits until the ledger reads 0: connections of the runtime end in their own time.
+/// Waits until the ledger reads 0.
 pub(crate) async fn settled(ledger: &Ledger) {
+    settled_at(ledger, [0; 4]).await;
+}
+
+/// What is in use, by kind.
+pub(crate) fn used(ledger: &Ledger) -> [usize; 4] {
+    Kind::ALL.map(|kind| ledger.used(kind))
+}
+
+/// Waits until no more is in use than before: connections of the runtime end in their own time.
+pub(crate) async fn settled_at(ledger: &Ledger, before: [usize; 4]) {
     for _ in 0..10_000 {
-        if ledger.is_zero() {
+        if used(ledger) == before {
             return;
         }
         tokio::task::yield_now().await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    panic!("{ledger:?}");
+    panic!("{ledger:?}, not {before:?}");
 }
 
 pub(crate) async fn pair() -> (Node, Node) {

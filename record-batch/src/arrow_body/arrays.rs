@@ -30,6 +30,10 @@ pub(super) struct Columns<'a> {
     ids: std::slice::Iter<'a, i64>,
     dictionaries: &'a HashMap<i64, ArrayRef>,
     body: Region<'a>,
+    /// Most values of a column that no bytes stand for.
+    rows_max: usize,
+    /// How many of these may still be looked at one by one.
+    looks: usize,
     /// Names down to the column that is being read.
     path: Vec<&'a str>,
 }
@@ -65,6 +69,7 @@ impl<'a> Columns<'a> {
         variadic: Vec<i64>,
         body: Region<'a>,
         (ids, dictionaries): (&'a [i64], &'a HashMap<i64, ArrayRef>),
+        rows_max: usize,
     ) -> Self {
         Self {
             lists,
@@ -73,6 +78,8 @@ impl<'a> Columns<'a> {
             ids: ids.iter(),
             dictionaries,
             body,
+            rows_max,
+            looks: rows_max,
             path: Vec::new(),
         }
     }
@@ -140,6 +147,9 @@ impl<'a> Columns<'a> {
     fn array(&mut self, field: &'a Field) -> Decoded<ArrayData> {
         self.path.push(field.name());
         let (len, has_nulls) = self.node()?;
+        if len > self.rows_max && takes_no_bytes(field.data_type()) {
+            return Err(self.too_many(len));
+        }
         let data = match field.data_type() {
             DataType::Null => ArrayData::new_null(&DataType::Null, len),
             DataType::Union(..) | DataType::RunEndEncoded(..) => {
@@ -169,12 +179,35 @@ impl<'a> Columns<'a> {
             return text_views(buffers, len, nulls);
         }
         let children = self.children(data_type)?;
+        if nulls.is_some() {
+            self.look_at_items(data_type, len)?;
+        }
         let builder = ArrayDataBuilder::new(data_type.clone())
             .len(len)
             .nulls(nulls)
             .buffers(buffers)
             .child_data(children);
         validated(builder)
+    }
+
+    /// Where a fixed-size list has nulls, and its items must have none, Arrow makes a validity of all items, bit by bit.
+    /// Columns of items that take no bytes would get any number of bits each, for the few bytes of their headers.
+    fn look_at_items(&mut self, data_type: &DataType, len: usize) -> Decoded<()> {
+        let DataType::FixedSizeList(item, size) = data_type else {
+            return Ok(());
+        };
+        if item.is_nullable() || !takes_no_bytes(item.data_type()) {
+            return Ok(());
+        }
+        let items = len.saturating_mul(usize::try_from(*size).unwrap_or_default());
+        let left = self.looks.checked_sub(items);
+        self.looks = left.ok_or_else(|| self.too_many(items))?;
+        Ok(())
+    }
+
+    fn too_many(&self, values: usize) -> ColumnProblem {
+        let values_max = self.rows_max;
+        ColumnProblem::NoBytes { values, values_max }
     }
 
     fn without_validity(&mut self, data_type: &'a DataType, len: usize) -> Decoded<ArrayData> {
@@ -346,6 +379,20 @@ fn expect_whole_values(spec: &BufferSpec, actual: usize) -> Decoded<()> {
             Err(ColumnProblem::Width { byte_width, actual })
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether a column of this type, without nulls, may be as long as it likes: bytes of the body do not limit it.
+fn takes_no_bytes(data_type: &DataType) -> bool {
+    match data_type {
+        // Few runs make many rows.
+        DataType::Null | DataType::RunEndEncoded(..) => true,
+        DataType::FixedSizeBinary(size) => *size == 0,
+        DataType::FixedSizeList(item, size) => *size == 0 || takes_no_bytes(item.data_type()),
+        DataType::Struct(members) => members
+            .iter()
+            .all(|member| takes_no_bytes(member.data_type())),
+        _ => false,
     }
 }
 

@@ -113,6 +113,14 @@ pub enum ColumnProblem {
         /// As sent.
         nulls: i64,
     },
+    /// Too many values that no bytes stand for; see [`ArrowDecodeOptions::rows_max`](super::ArrowDecodeOptions).
+    #[error("{values} values that take no bytes, at most {values_max} allowed")]
+    NoBytes {
+        /// As sent.
+        values: usize,
+        /// As configured.
+        values_max: usize,
+    },
     /// A column must have as many values as the batch has rows.
     #[error("{actual} values, expected {expected}")]
     ValueCount {

@@ -25,6 +25,7 @@ use crate::{
     frame::{BodyPool, BodyPoolOptions, CoordinationId, FrameDecoder, Header, encode},
     ledger::{Ledger, Limits},
     link::{self, Link},
+    vectored::ReadVectored,
 };
 
 /// Takes all that is written; how it reads, and whether its end can be said, is given.
@@ -54,6 +55,8 @@ impl AsyncRead for Strange {
         Poll::Ready(Ok(()))
     }
 }
+
+impl ReadVectored for Strange {}
 
 impl AsyncWrite for Strange {
     fn poll_write(

@@ -10,7 +10,6 @@
 //! ```
 
 mod net;
-mod trace;
 
 use std::{
     thread,

@@ -20,6 +20,8 @@ use crate::{
 
 /// Bytes that may be on their way: what a network holds is little.
 const BYTES_MAX: usize = 256 * 1024;
+/// More than this is no timer's fault, and not made up for.
+const LATE_MAX: Duration = Duration::from_millis(20);
 /// Bytes that share one draw of chance.
 const DRAW_BYTES: u64 = 1024;
 
@@ -55,6 +57,7 @@ pub(crate) async fn run(
         passed: wires.passed(way),
         delivered: 0,
         free: Instant::now(),
+        late: Duration::ZERO,
     };
     tokio::try_join!(intake.run(sender), outlet.run(pieces)).map(|_| ())
 }
@@ -126,6 +129,8 @@ struct Outlet<'a> {
     delivered: u64,
     /// When the rate allows more.
     free: Instant,
+    /// How much later than that it went on the last time: timers are coarse, and what they lose is made up for.
+    late: Duration,
 }
 
 impl Outlet<'_> {
@@ -171,8 +176,10 @@ impl Outlet<'_> {
     async fn keep_rate(&mut self, bytes: usize, bytes_per_s: Option<u32>) {
         let Some(rate) = bytes_per_s else { return };
         let nanos = bytes as u64 * 1_000_000_000 / u64::from(rate.max(1));
-        self.free = self.free.max(Instant::now()) + Duration::from_nanos(nanos);
+        let began = Instant::now() - self.late.min(LATE_MAX);
+        self.free = self.free.max(began) + Duration::from_nanos(nanos);
         sleep_until(self.free).await;
+        self.late = self.free.elapsed();
     }
 }
 

@@ -136,6 +136,19 @@ async fn a_rate_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rate_whose_pieces_take_less_than_a_timer_can_tell_is_kept_too() {
+    let mut line = Line::new(1).await;
+    line.proxy.set(Way::ToServer, |faults| {
+        (faults.bytes_per_s, faults.piece_bytes_max) = (Some(1_000_000), 100);
+    });
+    let started = Instant::now();
+    let sent = vec![7; 100_000];
+    assert_eq!(line.deliver(&sent).await, sent);
+    let took = started.elapsed().as_millis();
+    assert!((99..=101).contains(&took), "{took} ms");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_stalled_arrives_later() {
     let mut line = Line::new(1).await;
     line.proxy

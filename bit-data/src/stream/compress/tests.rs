@@ -6,6 +6,10 @@
     reason = "made-up numbers of moderate size"
 )]
 
+use std::collections::VecDeque;
+
+use rand::{RngCore, SeedableRng, rngs::StdRng};
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -95,6 +99,36 @@ fn on_no_link_it_is_far_from_the_best_codec() {
     }
 }
 
+/// As long as batches of before are on their way, it is they that set the pace.
+#[test]
+fn a_wide_window_does_not_hide_what_a_codec_brings() {
+    const WINDOW: usize = 16;
+    let began = Instant::now();
+    let (mut chooser, mut now) = (adaptive(began), began);
+    // When the link will have sent each batch that is on its way.
+    let (mut on_its_way, mut sent_at) = (VecDeque::new(), began);
+    for _ in 0..500 {
+        let codec = chooser.codec();
+        let used = SAMPLES.iter().find(|sample| sample.codec == codec);
+        let (share, cpu) = used.map_or((1.0, 0.0), |sample| (sample.share, sample.s_per_byte));
+        now += Duration::from_secs_f64(cpu * MIB as f64);
+        let ready = now;
+        if on_its_way.len() == WINDOW {
+            now = now.max(on_its_way.pop_front().expect("it is full"));
+        }
+        let wire = (share * MIB as f64) as u64;
+        sent_at = sent_at.max(now) + Duration::from_secs_f64(wire as f64 / 100e6);
+        on_its_way.push_back(sent_at);
+        if chooser.on_sent((MIB, wire), now - ready, now).is_some() {
+            chooser.on_samples(SAMPLES.to_vec());
+        }
+    }
+    assert_eq!(chooser.codec(), Codec::Zstd);
+    let best = 500.0 * MIB as f64 * SAMPLES[1].share / 100e6;
+    let share = best / sent_at.duration_since(began).as_secs_f64();
+    assert!(share > 0.9, "{share}");
+}
+
 #[test]
 fn batches_that_do_not_shrink_are_left_alone() {
     let noise = SAMPLES.map(|sample| Sample {
@@ -168,4 +202,41 @@ fn samples_say_how_much_a_codec_saves() {
         samples.iter().all(|sample| sample.share < 0.1),
         "{samples:?}"
     );
+}
+
+#[test]
+fn a_sample_is_of_all_columns() {
+    let mut noise = vec![0; 250_000];
+    StdRng::seed_from_u64(1).fill_bytes(&mut noise);
+    // One column of it, three of zeros: in many pieces, as bodies are.
+    let zeros = vec![0; 250_000];
+    let body = [noise, zeros.clone(), zeros.clone(), zeros].concat();
+    for piece_bytes in [1_000, 70_001, body.len()] {
+        let body: Vec<_> = body
+            .chunks(piece_bytes)
+            .map(Bytes::copy_from_slice)
+            .collect();
+        for sample in sample(&body, &Codec::ALL[1..], Instant::now) {
+            assert!((0.2..0.35).contains(&sample.share), "{sample:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_twice_in_a_sample() {
+    for bytes in [0, 1, 4_095, 5_000, 65_536, 65_537, 70_000, 1_000_000] {
+        let numbers: Vec<u8> = (0..=bytes / 8)
+            .flat_map(|at: u64| at.to_le_bytes())
+            .collect();
+        let bytes = usize::try_from(bytes).expect("it is small");
+        let body = Bytes::from(numbers).slice(..bytes);
+        let pieces: Vec<_> = body.chunks(999).map(Bytes::copy_from_slice).collect();
+        let part = part(&pieces);
+        assert_eq!(part.len(), bytes.min(SLICES * SLICE_BYTES));
+        let (numbers, _) = part.as_chunks::<8>();
+        assert!(numbers.is_sorted_by_key(|number| u64::from_le_bytes(*number)));
+        if bytes <= SLICES * SLICE_BYTES {
+            assert_eq!(part, body);
+        }
+    }
 }

@@ -39,6 +39,7 @@ impl State {
         self.sends(&mut next);
         self.arrivals(&mut next);
         self.takes(&mut next);
+        self.makes_room(&mut next);
         next
     }
 
@@ -92,6 +93,40 @@ impl State {
             state.credits.extend(raised);
             next.push(state);
         }
+    }
+
+    /// What is queued goes to disk, where the sender would have to wait for the consumer; the budget comes first.
+    fn makes_room(&self, next: &mut Vec<Self>) {
+        if !self.receiver.is_used_up() {
+            return;
+        }
+        let raises: [fn(&mut ReceiveWindow) -> Option<u64>; 2] =
+            [ReceiveWindow::raise_at_once, |receiver| {
+                receiver.widen(|_| true)
+            }];
+        for raise in raises {
+            let mut state = self.clone();
+            if let Some(limit) = raise(&mut state.receiver) {
+                assert!(!state.receiver.is_used_up(), "room is for the sender");
+                state.credits.push(limit);
+                next.push(state);
+            }
+        }
+        let mut state = self.clone();
+        let (one, several) = state.receiver.kept_bytes_max();
+        let kept_max = |kept: usize| if kept == 0 { one } else { several };
+        let mut kept = 0;
+        while state.queue.get(kept).is_some()
+            && state.queue[..=kept].iter().sum::<u64>() <= kept_max(kept)
+        {
+            kept += 1;
+        }
+        let spilled: Vec<_> = state.queue.drain(kept..).collect();
+        state
+            .credits
+            .extend(state.receiver.on_spilled(spilled.iter().sum()));
+        assert!(!state.receiver.is_used_up(), "there is always room on disk");
+        next.push(state);
     }
 
     fn check(&self, sizes: WindowSizes) {

@@ -1,10 +1,10 @@
 //! Frames, stepped by hand.
 
+use protos::data::stream_frame;
+use record_batch::Codec;
+
 use super::*;
-use crate::stream::{
-    checksum::seal,
-    credit::{STARVED_MIN, WindowSizes},
-};
+use crate::stream::credit::{STARVED_MIN, WindowSizes};
 
 const SIZES: WindowSizes = WindowSizes {
     bytes_min: 1_000,
@@ -14,10 +14,16 @@ const SIZES: WindowSizes = WindowSizes {
     starved_min: STARVED_MIN,
 };
 
-fn intake(has_checksums: bool) -> Intake {
+fn intake() -> Intake {
+    intake_of(&[])
+}
+
+/// Of a receiver that takes these.
+fn intake_of(codecs: &[Codec]) -> Intake {
     let terms = Terms {
-        has_checksums,
+        has_checksums: false,
         batch_bytes_max: 200_000,
+        codecs: Codecs::of(codecs),
     };
     Intake::new(ReceiveWindow::new(SIZES, Instant::now()), terms)
 }
@@ -65,7 +71,7 @@ fn refused(intake: &mut Intake, frame: StreamFrame, body: Bytes) -> String {
 
 #[test]
 fn batches_come_in_order_and_then_the_end() {
-    let mut intake = intake(false);
+    let mut intake = intake();
     for sequence in 0..3 {
         let arrival = accept(&mut intake, frame(sequence), body(500));
         assert!(matches!(
@@ -88,19 +94,19 @@ fn batches_come_in_order_and_then_the_end() {
 #[test]
 fn a_missing_a_doubled_and_a_reordered_frame_are_seen() {
     for sequence in [0, 2, u64::MAX] {
-        let mut intake = intake(false);
+        let mut intake = intake();
         assert!(accept(&mut intake, frame(0), body(1)).is_ok());
         let error = refused(&mut intake, frame(sequence), body(1));
         assert!(error.contains("expected 1"), "{error}");
     }
-    let mut intake = intake(false);
+    let mut intake = intake();
     let early = end(1, stream_end::Kind::Finished);
     assert!(refused(&mut intake, early, Bytes::new()).contains("expected 0"));
 }
 
 #[test]
 fn what_is_sent_beyond_the_credit_breaks_the_protocol() {
-    let mut intake = intake(false);
+    let mut intake = intake();
     assert!(accept(&mut intake, frame(0), body(9_000)).is_ok());
     let error = refused(&mut intake, frame(1), body(1));
     assert!(error.contains("beyond the credit"), "{error}");
@@ -108,7 +114,7 @@ fn what_is_sent_beyond_the_credit_breaks_the_protocol() {
 
 #[test]
 fn the_larger_of_wire_and_decoded_bytes_counts() {
-    let mut intake = intake(false);
+    let mut intake = intake();
     let compressed = StreamFrame {
         decoded_bytes: Some(3_000),
         ..frame(0)
@@ -124,7 +130,7 @@ fn the_larger_of_wire_and_decoded_bytes_counts() {
 
 #[test]
 fn chunks_are_counted_when_the_first_comes_and_joined_when_the_last_does() {
-    let mut intake = intake(false);
+    let mut intake = intake();
     let first = chunked(0, 2 * CHUNK_BYTES_MIN + 1_000);
     assert!(matches!(
         accept(&mut intake, first, body(CHUNK_BYTES_MIN)),
@@ -145,7 +151,7 @@ fn chunks_are_counted_when_the_first_comes_and_joined_when_the_last_does() {
 #[test]
 fn chunks_that_do_not_fit_together_break_the_protocol() {
     let begun = || {
-        let mut intake = intake(false);
+        let mut intake = intake();
         let first = chunked(0, CHUNK_BYTES_MIN + 2_000);
         assert!(accept(&mut intake, first, body(CHUNK_BYTES_MIN)).is_ok());
         intake
@@ -161,27 +167,39 @@ fn chunks_that_do_not_fit_together_break_the_protocol() {
         ended,
         Ok(Arrival::End(Err(ReceiveError::SenderCancelled)))
     ));
-    let error = refused(&mut intake(false), chunked(0, 1 << 40), body(5));
+    let error = refused(&mut intake(), chunked(0, 1 << 40), body(5));
     assert!(error.contains("at most 200000 allowed"), "{error}");
 }
 
 #[test]
 fn short_chunks_before_the_last_break_the_protocol() {
     let total = CHUNK_BYTES_MIN + 2_000;
-    let error = refused(&mut intake(false), chunked(0, total), body(1));
+    let error = refused(&mut intake(), chunked(0, total), body(1));
     assert!(error.contains("expected at least 65536"), "{error}");
-    let mut intake = intake(false);
+    let mut intake = intake();
     assert!(accept(&mut intake, chunked(0, total), body(CHUNK_BYTES_MIN)).is_ok());
     let error = refused(&mut intake, frame(1), body(1_999));
     assert!(error.contains("a chunk of 1999 bytes"), "{error}");
 }
 
 #[test]
-fn a_damaged_end_is_seen() {
-    let mut sealed = end(0, stream_end::Kind::Finished);
-    seal(&mut sealed, &[]);
-    assert!(accept(&mut intake(true), sealed.clone(), Bytes::new()).is_ok());
-    sealed.crc = sealed.crc.map(|crc| crc ^ 1);
-    let damaged = accept(&mut intake(true), sealed, Bytes::new());
-    assert!(matches!(damaged, Err(ReceiveError::Checksum { .. })));
+fn a_codec_that_the_receiver_has_not_asked_for_breaks_the_protocol() {
+    let compressed = |codec: stream_frame::Codec| StreamFrame {
+        codec: Some(codec.into()),
+        decoded_bytes: Some(100),
+        ..frame(0)
+    };
+    let (lz4, zstd) = (stream_frame::Codec::Lz4, stream_frame::Codec::Zstd);
+    let mut takes_lz4 = intake_of(&[Codec::Lz4]);
+    assert!(accept(&mut takes_lz4, compressed(lz4), body(50)).is_ok());
+    let error = refused(&mut intake_of(&[Codec::Lz4]), compressed(zstd), body(50));
+    assert!(
+        error.ends_with("codec Zstd, expected none or one of [Lz4]"),
+        "{error}"
+    );
+    let error = refused(&mut intake(), compressed(lz4), body(50));
+    assert!(
+        error.ends_with("codec Lz4, expected none or one of []"),
+        "{error}"
+    );
 }

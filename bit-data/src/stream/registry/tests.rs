@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use protos::{data::close_stream, id::QueryId};
+use protos::{data::close_stream, error::Retry, id::QueryId};
 use rpc_bus::{BusRuntime, CallError, ledger::Limits};
 
 use super::*;
 use crate::stream::{
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
+    frame::Codecs,
     intake::Terms,
     node::{DataNode, NodeOptions, Origin},
     options::{ReceiveOptions, window_sizes},
@@ -29,7 +30,7 @@ fn registry() -> Arc<Registry> {
     Registry::new(patience, Handle::current(), ledger)
 }
 
-type Answer = oneshot::Receiver<Result<Arc<Outbound>, RpcFailure>>;
+type Answer = oneshot::Receiver<Result<Arc<Outbound>, Refusal>>;
 
 fn local_opener() -> (Opener, Arc<Inbound>, Answer) {
     let sizes = WindowSizes {
@@ -39,9 +40,11 @@ fn local_opener() -> (Opener, Arc<Inbound>, Answer) {
     let terms = Terms {
         has_checksums: false,
         batch_bytes_max: 1 << 20,
+        codecs: Codecs::default(),
     };
     let ledger = Ledger::root("test", Limits::default());
-    let inbound = Arc::new(Inbound::try_new(sizes, terms, &ledger).expect("there is room"));
+    let reserved = sizes.reserve(&ledger).expect("there is room");
+    let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
     let (tell, answer) = oneshot::channel();
     let opener = Opener::Local {
         inbound: Arc::clone(&inbound),
@@ -51,12 +54,17 @@ fn local_opener() -> (Opener, Arc<Inbound>, Answer) {
 }
 
 impl Registry {
-    /// Takes who is listed off the list, as the first half of a step does.
-    fn take(&self) -> Slot {
+    /// Takes the free sender, as the first half of a step does.
+    fn take_sender(&self) {
         let mut slots = lock(&self.slots);
-        let slot = slots.by_address.remove(&address()).expect("it is listed");
-        slots.waiting -= usize::from(matches!(slot, Slot::Opener { .. }));
-        slot
+        let listed = slots.senders.get_mut(&address()).expect("it is listed");
+        assert!(!std::mem::replace(&mut listed.is_taken, true));
+    }
+
+    /// The same of the receiver that waits.
+    fn take_receiver(&self) -> Opener {
+        let waiting = lock(&self.slots).waiting.remove(&address());
+        waiting.expect("it waits").opener
     }
 
     /// A sender goes.
@@ -73,7 +81,7 @@ async fn a_receiver_whose_sender_goes_while_they_are_brought_together_is_told_by
     for sender_is_first in [true, false] {
         let outbound = registry.register(address()).expect("the only one");
         let (opener, _inbound, mut answer) = local_opener();
-        assert!(matches!(registry.take(), Slot::Sender(_)));
+        registry.take_sender();
         let found = if sender_is_first {
             let route = registry.end(&outbound);
             registry.connect(address(), opener, &outbound);
@@ -85,8 +93,8 @@ async fn a_receiver_whose_sender_goes_while_they_are_brought_together_is_told_by
         let told = answer.try_recv().expect("an answer");
         assert_eq!(told.is_err(), sender_is_first, "by the registry");
         assert_eq!(found.is_some(), !sender_is_first, "by the sender");
-        if let Err(failure) = told {
-            assert_eq!(failure.retry(), Retry::SameNode);
+        if let Err(refusal) = told {
+            assert_eq!(refusal.into_error(address()).retry(), Retry::SameNode);
         }
         assert_eq!(registry.waiting(), (0, 0));
     }
@@ -98,7 +106,7 @@ async fn a_sender_whose_receiver_has_gone_is_listed_again_unless_it_has_gone_too
     for sender_goes in [true, false] {
         let outbound = registry.register(address()).expect("the only one");
         let (opener, _inbound, answer) = local_opener();
-        assert!(matches!(registry.take(), Slot::Sender(_)));
+        registry.take_sender();
         drop(answer);
         if sender_goes {
             registry.end(&outbound);
@@ -117,13 +125,133 @@ async fn a_sender_whose_receiver_has_gone_gets_the_one_that_has_come_meanwhile()
     let outbound = registry.register(address()).expect("the only one");
     let (first, _, gone) = local_opener();
     let (second, _inbound, mut answer) = local_opener();
-    assert!(matches!(registry.take(), Slot::Sender(_)));
+    registry.take_sender();
     registry.open(address(), second);
     drop(gone);
     registry.connect(address(), first, &outbound);
     let got = answer.try_recv().expect("an answer").expect("a sender");
     assert!(Arc::ptr_eq(&got, &outbound));
     assert_eq!(registry.waiting(), (0, 0));
+}
+
+#[tokio::test]
+async fn the_place_of_a_sender_is_taken_until_it_has_stopped() {
+    let registry = registry();
+    let expect_taken = || {
+        let second = registry.register(address());
+        assert!(matches!(second, Err(OpenError::Duplicate(_))));
+    };
+    let (opener, _inbound, mut answer) = local_opener();
+    let outbound = registry.register(address()).expect("the first");
+    expect_taken();
+    registry.take_sender();
+    expect_taken();
+    registry.connect(address(), opener, &outbound);
+    assert!(answer.try_recv().expect("an answer").is_ok());
+    expect_taken();
+    // It ends, and is dropped some time later.
+    outbound.stop(SendError::Ended);
+    let next = registry.register(address()).expect("the only one");
+    registry.end(&outbound);
+    assert_eq!(registry.waiting(), (1, 0), "the next one");
+    registry.end(&next);
+    assert!(lock(&registry.slots).senders.is_empty());
+}
+
+/// What the consumer of a stream that has failed is told.
+fn failure_of(inbound: &Inbound) -> Option<ReceiveError> {
+    match inbound.poll_take(&mut std::task::Context::from_waker(Waker::noop())) {
+        std::task::Poll::Ready(Some(Err(error))) => Some(error),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_who_streams_who_waits_and_who_is_being_brought_together() {
+    for step in 0..5 {
+        let registry = registry();
+        let (opener, inbound, mut answer) = local_opener();
+        let outbound = match step {
+            // A sender waits.
+            0 => registry.register(address()).expect("the first"),
+            // A receiver does.
+            1 => {
+                registry.open(address(), opener);
+                registry.close();
+                let refused = answer
+                    .try_recv()
+                    .expect("an answer")
+                    .expect_err("no sender");
+                assert!(matches!(refused, Refusal::ShuttingDown));
+                continue;
+            }
+            // Both are here.
+            2 => {
+                registry.open(address(), opener);
+                registry.register(address()).expect("the first")
+            }
+            // They are being brought together: the rest of it is done before, or behind.
+            step => {
+                let outbound = registry.register(address()).expect("the first");
+                registry.take_sender();
+                if step == 3 {
+                    registry.connect(address(), opener, &outbound);
+                    registry.close();
+                } else {
+                    registry.close();
+                    registry.connect(address(), opener, &outbound);
+                }
+                outbound
+            }
+        };
+        registry.close();
+        let stopped = outbound.stopped().expect("the node goes");
+        assert!(matches!(stopped, SendError::ShuttingDown));
+        if let 2 | 3 = step {
+            let failed = failure_of(&inbound).expect("the node goes");
+            assert!(matches!(failed, ReceiveError::ShuttingDown));
+        }
+        if step == 4 {
+            let told = answer.try_recv().expect("an answer");
+            assert!(matches!(told, Err(Refusal::SenderGone)));
+        }
+        registry.end(&outbound);
+        assert!(lock(&registry.slots).senders.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_when_the_node_goes() {
+    let registry = registry();
+    registry.close();
+    let sender = registry.register(address());
+    assert!(matches!(sender, Err(OpenError::ShuttingDown)));
+    let (opener, _inbound, mut answer) = local_opener();
+    registry.open(address(), opener);
+    let refused = answer.try_recv().expect("an answer");
+    assert!(matches!(refused, Err(Refusal::ShuttingDown)));
+    assert_eq!(registry.waiting(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_of_this_node_is_told_how_long_its_sender_was_waited_for() {
+    let [node, other] = nodes().await;
+    for (open_timeout, expected) in [(15, 10), (3, 3)] {
+        let options = ReceiveOptions {
+            open_timeout: Duration::from_secs(open_timeout),
+            ..ReceiveOptions::default()
+        };
+        let opened = node.receiver(Origin::Here, address(), &options).await;
+        match opened.expect_err("nobody sends") {
+            OpenError::NoSender { waited, .. } => {
+                assert_eq!(waited, Duration::from_secs(expected));
+            }
+            error => panic!("{error}"),
+        }
+    }
+    for node in [node, other] {
+        node.shutdown(Duration::from_secs(5)).await;
+    }
 }
 
 /// Two nodes that serve no requests but those of streams.
@@ -147,9 +275,7 @@ async fn a_receiver_of_another_node_whose_sender_goes_while_they_are_brought_tog
         while registry.waiting() != (0, 1) {
             tokio::task::yield_now().await;
         }
-        let Slot::Opener { opener, .. } = registry.take() else {
-            panic!("a receiver waits");
-        };
+        let opener = registry.take_receiver();
         let outbound = Arc::<Outbound>::default();
         assert!(registry.end(&outbound).is_none());
         registry.connect(address(), opener, &outbound);

@@ -11,7 +11,7 @@ use protos::{Plane, error::ErrorType};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 
-use super::{Report, run_all, trace::Trace};
+use super::{Report, run_all};
 use crate::{
     connection::{Connection, IdleTimeout, Outcome, Outgoing},
     error::{CallError, CloseReason, RpcFailure},
@@ -21,6 +21,7 @@ use crate::{
     link::Room,
     metrics::Ticket,
     options::{Beats, ConnectionOptions},
+    simulation::trace::Trace,
     tests::pair::{End, HELLO, REQUEST, RESPONSE},
 };
 

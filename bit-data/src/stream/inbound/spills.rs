@@ -1,0 +1,315 @@
+//! What goes to disk and when: frames and takes by hand, files on a thread of the test's runtime.
+
+use std::{path::Path, sync::mpsc};
+
+use arrow::array::{ArrayRef, Int64Array};
+use record_batch::{ArrowDecodeOptions, ArrowDecoder};
+use rpc_bus::{
+    Ledger,
+    ledger::{Kind, Limits},
+};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Handle};
+
+use super::*;
+use crate::{
+    spill::SpillOptions,
+    stream::{
+        frame::Codecs,
+        options::{ReceiveOptions, piece_bytes},
+    },
+};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// A stream that spills, and its sender.
+struct ByHand {
+    inbound: Arc<Inbound>,
+    budget: Ledger,
+    dir: SpillDir,
+    parent: Arc<TempDir>,
+    next_sequence: u64,
+}
+
+impl ByHand {
+    /// One of `streams` that share a budget.
+    fn new(budget_bytes: usize, streams: usize, spill: &SpillOptions) -> Self {
+        let parent = tempfile::tempdir().expect("a directory");
+        let dir = open(parent.path(), spill);
+        let budget = Ledger::root("budget", bytes(budget_bytes));
+        let inbound = inbound(&budget, budget_bytes, streams, &dir);
+        Self {
+            inbound,
+            budget,
+            dir,
+            parent: Arc::new(parent),
+            next_sequence: 0,
+        }
+    }
+
+    fn send(&mut self, frame: StreamFrame, body_bytes: usize) {
+        let frame = StreamFrame {
+            sequence: Some(self.next_sequence),
+            ..frame
+        };
+        self.next_sequence += 1;
+        let (accepted, _) = self.inbound.accept(frame, body(body_bytes));
+        accepted.expect("it keeps to the protocol");
+    }
+
+    fn send_batch(&mut self, bytes: usize) {
+        self.send(StreamFrame::default(), bytes);
+    }
+
+    /// A single row, in chunks of a MiB.
+    fn send_row(&mut self, bytes: usize) {
+        let first = StreamFrame {
+            chunked_bytes: Some(bytes as u64),
+            ..StreamFrame::default()
+        };
+        self.send(first, MIB);
+        assert!(!self.has_credit(), "all of the row counts");
+        for _ in 1..bytes / MIB {
+            self.send_batch(MIB);
+        }
+    }
+
+    /// Whether the sender has credit.
+    fn has_credit(&self) -> bool {
+        !lock(&self.inbound.state).intake.window.is_used_up()
+    }
+
+    /// Bytes of the next batch.
+    async fn take(&self) -> usize {
+        let taken = std::future::poll_fn(|cx| self.inbound.poll_take(cx)).await;
+        match taken.expect("a batch").expect("no error").item {
+            Item::Encoded(batch) => batch.frames.iter().map(|(_, body)| body.len()).sum(),
+            Item::Value(batch, _) => batch.get_array_memory_size(),
+        }
+    }
+}
+
+/// Batch `number`, of so many rows of eight bytes.
+fn value(number: i64, rows: i64) -> RecordBatch {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(
+        number * rows..(number + 1) * rows,
+    ));
+    RecordBatch::try_from_iter([("number", column)]).expect("one column")
+}
+
+fn open(parent: &Path, options: &SpillOptions) -> SpillDir {
+    let ledger = Ledger::root("spilling", Limits::default());
+    let dir = SpillDir::open(parent, options, &ledger, Handle::current());
+    dir.expect("a directory")
+}
+
+fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir) -> Arc<Inbound> {
+    let options = ReceiveOptions {
+        budget_bytes,
+        spill: Some(dir.clone()),
+        ..ReceiveOptions::default()
+    };
+    let terms = Terms {
+        has_checksums: false,
+        batch_bytes_max: 64 * MIB,
+        codecs: Codecs::default(),
+    };
+    let sizes = options.windows(streams).expect("there is room");
+    let reserved = sizes.reserve(budget).expect("there is room");
+    let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
+    inbound.spill_to(dir);
+    inbound
+}
+
+fn bytes(limit: usize) -> Limits {
+    Limits {
+        bytes: Some(limit),
+        ..Limits::default()
+    }
+}
+
+fn body(bytes: usize) -> Bytes {
+    Bytes::from(vec![7; bytes])
+}
+
+#[tokio::test]
+async fn a_row_longer_than_the_budget_goes_to_disk_and_comes_back() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    for _ in 0..3 {
+        stream.send_row(2 * MIB);
+        assert!(stream.has_credit(), "there is room on disk");
+    }
+    stream.dir.idle().await;
+    for _ in 0..3 {
+        assert_eq!(stream.take().await, 2 * MIB);
+    }
+    assert!(stream.budget.used(Kind::Bytes) <= MIB && stream.has_credit());
+    stream.inbound.close();
+    assert!(stream.budget.is_zero());
+}
+
+#[tokio::test]
+async fn the_budget_is_filled_before_the_disk() {
+    let mut stream = ByHand::new(16 * MIB, 1, &SpillOptions::default());
+    for _ in 0..14 {
+        stream.send_batch(MIB);
+        assert!(stream.has_credit());
+    }
+    assert_eq!(stream.inbound.stats().bytes_spilled, 0);
+    for _ in 0..100 {
+        stream.send_batch(MIB);
+        stream.dir.idle().await;
+        assert!(stream.has_credit() && stream.budget.used(Kind::Bytes) <= 16 * MIB);
+    }
+    let stats = stream.inbound.stats();
+    assert!(stats.bytes_spilled > 90 << 20, "{stats:?}");
+    assert!(stats.buffer_memory_bytes > 3 << 20, "{stats:?}");
+    for _ in 0..114 {
+        assert_eq!(stream.take().await, MIB);
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_batch_stays_in_memory() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    for _ in 0..10 {
+        stream.send_batch(200 * KIB);
+    }
+    stream.dir.idle().await;
+    assert!(stream.inbound.stats().bytes_spilled > MIB as u64);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(stream.inbound.poll_take(&mut cx).is_ready());
+}
+
+#[tokio::test]
+async fn of_many_streams_none_spills_whose_consumer_is_one_frame_late() {
+    let first = ByHand::new(16 * MIB, 64, &SpillOptions::default());
+    let others = (1..64).map(|_| ByHand {
+        inbound: inbound(&first.budget, 16 * MIB, 64, &first.dir),
+        budget: first.budget.clone(),
+        dir: first.dir.clone(),
+        parent: Arc::clone(&first.parent),
+        next_sequence: 0,
+    });
+    let others: Vec<_> = others.collect();
+    for stream in others.into_iter().chain([first]) {
+        let mut stream = stream;
+        // A piece, with its head.
+        let piece = piece_bytes(stream.inbound.limit_bytes());
+        stream.send_batch(piece + KIB);
+        assert!(stream.has_credit());
+        assert_eq!(stream.inbound.stats().bytes_spilled, 0);
+    }
+}
+
+/// Pushes batches of 200 KB, which do not fit into a budget of 1 MiB.
+fn push_values(inbound: &Inbound, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        let batch = value(number, 25_000);
+        let cost_bytes = value_cost_bytes(&batch);
+        assert_eq!(cost_bytes, 200_000);
+        inbound.push_value(batch, cost_bytes);
+    }
+}
+
+#[tokio::test]
+async fn values_are_spilled_one_by_one_and_come_back_in_order() {
+    let stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    let mut decoder = ArrowDecoder::new(ArrowDecodeOptions::default());
+    for number in 0..30 {
+        assert!(stream.has_credit());
+        push_values(&stream.inbound, number..number + 1);
+        // Encoded and written: each gives back what it cost.
+        stream.dir.idle().await;
+    }
+    let stats = stream.inbound.stats();
+    assert!(stats.bytes_spilled > 5_000_000, "{stats:?}");
+    assert!(stats.buffer_memory_bytes < MIB as u64, "{stats:?}");
+    for number in 0..30 {
+        let taken = std::future::poll_fn(|cx| stream.inbound.poll_take(cx)).await;
+        let batch = match taken.expect("a batch").expect("no error").item {
+            Item::Value(batch, _) => batch,
+            Item::Encoded(batch) => {
+                let body = &batch.frames[0].1;
+                decoder.decode(body).expect("our own").expect("a batch")
+            }
+        };
+        assert_eq!(batch, value(number, 25_000));
+    }
+}
+
+#[test]
+fn who_hands_over_a_value_does_not_encode_it() {
+    let runtime = Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let (go, wait) = mpsc::channel::<()>();
+    // The thread that encodes and writes has something else to do.
+    let busy = runtime.spawn_blocking(move || wait.recv());
+    runtime.block_on(async {
+        let stream = ByHand::new(MIB, 1, &SpillOptions::default());
+        let mut number = 0;
+        while stream.has_credit() {
+            push_values(&stream.inbound, number..number + 1);
+            number += 1;
+        }
+        let is_value = || {
+            let taken = stream
+                .inbound
+                .poll_take(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Some(Ok(taken))) = taken else {
+                panic!("{taken:?}");
+            };
+            matches!(taken.item, Item::Value(..))
+        };
+        assert!(is_value() && is_value(), "nothing is encoded yet");
+        assert_eq!(stream.inbound.stats().bytes_spilled, 0);
+        go.send(()).expect("it waits");
+        busy.await.expect("no panic").expect("a word");
+        while stream.has_credit() {
+            push_values(&stream.inbound, number..number + 1);
+            number += 1;
+        }
+        stream.dir.idle().await;
+        assert!(stream.inbound.stats().bytes_spilled > 0 && stream.has_credit());
+    });
+}
+
+#[tokio::test]
+async fn the_peak_is_what_waited_wherever_it_waited() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    while stream.inbound.stats().bytes_spilled == 0 {
+        stream.send_batch(300 * KIB);
+    }
+    // Behind what is spilled.
+    stream.send_row(3 * MIB);
+    stream.dir.idle().await;
+    let stats = stream.inbound.stats();
+    assert!(stats.buffer_memory_bytes < MIB as u64, "{stats:?}");
+    let peak = 3 * MIB as u64..4 * MIB as u64;
+    assert!(peak.contains(&stats.peak_buffer_memory_bytes), "{stats:?}");
+}
+
+#[tokio::test]
+async fn compressed_batches_count_as_spilled_with_the_bytes_that_they_take_there() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    for _ in 0..20 {
+        // Cost what they are decoded.
+        let frame = StreamFrame {
+            decoded_bytes: Some(300 * KIB as u64),
+            ..StreamFrame::default()
+        };
+        stream.send(frame, KIB);
+    }
+    stream.dir.idle().await;
+    let (spilled, on_disk) = (
+        stream.inbound.stats().bytes_spilled,
+        stream.dir.disk_bytes(),
+    );
+    assert!(
+        spilled > 0 && spilled <= on_disk as u64,
+        "{spilled} of {on_disk}"
+    );
+}
