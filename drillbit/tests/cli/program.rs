@@ -206,6 +206,11 @@ impl Served {
         }
     }
 
+    /// What it has logged and nobody has read yet.
+    pub(crate) fn log_so_far(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }

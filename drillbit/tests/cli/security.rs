@@ -204,7 +204,8 @@ fn nodes_know_each_other_over_tls_with_a_password_and_not_without() {
         node.wait_for(wanted, || {
             let finished = run(&arguments);
             let status = serde_json::from_str(&finished.stdout);
-            let status: Value = status.unwrap_or_else(|_| panic!("{finished:?}"));
+            let status: Value =
+                status.unwrap_or_else(|_| panic!("{finished:?}: {:#?}", node.log_so_far()));
             let other = of_port(&status, port);
             // Data connections are made with the same certificates and password.
             let is_so = other["health"] == wanted && is_measured(other) == (wanted == "up");
