@@ -101,14 +101,15 @@ struct State {
 }
 
 impl Inbound {
-    /// Reserves the first window.
-    pub(crate) fn try_new(
-        sizes: WindowSizes,
-        terms: Terms,
-        budget: &Ledger,
-    ) -> Result<Self, BudgetExceeded> {
+    /// Reserves the first window of a stream.
+    pub(crate) fn reserve(sizes: WindowSizes, budget: &Ledger) -> Result<Charge, BudgetExceeded> {
         let window = ReceiveWindow::new(sizes, now());
-        let charge = budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))?;
+        budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))
+    }
+
+    /// With what was reserved for it.
+    pub(crate) fn new(sizes: WindowSizes, terms: Terms, charge: Charge) -> Self {
+        let window = ReceiveWindow::new(sizes, now());
         let state = State {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
@@ -120,12 +121,21 @@ impl Inbound {
             failure: None,
             stats: ReceiveStats::default(),
         };
-        Ok(Self {
+        Self {
             state: Mutex::new(state),
             piece_bytes: as_usize(sizes.overrun_bytes),
             sender: OnceLock::new(),
             sender_here: OnceLock::new(),
-        })
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn try_new(
+        sizes: WindowSizes,
+        terms: Terms,
+        budget: &Ledger,
+    ) -> Result<Self, BudgetExceeded> {
+        Ok(Self::new(sizes, terms, Self::reserve(sizes, budget)?))
     }
 
     /// The sender is that of stream `stream` on `connection`.

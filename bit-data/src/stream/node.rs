@@ -10,8 +10,8 @@ use protos::{
     id::QueryId,
 };
 use rpc_bus::{
-    BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
-    auth::Login, tls::TlsClient,
+    BusRuntime, CallError, CallOptions, Capabilities, Charge, ConnectionOptions, Feature, Features,
+    Ledger, auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
@@ -255,8 +255,13 @@ impl DataNode {
         let windows = options.windows(senders.len())?;
         let query = query_of(senders)?;
         let budget = self.budgets.receiver(query, options.budget_bytes);
-        let open = |&(origin, stream)| self.open(origin, stream, options, (windows, &budget));
-        let receivers = try_join_all(senders.iter().map(open)).await?;
+        let reserve = |_| Inbound::reserve(windows, &budget.ledger);
+        // All of them before any is open: one that spills takes whatever is left.
+        let charges = senders.iter().map(reserve).collect::<Result<Vec<_>, _>>()?;
+        let open = |(&(origin, stream), charge)| {
+            self.open(origin, stream, options, (windows, charge, &budget))
+        };
+        let receivers = try_join_all(senders.iter().zip(charges).map(open)).await?;
         Ok(Receivers::new(receivers))
     }
 
@@ -277,7 +282,9 @@ impl DataNode {
     ) -> Result<StreamReceiver, OpenError> {
         let windows = options.windows(1)?;
         let budget = self.budgets.receiver(stream.query, options.budget_bytes);
-        self.open(origin, stream, options, (windows, &budget)).await
+        let charge = Inbound::reserve(windows, &budget.ledger)?;
+        self.open(origin, stream, options, (windows, charge, &budget))
+            .await
     }
 
     async fn open(
@@ -285,7 +292,7 @@ impl DataNode {
         origin: Origin,
         stream: StreamAddress,
         options: &ReceiveOptions,
-        (windows, budget): (WindowSizes, &Arc<Budget>),
+        (windows, charge, budget): (WindowSizes, Charge, &Arc<Budget>),
     ) -> Result<StreamReceiver, OpenError> {
         let terms = |has_checksums, codecs| Terms {
             has_checksums,
@@ -306,7 +313,7 @@ impl DataNode {
                     Codecs::default()
                 };
                 let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
-                let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                let inbound = Arc::new(Inbound::new(windows, terms, charge));
                 let source = open_remote(line, stream, &inbound, options, terms).await;
                 let source = source.map_err(|error| side.explain(error))?;
                 (source, inbound, terms)
@@ -318,7 +325,7 @@ impl DataNode {
                     starved_min: STARVED_MIN_HERE,
                     ..windows
                 };
-                let inbound = Arc::new(Inbound::try_new(windows, terms, &budget.ledger)?);
+                let inbound = Arc::new(Inbound::new(windows, terms, charge));
                 if let Some(dir) = &options.spill {
                     inbound.spill_to(dir);
                 }
