@@ -72,7 +72,7 @@ pub struct SpillRecord {
 }
 
 impl SpillRecord {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.header.len() + self.body_bytes()
     }
 

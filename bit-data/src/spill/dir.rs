@@ -241,7 +241,11 @@ fn delete_leftovers(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         if is_ours(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_dir() {
-            delete_unlocked(&entry.path())?;
+            let path = entry.path();
+            // It may be another account's; the files of this run do not depend on it.
+            if let Err(error) = delete_unlocked(&path) {
+                tracing::warn!(path = %path.display(), %error, "leftover spill files cannot be deleted");
+            }
         }
     }
     Ok(())

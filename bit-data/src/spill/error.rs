@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use protos::error::Retry;
-use rpc_bus::ledger::BudgetExceeded;
+use rpc_bus::ledger::{BudgetExceeded, Kind};
 use thiserror::Error;
 
 /// Why there is no directory for spill files.
@@ -67,6 +67,15 @@ pub enum SpillError {
 }
 
 impl SpillError {
+    /// Whether it is this record alone that finds no room, now or ever; the queue has not failed.
+    pub(crate) fn is_too_long(&self) -> bool {
+        match self {
+            Self::Budget(exceeded) => exceeded.kind == Kind::Bytes,
+            Self::DiskLimit { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether another try can help: another node has another disk, and memory comes and goes.
     #[must_use]
     pub fn retry(&self) -> Retry {

@@ -444,7 +444,12 @@ fn a_directory_in_use_is_left_alone_and_others_are_deleted() {
     for made in ["spill-0123456789abcdef", "spill-notours", "other"] {
         fs::create_dir(parent.path().join(made)).unwrap();
     }
+    // Whose lock cannot be opened, as that of another account: here because it is a directory.
+    let unusable = parent.path().join("spill-00000000000000ff");
+    fs::create_dir_all(unusable.join("lock")).unwrap();
     let first = open();
+    assert!(unusable.is_dir());
+    fs::remove_dir_all(unusable).unwrap();
     assert_eq!(
         leftovers(parent.path()),
         3,

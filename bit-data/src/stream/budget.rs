@@ -11,9 +11,12 @@ use std::{
 };
 
 use protos::id::QueryId;
-use rpc_bus::{Ledger, ledger::Limits};
+use rpc_bus::{
+    BudgetExceeded, Charge, Ledger,
+    ledger::{Kind, Limits},
+};
 
-use super::stats::lock;
+use super::{credit::WindowSizes, stats::lock};
 
 /// What receivers of this node may hold together, and of each query.
 #[derive(Debug)]
@@ -29,6 +32,34 @@ pub(crate) struct Budget {
     budgets: Arc<Budgets>,
     query: QueryId,
     pub(crate) ledger: Ledger,
+}
+
+/// What one stream of a receiver holds from before it is opened. All of them have theirs before one is opened, which may
+/// take of the rest whatever it can use.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) windows: WindowSizes,
+    pub(crate) reserved: Charge,
+}
+
+impl Budget {
+    /// Reserves the first window of a stream.
+    pub(crate) fn share(self: &Arc<Self>, windows: WindowSizes) -> Result<Share, BudgetExceeded> {
+        Ok(Share {
+            reserved: windows.reserve(&self.ledger)?,
+            budget: Arc::clone(self),
+            windows,
+        })
+    }
+}
+
+impl WindowSizes {
+    /// The first window, with what a batch may overrun it by.
+    pub(crate) fn reserve(&self, budget: &Ledger) -> Result<Charge, BudgetExceeded> {
+        let bytes = self.bytes.saturating_add(self.overrun_bytes);
+        budget.charge(Kind::Bytes, usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
 }
 
 impl Budgets {

@@ -29,7 +29,14 @@ const SLICES: usize = 16;
 /// in bytes.
 const SLICE_BYTES: usize = 4 * 1024;
 /// What a codec must bring to take the place of another.
-const GAIN_MIN: f64 = 1.05;
+const GAIN_MIN: f64 = 1.1;
+/// A codec on trial keeps its promise if a byte takes less than this share of the time that it took before, and breaks it
+/// if it takes as much more. In between nobody knows yet: what was sent before is still on its way.
+const KEPT: f64 = 0.95;
+/// For so many looks.
+const LOOKS_PER_TRIAL: u32 = 4;
+/// A sample is compressed so often, and the fastest counts: a core that had something else to do says nothing of a codec.
+const TRIES: u32 = 3;
 /// What is believed of a link that nobody waits for, from one look to the next.
 const FASTER: f64 = 0.95;
 /// Waiting for this share of the time means that the link, and nothing else, sets the pace.
@@ -63,7 +70,7 @@ struct Adaptive {
     waited: Duration,
     /// How long a byte took, before compression, from the look before the last one to the last one.
     s_per_byte: f64,
-    /// A codec that was taken at the last look.
+    /// A codec was taken in place of this one.
     trial: Option<Trial>,
     /// For so many looks nothing is tried.
     held_off: u32,
@@ -76,6 +83,7 @@ struct Adaptive {
 struct Trial {
     codec: Codec,
     s_per_byte: f64,
+    looks: u32,
 }
 
 /// What a codec made of a sample.
@@ -143,6 +151,7 @@ impl CodecChooser {
             self.codec = before;
         }
         if adaptive.link_is_fast() {
+            adaptive.trial = None;
             (self.codec, self.reason) = (Codec::None, adaptive.fast_link());
             return None;
         }
@@ -205,11 +214,16 @@ impl Adaptive {
         self.sample_age += 1;
     }
 
-    /// What to go back to, if the codec that was taken at the last look has brought nothing.
+    /// What to go back to, if the codec that was taken has brought nothing.
     fn broken_promise(&mut self) -> Option<Codec> {
-        let trial = self.trial.take()?;
-        if self.s_per_byte < trial.s_per_byte {
+        let mut trial = self.trial.take()?;
+        if self.s_per_byte < KEPT * trial.s_per_byte {
             self.hold_off = HOLD_OFF_LOOKS;
+            return None;
+        }
+        trial.looks += 1;
+        if trial.looks < LOOKS_PER_TRIAL && KEPT * self.s_per_byte < trial.s_per_byte {
+            self.trial = Some(trial);
             return None;
         }
         self.held_off = self.hold_off;
@@ -266,6 +280,7 @@ impl Adaptive {
             self.trial = Some(Trial {
                 codec: now,
                 s_per_byte: self.s_per_byte,
+                looks: 0,
             });
         }
         (best, self.reason(best))
@@ -287,22 +302,23 @@ impl Adaptive {
 /// Compresses a part of a body with each of `codecs`.
 pub(crate) fn sample(body: &[Bytes], codecs: &[Codec], clock: impl Fn() -> Instant) -> Vec<Sample> {
     let part = Bytes::from(part(body));
-    let one = |&codec: &Codec| {
+    let bytes = part.len().max(1) as f64;
+    let one = |codec: Codec| {
         let began = clock();
-        let compressed: usize = codec
-            .compress(vec![part.clone()])
-            .iter()
-            .map(Bytes::len)
-            .sum();
+        let compressed = codec.compress(vec![part.clone()]);
         let took = clock().saturating_duration_since(began).as_secs_f64();
-        let bytes = part.len().max(1) as f64;
+        let compressed: usize = compressed.iter().map(Bytes::len).sum();
         Sample {
             codec,
             s_per_byte: took / bytes,
             share: compressed as f64 / bytes,
         }
     };
-    codecs.iter().map(one).collect()
+    let fastest = |&codec: &Codec| {
+        let tries = (0..TRIES).map(|_| one(codec));
+        tries.min_by(|one, other| one.s_per_byte.total_cmp(&other.s_per_byte))
+    };
+    codecs.iter().filter_map(fastest).collect()
 }
 
 /// What a sample is taken of: slices from all over a body, because its columns, one behind the other, are of all kinds.

@@ -14,7 +14,7 @@ use protos::{
     data::{Credit, StreamFrame, close_stream},
 };
 use record_batch::arrow_body_bytes;
-use rpc_bus::{BudgetExceeded, Charge, Ledger, RemoteConnection, RpcFailure, ledger::Kind};
+use rpc_bus::{BudgetExceeded, Charge, RemoteConnection, RpcFailure};
 
 use super::{
     checksum::sealed,
@@ -101,21 +101,20 @@ struct State {
 }
 
 impl Inbound {
-    /// Reserves the first window of a stream.
-    pub(crate) fn reserve(sizes: WindowSizes, budget: &Ledger) -> Result<Charge, BudgetExceeded> {
+    /// Reserves the first window.
+    pub(crate) fn new(sizes: WindowSizes, terms: Terms, reserved: Charge) -> Self {
         let window = ReceiveWindow::new(sizes, now());
-        budget.charge(Kind::Bytes, as_usize(window.reserved_bytes()))
-    }
-
-    /// With what was reserved for it.
-    pub(crate) fn new(sizes: WindowSizes, terms: Terms, charge: Charge) -> Self {
-        let window = ReceiveWindow::new(sizes, now());
+        debug_assert_eq!(
+            reserved.amount(),
+            as_usize(window.reserved_bytes()),
+            "invariant: windows are reserved as they begin"
+        );
         let state = State {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
             phase: Phase::Open,
-            charge,
+            charge: reserved,
             consumer: None,
             looks: 0,
             failure: None,
@@ -127,15 +126,6 @@ impl Inbound {
             sender: OnceLock::new(),
             sender_here: OnceLock::new(),
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn try_new(
-        sizes: WindowSizes,
-        terms: Terms,
-        budget: &Ledger,
-    ) -> Result<Self, BudgetExceeded> {
-        Ok(Self::new(sizes, terms, Self::reserve(sizes, budget)?))
     }
 
     /// The sender is that of stream `stream` on `connection`.
@@ -162,7 +152,8 @@ impl Inbound {
     /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
     fn spill_waiting(&self) {
         self.make_room(|_| {});
-        while let Some(to_encode) = self.begin_encoding() {
+        // One at a time: the next one has its turn after what others have to write and to read.
+        if let Some(to_encode) = self.begin_encoding() {
             let encoded = to_encode.encode();
             self.make_room(|state| state.end_encoding(encoded));
         }
@@ -435,8 +426,10 @@ impl State {
     fn queue_up(&mut self, item: Item) {
         match &mut self.spilling {
             Some(spilling) if !spilling.is_empty() => spilling.push(item),
-            _ => self.push(item),
+            _ => self.queue.push_back(item),
         }
+        let queued = self.intake.window.queued_bytes();
+        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     /// Takes more of the budget, as far as it reaches.
@@ -445,8 +438,8 @@ impl State {
         window.widen(|reserved_bytes| charge.resize(as_usize(reserved_bytes)).is_ok())
     }
 
-    /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is to be
-    /// told.
+    /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is
+    /// to be told.
     fn spill(&mut self) -> Option<u64> {
         let (one, several) = self.intake.window.kept_bytes_max();
         let spilling = self.spilling.as_mut()?;
@@ -461,20 +454,18 @@ impl State {
                 spilling.push(newer);
             }
         }
-        let written = spilling.write();
+        let (cost_bytes, refused) = spilling.write();
         self.stats.bytes_spilled = spilling.spilled_bytes();
-        match written {
-            Ok(0) => None,
-            Ok(cost_bytes) => {
-                let limit_bytes = self.intake.window.on_spilled(cost_bytes);
-                self.settle();
-                limit_bytes
-            }
-            Err(error) => {
-                self.fail(error);
-                None
-            }
+        let limit_bytes = self.intake.window.on_spilled(cost_bytes);
+        self.settle();
+        let Some(error) = refused else {
+            return limit_bytes;
+        };
+        // What is too long for the spill files may wait in memory, as it would without them.
+        if !error.is_too_long() || self.recharge().is_err() {
+            self.fail(error.into());
         }
+        limit_bytes
     }
 
     fn end_encoding(&mut self, encoded: Result<Encoded, ReceiveError>) {
@@ -493,12 +484,6 @@ impl State {
             Some(spilling) => spilling.poll_pop(cx),
             None => Poll::Ready(Ok(None)),
         }
-    }
-
-    fn push(&mut self, item: Item) {
-        self.queue.push_back(item);
-        let queued = self.intake.window.queued_bytes();
-        self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
     fn poll_take(
@@ -619,7 +604,7 @@ mod tests {
     use std::{sync::mpsc, thread};
 
     use arrow::datatypes::Schema;
-    use rpc_bus::ledger::Limits;
+    use rpc_bus::{Ledger, ledger::Limits};
 
     use super::*;
     use crate::stream::{frame::Codecs, options::window_sizes};
@@ -632,7 +617,7 @@ mod tests {
             codecs: Codecs::default(),
         };
         let sizes = window_sizes(64 << 10, 64 << 10);
-        Inbound::try_new(sizes, terms, &ledger).expect("there is room")
+        Inbound::new(sizes, terms, sizes.reserve(&ledger).expect("there is room"))
     }
 
     /// Takes `step` while the lock is held, and lets go of it when that is probably waited for.

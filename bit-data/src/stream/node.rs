@@ -10,14 +10,14 @@ use protos::{
     id::QueryId,
 };
 use rpc_bus::{
-    BusRuntime, CallError, CallOptions, Capabilities, Charge, ConnectionOptions, Feature, Features,
-    Ledger, auth::Login, tls::TlsClient,
+    BusRuntime, CallError, CallOptions, Capabilities, ConnectionOptions, Feature, Features, Ledger,
+    auth::Login, tls::TlsClient,
 };
 use tokio::sync::oneshot;
 
 use super::{
     address::StreamAddress,
-    budget::{Budget, Budgets},
+    budget::{Budgets, Share},
     checksum::sealed,
     credit::{STARVED_MIN_HERE, WindowSizes},
     error::{OpenError, SendError},
@@ -255,13 +255,10 @@ impl DataNode {
         let windows = options.windows(senders.len())?;
         let query = query_of(senders)?;
         let budget = self.budgets.receiver(query, options.budget_bytes);
-        let reserve = |_| Inbound::reserve(windows, &budget.ledger);
-        // All of them before any is open: one that spills takes whatever is left.
-        let charges = senders.iter().map(reserve).collect::<Result<Vec<_>, _>>()?;
-        let open = |(&(origin, stream), charge)| {
-            self.open(origin, stream, options, (windows, charge, &budget))
-        };
-        let receivers = try_join_all(senders.iter().zip(charges).map(open)).await?;
+        let shares = senders.iter().map(|_| budget.share(windows));
+        let shares = shares.collect::<Result<Vec<_>, _>>()?;
+        let open = |(&(origin, stream), share)| self.open(origin, stream, options, share);
+        let receivers = try_join_all(senders.iter().zip(shares).map(open)).await?;
         Ok(Receivers::new(receivers))
     }
 
@@ -282,8 +279,7 @@ impl DataNode {
     ) -> Result<StreamReceiver, OpenError> {
         let windows = options.windows(1)?;
         let budget = self.budgets.receiver(stream.query, options.budget_bytes);
-        let charge = Inbound::reserve(windows, &budget.ledger)?;
-        self.open(origin, stream, options, (windows, charge, &budget))
+        self.open(origin, stream, options, budget.share(windows)?)
             .await
     }
 
@@ -292,8 +288,13 @@ impl DataNode {
         origin: Origin,
         stream: StreamAddress,
         options: &ReceiveOptions,
-        (windows, charge, budget): (WindowSizes, Charge, &Arc<Budget>),
+        share: Share,
     ) -> Result<StreamReceiver, OpenError> {
+        let Share {
+            budget,
+            windows,
+            reserved,
+        } = share;
         let terms = |has_checksums, codecs| Terms {
             has_checksums,
             batch_bytes_max: self.batch_bytes_max,
@@ -313,7 +314,7 @@ impl DataNode {
                     Codecs::default()
                 };
                 let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
-                let inbound = Arc::new(Inbound::new(windows, terms, charge));
+                let inbound = Arc::new(Inbound::new(windows, terms, reserved));
                 let source = open_remote(line, stream, &inbound, options, terms).await;
                 let source = source.map_err(|error| side.explain(error))?;
                 (source, inbound, terms)
@@ -325,7 +326,7 @@ impl DataNode {
                     starved_min: STARVED_MIN_HERE,
                     ..windows
                 };
-                let inbound = Arc::new(Inbound::new(windows, terms, charge));
+                let inbound = Arc::new(Inbound::new(windows, terms, reserved));
                 if let Some(dir) = &options.spill {
                     inbound.spill_to(dir);
                 }
@@ -342,7 +343,7 @@ impl DataNode {
             terms,
             runtime: self.runtime.clone(),
             tunnels: Arc::clone(&self.around.tunnels),
-            budget: Arc::clone(budget),
+            budget,
         }))
     }
 

@@ -85,7 +85,7 @@ impl Outbound {
         }
         debug_assert!(
             state.attached.is_none(),
-            "invariant: who has a receiver is not listed"
+            "invariant: who has a receiver is not free"
         );
         state.attached = Some((route, SendCredit::new(limit_bytes)));
         Ok(state.sender.take())

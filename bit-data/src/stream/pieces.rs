@@ -6,57 +6,72 @@ use record_batch::arrow_body_bytes;
 
 /// Cuts `batch` into pieces of about `piece_bytes`; a row that is longer is a piece of its own. A batch that fits comes
 /// back as it is.
-pub(crate) fn pieces(batch: RecordBatch, piece_bytes: usize) -> Pieces {
+pub(crate) fn pieces(batch: RecordBatch, piece_bytes: usize) -> impl Iterator<Item = RecordBatch> {
     Pieces {
         rest: Some(batch),
         piece_bytes,
+        next_rows: None,
+        measure: arrow_body_bytes,
     }
 }
 
-/// The pieces of one batch.
-pub(crate) struct Pieces {
+/// The pieces of one batch. Telling what rows take may mean to look at each, so all of them are measured once, and then
+/// only those that are to be the next piece.
+struct Pieces<M> {
     rest: Option<RecordBatch>,
     piece_bytes: usize,
+    /// As many as probably fit.
+    next_rows: Option<usize>,
+    measure: M,
 }
 
-impl Iterator for Pieces {
+impl<M: Fn(&RecordBatch) -> usize> Iterator for Pieces<M> {
     type Item = RecordBatch;
 
     fn next(&mut self) -> Option<RecordBatch> {
         let rest = self.rest.take()?;
-        let rows = self.first_rows(&rest);
-        if rows >= rest.num_rows() {
+        let next_rows = self.next_rows.unwrap_or_else(|| self.equal_rows(&rest));
+        if self.next_rows.is_none() && next_rows >= rest.num_rows() {
             return Some(rest);
         }
-        let piece = rest.slice(0, rows);
-        self.rest = Some(rest.slice(rows, rest.num_rows() - rows));
+        let piece = self.first_that_fit(&rest, next_rows);
+        let rows = piece.num_rows();
+        if rows < rest.num_rows() {
+            self.rest = Some(rest.slice(rows, rest.num_rows() - rows));
+        }
         Some(piece)
     }
 }
 
-impl Pieces {
-    /// Equal parts where all rows are alike; else halved until the piece fits.
-    fn first_rows(&self, rest: &RecordBatch) -> usize {
+impl<M: Fn(&RecordBatch) -> usize> Pieces<M> {
+    /// Rows of each part, if all parts are alike.
+    fn equal_rows(&self, batch: &RecordBatch) -> usize {
         // Counts at least what the rows take, and is quick.
-        if rest.get_array_memory_size() <= self.piece_bytes {
-            return rest.num_rows();
+        if batch.get_array_memory_size() <= self.piece_bytes {
+            return batch.num_rows();
         }
-        let (bytes, rows) = (arrow_body_bytes(rest), rest.num_rows());
-        let parts = bytes.div_ceil(self.piece_bytes.max(1)).max(1);
-        let mut first = rows.div_ceil(parts).max(1);
-        while first < rows
-            && first > 1
-            && arrow_body_bytes(&rest.slice(0, first)) > self.piece_bytes
-        {
-            first = first.div_ceil(2);
+        let parts = (self.measure)(batch).div_ceil(self.piece_bytes.max(1));
+        batch.num_rows().div_ceil(parts.max(1)).max(1)
+    }
+
+    /// Halves what was tried until it fits. The next piece is as long, or twice that if this one is less than half full:
+    /// so that what is measured in vain is at most what was cut before.
+    fn first_that_fit(&mut self, rest: &RecordBatch, next_rows: usize) -> RecordBatch {
+        let mut piece = rest.slice(0, next_rows.min(rest.num_rows()));
+        let mut bytes = (self.measure)(&piece);
+        while bytes > self.piece_bytes && piece.num_rows() > 1 {
+            piece = piece.slice(0, piece.num_rows().div_ceil(2));
+            bytes = (self.measure)(&piece);
         }
-        first
+        let is_half_empty = bytes.saturating_mul(2) <= self.piece_bytes;
+        self.next_rows = Some(piece.num_rows() * if is_half_empty { 2 } else { 1 });
+        piece
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{cell::Cell, sync::Arc};
 
     use arrow::{
         array::{
@@ -154,6 +169,32 @@ mod tests {
         check_encoded(&of_values(5, 50_000), 2..=5);
         check_encoded(&of_values(20_000, 100), 1..=1);
         check_encoded(&of_values(20_000, 20_000), 20..=70);
+    }
+
+    #[test]
+    fn rows_are_measured_a_few_times_each_however_many_pieces_there_are() {
+        let alike: Vec<usize> = vec![100; 50_000];
+        let skewed = (0..50_000).map(|row| if row % 5_000 < 20 { 4_000 } else { 10 });
+        let rising = (0..20_000).map(|row| row / 20);
+        for lengths in [alike, skewed.collect(), rising.collect()] {
+            let rows = lengths.len();
+            let texts = lengths.into_iter().map(|bytes| "x".repeat(bytes));
+            let batch = of(Arc::new(StringViewArray::from_iter_values(texts)));
+            let (bytes, measured) = (arrow_body_bytes(&batch), Cell::new(0));
+            let pieces = Pieces {
+                rest: Some(batch),
+                piece_bytes: 10_000,
+                next_rows: None,
+                measure: |rows: &RecordBatch| {
+                    measured.set(measured.get() + rows.num_rows());
+                    arrow_body_bytes(rows)
+                },
+            };
+            let cut: Vec<_> = pieces.map(|piece| piece.num_rows()).collect();
+            assert_eq!(cut.iter().sum::<usize>(), rows);
+            assert!((bytes / 10_000..bytes / 3_000).contains(&cut.len()));
+            assert!(measured.get() <= 4 * rows, "{} of {rows}", measured.get());
+        }
     }
 
     fn numbers(rows: i64) -> RecordBatch {

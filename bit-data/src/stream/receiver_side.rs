@@ -226,8 +226,9 @@ mod tests {
         };
         let ledger = Ledger::root("test", Limits::default());
         let stream = || {
-            let inbound = Inbound::try_new(window_sizes(2 << 20, 2 << 20), terms, &ledger);
-            let inbound = Arc::new(inbound.expect("there is room"));
+            let sizes = window_sizes(2 << 20, 2 << 20);
+            let reserved = sizes.reserve(&ledger).expect("there is room");
+            let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
             side.register(&inbound).expect("it is open");
             inbound
         };

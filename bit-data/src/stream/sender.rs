@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -15,15 +15,19 @@ use tokio_util::sync::ReusableBoxFuture;
 use super::{
     address::StreamAddress,
     error::SendError,
-    stats::{SendStats, lock},
+    stats::{SendStats, lock, now},
     transmitter::Transmitter,
 };
 
 /// Sends the batches of one fragment to another: a [`Sink`] with back-pressure.
 ///
-/// `send` of [`futures::SinkExt`] returns once the batch is with the connection. `feed` begins to send it, and returns: if
-/// it can be sent at once, it is with the connection while the next one is made; if it has to wait, for credit or for
-/// room, the next call goes on with it. `close` ends the stream, after all batches; dropping the sender before cancels it.
+/// `send` of [`futures::SinkExt`] returns once the batch is with the connection. `feed` keeps the batch, and the next call
+/// begins to send it: a task may feed several senders in turn. `close` ends the stream, after all batches; dropping the
+/// sender before cancels it.
+///
+/// A batch that is being sent has its place in the queue for room on the connection, and gets room that others then wait
+/// for. So a sender that was not ready is to be polled until it is, or to be dropped: also by a task that makes the next
+/// batch meanwhile, with `flush` beside it.
 #[must_use = "a sender that is dropped cancels its stream"]
 pub struct StreamSender {
     address: StreamAddress,
@@ -71,7 +75,7 @@ impl StreamSender {
     /// What it has counted so far.
     #[must_use]
     pub fn stats(&self) -> SendStats {
-        *lock(&self.stats)
+        lock(&self.stats).until(now())
     }
 
     /// Ends the stream with an error, which its receiver gets behind the batches that were sent.
@@ -109,21 +113,6 @@ impl StreamSender {
                     let ended = |()| Err(SendError::Ended);
                     return Poll::Ready(outcome.clone().and_then(ended));
                 }
-            }
-        }
-    }
-
-    /// Polls the job for the first time. Nobody is woken for it: the sink is not ready before it was polled again.
-    fn begin(&mut self) -> Result<(), SendError> {
-        match self.job.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => Ok(()),
-            Poll::Ready((Some(transmitter), Ok(()))) => {
-                self.state = State::Idle(transmitter);
-                Ok(())
-            }
-            Poll::Ready((_, outcome)) => {
-                self.state = State::Ended(outcome.clone());
-                outcome
             }
         }
     }
@@ -166,7 +155,7 @@ impl Sink<RecordBatch> for StreamSender {
                     let outcome = transmitter.send(batch).await;
                     (Some(transmitter), outcome)
                 });
-                self.begin()
+                Ok(())
             }
             state => {
                 self.state = state;

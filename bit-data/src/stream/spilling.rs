@@ -76,7 +76,7 @@ impl Spilling {
         self.waiting.is_empty() && self.reader.records() == 0
     }
 
-    /// Bytes of bodies that were ever spilled.
+    /// Bytes of bodies, with their heads, that were ever spilled.
     pub(crate) fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes
     }
@@ -85,27 +85,29 @@ impl Spilling {
         self.waiting.push_back(item);
     }
 
-    /// Hands over what there is room for, up to what is to be encoded first; returns what it cost.
-    pub(crate) fn write(&mut self) -> Result<u64, ReceiveError> {
+    /// Hands over what there is room for, up to what is to be encoded first; returns what it cost, and why there will never
+    /// be room for the next batch, or for any.
+    pub(crate) fn write(&mut self) -> (u64, Option<SpillError>) {
         let mut cost_bytes = 0;
         while let Some(Item::Encoded(batch)) = self.waiting.front() {
             let (record, cost) = (to_record(batch), batch.cost_bytes);
+            let bytes = record.bytes() as u64;
             match self.writer.push(record) {
                 Ok(()) => {
-                    self.spilled_bytes += cost;
+                    self.spilled_bytes += bytes;
                     cost_bytes += cost;
                     self.waiting.pop_front();
                 }
                 // There will be: then `on_room` is called.
-                Err(SpillError::NoRoomYet) => return Ok(cost_bytes),
-                Err(error) => return Err(error.into()),
+                Err(SpillError::NoRoomYet) => return (cost_bytes, None),
+                Err(error) => return (cost_bytes, Some(error)),
             }
         }
         if !self.waiting.is_empty() && self.encoding == Encoding::Nothing {
             self.encoding = Encoding::Asked;
             self.writer.call_back();
         }
-        Ok(cost_bytes)
+        (cost_bytes, None)
     }
 
     /// The consumer was faster.

@@ -64,9 +64,25 @@ pub struct SendStats {
     pub codec: Codec,
     /// Why.
     pub codec_reason: CodecReason,
+    /// Since when it waits for credit, if it does; not counted above yet.
+    pub(crate) waits_since: Option<Instant>,
 }
 
 impl SendStats {
+    /// With what it has waited so far: who waits for long is seen to wait meanwhile.
+    pub(crate) fn until(self, now: Instant) -> Self {
+        let mut stats = self;
+        if let Some(since) = stats.waits_since.take() {
+            stats.waited_for_credit(now.saturating_duration_since(since));
+        }
+        stats
+    }
+
+    pub(crate) fn waited_for_credit(&mut self, waited: Duration) {
+        self.wait_response_time += waited;
+        self.credit_wait_time += waited;
+    }
+
     /// Adds the counters of another stream, and takes over its codec.
     pub(crate) fn add(&mut self, other: &Self) {
         self.batches += other.batches;

@@ -264,13 +264,9 @@ impl Transmitter {
         if self.outbound.has_credit() {
             return Ok(Duration::ZERO);
         }
-        let began = now();
+        let waiting = WaitingForCredit::begin(&self.stats);
         self.outbound.credit().await?;
-        let waited = since(began);
-        let mut stats = lock(&self.stats);
-        stats.wait_response_time += waited;
-        stats.credit_wait_time += waited;
-        Ok(waited)
+        Ok(waiting.so_far())
     }
 
     async fn end(
@@ -294,6 +290,33 @@ impl Transmitter {
         self.has_ended = true;
         self.outbound.stop(SendError::Ended);
         Ok(())
+    }
+}
+
+/// Counts how long a sender waits, also one that is dropped meanwhile.
+struct WaitingForCredit<'a> {
+    stats: &'a Mutex<SendStats>,
+    began: Instant,
+}
+
+impl<'a> WaitingForCredit<'a> {
+    fn begin(stats: &'a Mutex<SendStats>) -> Self {
+        let began = now();
+        lock(stats).waits_since = Some(began);
+        Self { stats, began }
+    }
+
+    fn so_far(&self) -> Duration {
+        since(self.began)
+    }
+}
+
+impl Drop for WaitingForCredit<'_> {
+    fn drop(&mut self) {
+        let waited = self.so_far();
+        let mut stats = lock(self.stats);
+        stats.waits_since = None;
+        stats.waited_for_credit(waited);
     }
 }
 

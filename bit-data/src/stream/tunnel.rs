@@ -13,7 +13,7 @@ use super::{
     address::StreamAddress,
     inbound::Inbound,
     outbound::Outbound,
-    stats::{ReceiveStats, SendStats, lock},
+    stats::{ReceiveStats, SendStats, lock, now},
 };
 
 /// Whose streams are counted together.
@@ -160,7 +160,7 @@ impl Sending {
     }
 
     fn end(&self) -> StreamEnd {
-        StreamEnd::Sender(*lock(&self.stats))
+        StreamEnd::Sender(lock(&self.stats).until(now()))
     }
 
     fn stats(&self, peer: TunnelPeer) -> StreamStats {

@@ -17,9 +17,7 @@ use protos::error::{ErrorType, Retry};
 use record_batch::Codec;
 use rpc_bus::{Ledger, RpcFailure, ledger::Kind};
 
-use crate::support::{
-    Node, batch, expected, identity, pair, receive_all, schema, send_all, stream,
-};
+use crate::support::{Node, batch, expected, pair, receive_all, schema, send_all, stream};
 
 #[tokio::test]
 async fn batches_come_in_order_and_then_the_end() {
@@ -66,26 +64,39 @@ async fn batches_are_cut_to_what_the_receiver_takes() {
     }
 }
 
+/// They all share the room to write on their connection, which is less than they are fed.
 #[tokio::test]
-async fn a_batch_that_is_fed_comes_while_the_next_one_is_made() {
-    let (there, here) = pair().await;
-    for (node, from) in [(&there, Origin::Here), (&here, there.origin())] {
-        let mut sender = there.sender(stream(1));
-        let mut receiver = node.receiver(from, stream(1)).await;
-        for number in 0..3 {
-            sender.feed(batch(1, number, 10)).await.expect("it can");
-            // Nobody asks the sender for anything meanwhile.
-            let comes = tokio::time::timeout(Duration::from_secs(10), receiver.next());
-            let came = comes.await.expect("it comes").expect("a batch");
-            assert_eq!(identity(&came.expect("a batch")), (1, number));
+async fn a_task_that_feeds_several_senders_waits_for_none_but_the_one_that_it_feeds() {
+    const SENDERS: i32 = 8;
+    let mut options = NodeOptions::default();
+    options.server.connections.connection.write_queue_bytes_max = 256 << 10;
+    let there = Node::start(options).await;
+    let here = Node::start(NodeOptions::default()).await;
+    let mut senders: Vec<_> = (0..SENDERS).map(|to| there.sender(stream(to))).collect();
+    let mut receiving = Vec::new();
+    for to in 0..SENDERS {
+        let receiver = here.receiver(there.origin(), stream(to)).await;
+        receiving.push(tokio::spawn(receive_all(receiver)));
+    }
+    let sending = async {
+        for number in 0..20 {
+            for (to, sender) in senders.iter_mut().enumerate() {
+                let to = i64::try_from(to).expect("few");
+                sender
+                    .feed(batch(to, number, 100_000))
+                    .await
+                    .expect("it can");
+            }
         }
-        drop(receiver);
-        // What is known already is said at once.
-        while sender.feed(batch(1, 3, 10)).await.is_ok() {
-            tokio::task::yield_now().await;
+        for sender in &mut senders {
+            sender.close().await.expect("it can");
         }
-        let ended = sender.close().await.expect_err("the receiver has gone");
-        assert!(matches!(ended, SendError::ReceiverCancelled), "{ended}");
+    };
+    let sent = tokio::time::timeout(Duration::from_secs(30), sending).await;
+    sent.expect("nobody waits for ever");
+    for (receiving, to) in receiving.into_iter().zip(0..) {
+        let (seen, end) = receiving.await.expect("no panic");
+        assert!(end.is_ok() && seen == expected(to, 20));
     }
     here.stop().await;
     there.stop().await;
@@ -177,6 +188,10 @@ async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_h
     assert!(matches!(sent.end, StreamEnd::Sender(stats) if stats.batches == 1));
     let tunnel = there.node.tunnels()[0];
     assert_eq!((tunnel.waiting_senders, tunnel.credit_bytes), (1, 0));
+    // It is counted while it goes on.
+    while there.node.tunnels()[0].sent.credit_wait_time <= tunnel.sent.credit_wait_time {
+        tokio::task::yield_now().await;
+    }
 
     receiver.next().await.expect("a batch").expect("no error");
     assert_eq!(
@@ -197,6 +212,29 @@ async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_h
     );
     here.stop().await;
     there.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sender_has_waited_is_not_forgotten_when_it_is_dropped_meanwhile() {
+    let node = Node::start(NodeOptions::default()).await;
+    let small = ReceiveOptions {
+        window_bytes: 64 << 10,
+        window_bytes_max: 64 << 10,
+        ..ReceiveOptions::default()
+    };
+    let mut sender = node.sender(stream(1));
+    let opening = node.node.receiver(Origin::Here, stream(1), &small);
+    let receiver = opening.await.expect("a sender");
+    sender.send(batch(1, 0, 100_000)).await.expect("a receiver");
+    let waits = tokio::time::timeout(Duration::from_secs(3), sender.send(batch(1, 1, 1)));
+    waits.await.expect_err("there is no credit");
+    let waited = || node.node.tunnels()[0].sent.credit_wait_time;
+    assert_eq!(waited(), Duration::from_secs(3));
+    assert_eq!(sender.stats().credit_wait_time, waited());
+    drop(sender);
+    assert_eq!(waited(), Duration::from_secs(3));
+    drop(receiver);
+    node.stop().await;
 }
 
 #[tokio::test]

@@ -253,16 +253,21 @@ async fn where_the_disk_is_spent_a_sender_of_the_same_process_waits_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_be_spilled_ends_the_stream_with_a_clear_error() {
+async fn what_is_too_long_for_the_disk_waits_in_memory_or_ends_the_stream_with_a_clear_error() {
     let (there, here) = pair().await;
-    let node = [(there.origin(), &there), (Origin::Here, &here)];
     let (_parent, dir) = spill(&here.ledger, &small(PAYLOAD));
     let options = options(&dir);
-    for (origin, sending) in node {
-        let sending = tokio::spawn(send_all(sending.sender(stream(1)), 1, 300, PAYLOAD));
+    for (origin, sending) in [(there.origin(), &there), (Origin::Here, &here)] {
+        let fits = tokio::spawn(send_all(sending.sender(stream(1)), 1, 300, PAYLOAD));
         let receiver = here.node.receiver(origin, stream(1), &options);
+        let (seen, end) = receive_all(receiver.await.expect("a sender")).await;
+        assert!(end.is_ok() && seen == expected(1, 300), "{end:?}");
+        assert!(fits.await.expect("no panic").is_ok());
+
+        let too_long = tokio::spawn(send_all(sending.sender(stream(2)), 1, 2, 2 << 20));
+        let receiver = here.node.receiver(origin, stream(2), &options);
         let mut receiver = receiver.await.expect("a sender");
-        let failed = sending.await.expect("no panic");
+        let failed = too_long.await.expect("no panic");
         assert!(
             matches!(failed, Err(SendError::ReceiverFailed(_))),
             "{failed:?}"

@@ -6,6 +6,8 @@
     reason = "made-up numbers of moderate size"
 )]
 
+use std::collections::VecDeque;
+
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 
 use super::*;
@@ -95,6 +97,36 @@ fn on_no_link_it_is_far_from_the_best_codec() {
         let share = 4_000.0 * MIB as f64 * best / took;
         assert!(share > 0.9, "{share} at {link_bytes_per_s}");
     }
+}
+
+/// As long as batches of before are on their way, it is they that set the pace.
+#[test]
+fn a_wide_window_does_not_hide_what_a_codec_brings() {
+    const WINDOW: usize = 16;
+    let began = Instant::now();
+    let (mut chooser, mut now) = (adaptive(began), began);
+    // When the link will have sent each batch that is on its way.
+    let (mut on_its_way, mut sent_at) = (VecDeque::new(), began);
+    for _ in 0..500 {
+        let codec = chooser.codec();
+        let used = SAMPLES.iter().find(|sample| sample.codec == codec);
+        let (share, cpu) = used.map_or((1.0, 0.0), |sample| (sample.share, sample.s_per_byte));
+        now += Duration::from_secs_f64(cpu * MIB as f64);
+        let ready = now;
+        if on_its_way.len() == WINDOW {
+            now = now.max(on_its_way.pop_front().expect("it is full"));
+        }
+        let wire = (share * MIB as f64) as u64;
+        sent_at = sent_at.max(now) + Duration::from_secs_f64(wire as f64 / 100e6);
+        on_its_way.push_back(sent_at);
+        if chooser.on_sent((MIB, wire), now - ready, now).is_some() {
+            chooser.on_samples(SAMPLES.to_vec());
+        }
+    }
+    assert_eq!(chooser.codec(), Codec::Zstd);
+    let best = 500.0 * MIB as f64 * SAMPLES[1].share / 100e6;
+    let share = best / sent_at.duration_since(began).as_secs_f64();
+    assert!(share > 0.9, "{share}");
 }
 
 #[test]

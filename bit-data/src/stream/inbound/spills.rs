@@ -4,7 +4,10 @@ use std::{path::Path, sync::mpsc};
 
 use arrow::array::{ArrayRef, Int64Array};
 use record_batch::{ArrowDecodeOptions, ArrowDecoder};
-use rpc_bus::ledger::Limits;
+use rpc_bus::{
+    Ledger,
+    ledger::{Kind, Limits},
+};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
 
@@ -59,6 +62,19 @@ impl ByHand {
         self.send(StreamFrame::default(), bytes);
     }
 
+    /// A single row, in chunks of a MiB.
+    fn send_row(&mut self, bytes: usize) {
+        let first = StreamFrame {
+            chunked_bytes: Some(bytes as u64),
+            ..StreamFrame::default()
+        };
+        self.send(first, MIB);
+        assert!(!self.has_credit(), "all of the row counts");
+        for _ in 1..bytes / MIB {
+            self.send_batch(MIB);
+        }
+    }
+
     /// Whether the sender has credit.
     fn has_credit(&self) -> bool {
         !lock(&self.inbound.state).intake.window.is_used_up()
@@ -100,8 +116,8 @@ fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir)
         codecs: Codecs::default(),
     };
     let sizes = options.windows(streams).expect("there is room");
-    let inbound = Inbound::try_new(sizes, terms, budget).expect("there is room");
-    let inbound = Arc::new(inbound);
+    let reserved = sizes.reserve(budget).expect("there is room");
+    let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
     inbound.spill_to(dir);
     inbound
 }
@@ -121,13 +137,7 @@ fn body(bytes: usize) -> Bytes {
 async fn a_row_longer_than_the_budget_goes_to_disk_and_comes_back() {
     let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
     for _ in 0..3 {
-        let first = StreamFrame {
-            chunked_bytes: Some(2 * MIB as u64),
-            ..StreamFrame::default()
-        };
-        stream.send(first, MIB);
-        assert!(!stream.has_credit(), "all of the row counts");
-        stream.send_batch(MIB);
+        stream.send_row(2 * MIB);
         assert!(stream.has_credit(), "there is room on disk");
     }
     stream.dir.idle().await;
@@ -265,4 +275,41 @@ fn who_hands_over_a_value_does_not_encode_it() {
         stream.dir.idle().await;
         assert!(stream.inbound.stats().bytes_spilled > 0 && stream.has_credit());
     });
+}
+
+#[tokio::test]
+async fn the_peak_is_what_waited_wherever_it_waited() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    while stream.inbound.stats().bytes_spilled == 0 {
+        stream.send_batch(300 * KIB);
+    }
+    // Behind what is spilled.
+    stream.send_row(3 * MIB);
+    stream.dir.idle().await;
+    let stats = stream.inbound.stats();
+    assert!(stats.buffer_memory_bytes < MIB as u64, "{stats:?}");
+    let peak = 3 * MIB as u64..4 * MIB as u64;
+    assert!(peak.contains(&stats.peak_buffer_memory_bytes), "{stats:?}");
+}
+
+#[tokio::test]
+async fn compressed_batches_count_as_spilled_with_the_bytes_that_they_take_there() {
+    let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
+    for _ in 0..20 {
+        // Cost what they are decoded.
+        let frame = StreamFrame {
+            decoded_bytes: Some(300 * KIB as u64),
+            ..StreamFrame::default()
+        };
+        stream.send(frame, KIB);
+    }
+    stream.dir.idle().await;
+    let (spilled, on_disk) = (
+        stream.inbound.stats().bytes_spilled,
+        stream.dir.disk_bytes(),
+    );
+    assert!(
+        spilled > 0 && spilled <= on_disk as u64,
+        "{spilled} of {on_disk}"
+    );
 }

@@ -43,7 +43,8 @@ fn local_opener() -> (Opener, Arc<Inbound>, Answer) {
         codecs: Codecs::default(),
     };
     let ledger = Ledger::root("test", Limits::default());
-    let inbound = Arc::new(Inbound::try_new(sizes, terms, &ledger).expect("there is room"));
+    let reserved = sizes.reserve(&ledger).expect("there is room");
+    let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
     let (tell, answer) = oneshot::channel();
     let opener = Opener::Local {
         inbound: Arc::clone(&inbound),
