@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the last word takes to its peer, if nothing holds it up.
 const LAST_WORD_TIME: Duration = Duration::from_secs(2);
 /// How long what is held may take to be given back.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(15);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(12);
 /// A stall up to this is no reason to give a peer up, not even several behind each other.
 const STALL_SHORT: Duration = Duration::from_secs(1);
 
@@ -279,16 +279,13 @@ impl World {
                 }
             }
         }
-        self.network.heal();
         // What was said last may still be on its way.
-        let is_calm = self.plan.happenings.is_empty();
-        sleep(if is_calm {
-            LAST_WORD_TIME
-        } else {
-            SETTLE_TIME_MAX
-        })
-        .await;
-        self.prove(places).await;
+        sleep(LAST_WORD_TIME).await;
+        if !self.plan.happenings.is_empty() {
+            self.network.heal();
+            sleep(SETTLE_TIME_MAX).await;
+            self.prove(places).await;
+        }
         for place in &mut *places {
             if let Some(node) = place.node.take() {
                 let node = Arc::into_inner(node).expect("invariant: all its tasks have ended");

@@ -1,12 +1,14 @@
 //! What has no room in the budget goes to disk and comes back in order.
 
+use std::net::{IpAddr, SocketAddr};
+
 use bit_data::{
-    NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, SpillDir, SpillOptions,
+    DataNode, NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, SpillDir, SpillOptions,
     StreamAddress,
 };
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, future::join_all};
 use protos::id::QueryId;
-use rpc_bus::Ledger;
+use rpc_bus::{BusRuntime, Ledger, ledger::Limits, simulation::SimulatedNetwork};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
@@ -276,6 +278,44 @@ async fn what_is_too_long_for_the_disk_waits_in_memory_or_ends_the_stream_with_a
             "{error:?}"
         );
     }
+    drop((dir, options));
+    here.stop().await;
+    there.stop().await;
+}
+
+/// A node on a host of its own.
+async fn on_host(network: &SimulatedNetwork, last: u8) -> Node {
+    let host = network.host(IpAddr::from([10, 0, 0, last]));
+    let ledger = Ledger::root("node", Limits::default());
+    let (at, runtime) = (SocketAddr::new(host.ip(), 1), BusRuntime::simulated(&host));
+    let node = DataNode::bind(at, runtime, NodeOptions::default(), ledger.clone()).await;
+    let node = node.expect("nobody else listens there");
+    Node { node, ledger }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_spills_while_others_are_opened_takes_no_room_of_theirs() {
+    let network = SimulatedNetwork::new(1);
+    let (there, here) = (on_host(&network, 1).await, on_host(&network, 2).await);
+    let (_parent, dir) = spill(&here.ledger, &SpillOptions::default());
+    let options = ReceiveOptions {
+        budget_bytes: ReceiveOptions::budget_bytes_min(2),
+        ..options(&dir)
+    };
+    let all = [
+        send_all(here.sender(stream(1)), 1, 50, PAYLOAD),
+        send_all(there.sender(stream(2)), 2, 50, PAYLOAD),
+    ];
+    let from = [(Origin::Here, stream(1)), (there.origin(), stream(2))];
+    let receiving = async {
+        // By the time that a connection is made, the sender of this process has long begun.
+        let receivers = here.node.receivers(&from, &options).await;
+        receive_all(receivers.expect("there is room for both").unordered()).await
+    };
+    let (sent, (seen, end)) = tokio::join!(join_all(all), receiving);
+    assert!(sent.iter().all(Result::is_ok) && end.is_ok());
+    assert_eq!(seen.len(), 100);
+    dir.idle().await;
     drop((dir, options));
     here.stop().await;
     there.stop().await;
