@@ -201,15 +201,30 @@ impl Transmitter {
 
     /// Without a copy, but in pieces, as to another process: what waits is to be within the receiver's budget.
     async fn hand_over(&mut self, inbound: &Inbound, batch: RecordBatch) -> Result<(), SendError> {
-        for piece in pieces(batch, inbound.piece_bytes()) {
-            self.wait_for_credit().await?;
-            let cost_bytes = value_cost_bytes(&piece);
-            self.outbound.on_sent(cost_bytes);
-            inbound.push_value(piece, cost_bytes);
-            let mut stats = lock(&self.stats);
-            stats.batches += 1;
-            stats.bytes_pass_through += cost_bytes;
+        // Most batches fit, and are measured once.
+        let (cost_bytes, piece_bytes) = (value_cost_bytes(&batch), inbound.piece_bytes());
+        if cost_bytes <= piece_bytes as u64 {
+            return self.hand_over_piece(inbound, batch, cost_bytes).await;
         }
+        for piece in pieces(batch, piece_bytes) {
+            let cost_bytes = value_cost_bytes(&piece);
+            self.hand_over_piece(inbound, piece, cost_bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over_piece(
+        &mut self,
+        inbound: &Inbound,
+        piece: RecordBatch,
+        cost_bytes: u64,
+    ) -> Result<(), SendError> {
+        self.wait_for_credit().await?;
+        self.outbound.on_sent(cost_bytes);
+        inbound.push_value(piece, cost_bytes);
+        let mut stats = lock(&self.stats);
+        stats.batches += 1;
+        stats.bytes_pass_through += cost_bytes;
         Ok(())
     }
 
