@@ -54,6 +54,7 @@ impl Child {
         self.line()
     }
 
+    #[cfg(feature = "data")]
     /// Sends it a signal, named as `kill` takes it.
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let id = self.process.id().to_string();

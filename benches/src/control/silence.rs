@@ -21,7 +21,7 @@ const SHIFT: Duration = Duration::from_millis(190);
 /// How long a process is stopped after it is found to be down.
 const DOWN: Duration = Duration::from_secs(2);
 /// Nodes of the process that has much to do.
-pub(super) const BUSY_NODES: usize = 10;
+const BUSY_NODES: usize = 10;
 const BUSY: Duration = Duration::from_secs(20);
 
 /// A node that beats those of another process.
