@@ -11,13 +11,15 @@
 //! | `bus-drill` | Drill's way: Drill's vectors, one answer a batch; up to 64 of them unanswered |
 //! | `pass-through` | a stream within one node, whose batches are handed over; the receiver looks where the values are, which is where the sender has them, and does not read them |
 //! | `flight` | Arrow Flight, `DoPut` in one call, as it comes |
-//! | `flight-tuned` | with windows of 4 and 64 MiB, frames of 1 MiB, messages of up to 64 MiB, and the send buffer of the bus |
+//! | `flight-tuned` | with windows of 4 and 64 MiB, frames of 1 MiB, and messages of up to 64 MiB: all that helps of what tonic has options for |
+//! | `flight-send-buffer` | the same over sockets that are made for it, with the send buffer of the bus |
 //! | `framed-ipc` | tokio-util's frames with a length, Arrow's IPC stream in them |
 //! | `raw` | a blocking thread at each end, no frames: a limit, not a peer |
 //!
 //! Both ends are in one process. Each end of each variant but `raw` has the same number of threads, 2 unless told
 //! otherwise: of the bus one for sockets and one for senders and receivers, of the others two that share everything.
-//! The send buffer of sockets is 256 KiB, but for `flight`; that one and all receive buffers are the kernel's choice. What is sent are four batches in turn, so that large ones do not come from the first levels of cache.
+//! The send buffer of sockets is 256 KiB, but for `flight` and `flight-tuned`: theirs and all receive buffers are the
+//! kernel's choice. What is sent are four batches in turn, so that large ones do not come from the first levels of cache.
 
 #[cfg(feature = "peers")]
 mod framed;
@@ -56,13 +58,14 @@ pub(crate) const TARGETS: &[Target] = &[
 
 const RAW: &str = "raw";
 const PASS_THROUGH: &str = "pass-through";
-const VARIANTS: [&str; 9] = [
+const VARIANTS: [&str; 10] = [
     "bus",
     "bus-drill",
     "bus-checksum-off",
     "bus-lz4",
     PASS_THROUGH,
     "flight-tuned",
+    "flight-send-buffer",
     "flight",
     "framed-ipc",
     RAW,

@@ -66,6 +66,7 @@ pub(crate) fn link(
 fn peer(name: &str, threads: ThreadOptions, consumers: Arc<[Consumer]>) -> Result<Box<dyn Link>> {
     let tuning = match name {
         "flight-tuned" => flight::Tuning::Tuned,
+        "flight-send-buffer" => flight::Tuning::SendBuffer,
         _ => flight::Tuning::Default,
     };
     let flight = flight::Flight::start(tuning, threads.all(), consumers)?;

@@ -43,8 +43,10 @@ const STREAM_HEADER: &str = "stream";
 pub(crate) enum Tuning {
     /// As it comes.
     Default,
-    /// As somebody would set it who has measured.
+    /// As somebody would set it who has measured what tonic has options for.
     Tuned,
+    /// The same over sockets that somebody makes for it, with the send buffer of the bus.
+    SendBuffer,
 }
 
 /// Both ends, connected.
@@ -113,7 +115,7 @@ impl Tuning {
     fn server(self) -> Server {
         match self {
             Self::Default => Server::builder(),
-            Self::Tuned => Server::builder()
+            Self::Tuned | Self::SendBuffer => Server::builder()
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .max_frame_size(FRAME_BYTES_MAX),
@@ -124,7 +126,7 @@ impl Tuning {
         let service = FlightServiceServer::new(Puts(consumers));
         match self {
             Self::Default => service,
-            Self::Tuned => service.max_decoding_message_size(MESSAGE_BYTES_MAX),
+            Self::Tuned | Self::SendBuffer => service.max_decoding_message_size(MESSAGE_BYTES_MAX),
         }
     }
 
@@ -132,7 +134,8 @@ impl Tuning {
         let endpoint = Endpoint::from_shared(format!("http://{server}"))?;
         Ok(match self {
             Self::Default => endpoint,
-            Self::Tuned => endpoint
+            Self::Tuned | Self::SendBuffer => endpoint
+                .tcp_nodelay(true)
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .max_frame_size(FRAME_BYTES_MAX),
@@ -142,8 +145,8 @@ impl Tuning {
     async fn connect(self, server: SocketAddr) -> Result<Channel> {
         let endpoint = self.endpoint(server)?;
         Ok(match self {
-            Self::Default => endpoint.connect().await?,
-            Self::Tuned => {
+            Self::Default | Self::Tuned => endpoint.connect().await?,
+            Self::SendBuffer => {
                 let connector = tower::service_fn(move |_| socket(server));
                 endpoint.connect_with_connector(connector).await?
             }
@@ -154,7 +157,7 @@ impl Tuning {
         let client = FlightServiceClient::new(channel);
         FlightClient::new_from_inner(match self {
             Self::Default => client,
-            Self::Tuned => client.max_encoding_message_size(MESSAGE_BYTES_MAX),
+            Self::Tuned | Self::SendBuffer => client.max_encoding_message_size(MESSAGE_BYTES_MAX),
         })
     }
 }
