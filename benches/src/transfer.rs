@@ -107,24 +107,34 @@ impl Batches {
         Self::of(bytes, |column, row| spread(column, row) >> 12)
     }
 
-    /// Those whose bytes hardly repeat: no codec makes them smaller.
+    /// Of any eight bytes: no codec makes them smaller.
     pub(crate) fn random(bytes: usize) -> Self {
         Self::of(bytes, spread)
     }
 
     /// What tables are full of: numbers that grow, few that repeat, and some that could be any.
+    #[expect(clippy::cast_precision_loss, reason = "any number will do")]
     pub(crate) fn compressible(bytes: usize) -> Self {
-        Self::of(bytes, |column, row| match column % COLUMNS {
+        let number = move |column: usize, row| match column % COLUMNS {
             0 | 3 => (column / COLUMNS * bytes + row) as u64,
             1 => spread(column, row) % 10_000,
             2 => spread(column, row) % 1_000,
             5 | 6 => spread(column, row) % 50,
             _ => spread(column, row) >> 12,
+        };
+        Self::of(bytes, move |column, row| {
+            let number = number(column, row);
+            if is_whole(column) {
+                number
+            } else {
+                (number as f64 / 7.0).to_bits()
+            }
         })
     }
 
-    fn of(bytes: usize, number: impl Fn(usize, usize) -> u64 + Copy) -> Self {
-        let distinct = (0..DISTINCT).map(|at| batch(at, bytes / ROW_BYTES, number));
+    /// Of values with these bits, by column and row.
+    fn of(bytes: usize, bits: impl Fn(usize, usize) -> u64 + Copy) -> Self {
+        let distinct = (0..DISTINCT).map(|at| batch(at, bytes / ROW_BYTES, bits));
         Self {
             distinct: distinct.collect(),
         }
@@ -216,11 +226,16 @@ fn spread(column: usize, row: usize) -> u64 {
     ((column * 1_000_003 + row) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn batch(seed: usize, rows: usize, number: impl Fn(usize, usize) -> u64 + Copy) -> RecordBatch {
+/// Whether the numbers of a column are integers.
+fn is_whole(column: usize) -> bool {
+    column.is_multiple_of(2)
+}
+
+fn batch(seed: usize, rows: usize, bits: impl Fn(usize, usize) -> u64 + Copy) -> RecordBatch {
     let (fields, columns): (Vec<_>, Vec<_>) = (0..COLUMNS)
         .map(|at| {
-            let number = move |row| number(seed * COLUMNS + at, row);
-            let column = column(at, rows, number);
+            let bits = move |row| bits(seed * COLUMNS + at, row);
+            let column = column(at, rows, bits);
             let data_type = column.data_type().clone();
             let field = Field::new(format!("column{at}"), data_type, at >= COLUMNS / 2);
             (field, column)
@@ -230,19 +245,14 @@ fn batch(seed: usize, rows: usize, number: impl Fn(usize, usize) -> u64 + Copy) 
         .expect("invariant: columns of one length")
 }
 
-#[expect(
-    clippy::cast_possible_wrap,
-    clippy::cast_precision_loss,
-    reason = "any number will do"
-)]
-fn column(at: usize, rows: usize, number: impl Fn(usize) -> u64) -> ArrayRef {
+fn column(at: usize, rows: usize, bits: impl Fn(usize) -> u64) -> ArrayRef {
     let valid = |row| !(spread(at, row) >> 12).is_multiple_of(8);
     let nulls = (at >= COLUMNS / 2).then(|| (0..rows).map(valid).collect());
-    if at.is_multiple_of(2) {
-        let values = (0..rows).map(|row| number(row) as i64).collect();
+    if is_whole(at) {
+        let values = (0..rows).map(|row| bits(row).cast_signed()).collect();
         Arc::new(Int64Array::new(values, nulls))
     } else {
-        let values = (0..rows).map(|row| number(row) as f64 / 7.0).collect();
+        let values = (0..rows).map(|row| f64::from_bits(bits(row))).collect();
         Arc::new(Float64Array::new(values, nulls))
     }
 }
