@@ -38,13 +38,17 @@ impl TunnelPeer {
 
 /// Where the node at the other end listens, if it has told that.
 pub(crate) fn node_address(connection: &RemoteConnection) -> SocketAddr {
-    let mut address = connection.peer_addr();
     let told = connection.peer_capabilities();
     let told = told.as_ref().and_then(|told| told.endpoint.as_ref());
     let port = told.and_then(|endpoint| u16::try_from(endpoint.data_port()).ok());
-    if let Some(port) = port.filter(|&port| port > 0) {
-        address.set_port(port);
-    }
+    listens_at(connection.peer_addr(), port.filter(|&port| port > 0))
+}
+
+/// One address for a node, whoever has connected: to a socket that takes IPv4 and IPv6, what comes by IPv4 looks like
+/// IPv6.
+fn listens_at(mut address: SocketAddr, port: Option<u16>) -> SocketAddr {
+    address.set_ip(address.ip().to_canonical());
+    address.set_port(port.unwrap_or(address.port()));
     address
 }
 
@@ -341,6 +345,17 @@ mod tests {
         let stats = Arc::default();
         tunnels.add_sender(peer, address(), &stats, &Arc::default());
         stats
+    }
+
+    #[test]
+    fn a_node_has_one_address_whoever_has_connected() {
+        let dialled = "10.0.0.2:31012".parse().unwrap();
+        let accepted = "[::ffff:10.0.0.2]:40000".parse().unwrap();
+        assert_eq!(listens_at(dialled, None), dialled);
+        assert_eq!(listens_at(accepted, Some(31_012)), dialled);
+        let (other, expected) = ("[fe80::1%7]:40000", "[fe80::1%7]:31012");
+        let address = listens_at(other.parse().unwrap(), Some(31_012));
+        assert_eq!(address, expected.parse().unwrap());
     }
 
     #[test]
