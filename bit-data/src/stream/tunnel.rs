@@ -131,18 +131,25 @@ pub enum StreamEnd {
     Receiver(ReceiveStats),
 }
 
-/// How many peers are told apart, besides those that have open streams.
+/// How many peers are told apart whose streams have all ended.
 const PEERS_MAX: usize = 1024;
 /// Streams of a peer are looked through for ended ones when there are this many.
 const STREAMS_SWEPT: usize = 64;
 
 #[derive(Debug, Default)]
-pub(crate) struct Tunnels {
-    by_peer: Mutex<HashMap<TunnelPeer, Tunnel>>,
+pub(crate) struct Tunnels(Mutex<Rows>);
+
+#[derive(Debug, Default)]
+struct Rows {
+    by_peer: HashMap<TunnelPeer, Tunnel>,
+    /// Counts what happens to any of them.
+    steps: u64,
 }
 
 #[derive(Debug, Default)]
 struct Tunnel {
+    /// When something happened to it last, in steps of all.
+    last_step: u64,
     /// Of the streams that have ended.
     ended: TunnelStats,
     senders: Vec<Sending>,
@@ -244,11 +251,14 @@ impl Tunnels {
     }
 
     fn with(&self, peer: TunnelPeer, step: impl FnOnce(&mut Tunnel)) {
-        let mut by_peer = lock(&self.by_peer);
-        if by_peer.len() >= PEERS_MAX && !by_peer.contains_key(&peer) {
-            join_ended(&mut by_peer);
+        let mut rows = lock(&self.0);
+        if !rows.by_peer.contains_key(&peer) {
+            rows.join_ended();
         }
-        let tunnel = by_peer.entry(peer).or_default();
+        rows.steps += 1;
+        let last_step = rows.steps;
+        let tunnel = rows.by_peer.entry(peer).or_default();
+        tunnel.last_step = last_step;
         step(tunnel);
         if tunnel.open_streams() >= tunnel.sweep_at {
             tunnel.sweep();
@@ -258,22 +268,23 @@ impl Tunnels {
 
     /// By peer.
     pub(crate) fn stats(&self) -> Vec<TunnelStats> {
-        let mut by_peer = lock(&self.by_peer);
-        let stats = by_peer.iter_mut().map(|(&peer, tunnel)| {
+        let mut rows = lock(&self.0);
+        rows.join_ended();
+        let stats = rows.by_peer.iter_mut().map(|(&peer, tunnel)| {
             tunnel.sweep();
             tunnel.stats(peer)
         });
         let mut stats: Vec<_> = stats.collect();
-        drop(by_peer);
+        drop(rows);
         stats.sort_unstable_by_key(|tunnel| tunnel.peer);
         stats
     }
 
     /// Of all peers, in no order.
     pub(crate) fn streams(&self) -> Vec<StreamStats> {
-        let mut by_peer = lock(&self.by_peer);
+        let mut rows = lock(&self.0);
         let mut streams = Vec::new();
-        for (&peer, tunnel) in by_peer.iter_mut() {
+        for (&peer, tunnel) in &mut rows.by_peer {
             tunnel.sweep();
             streams.extend(tunnel.open(peer));
         }
@@ -281,16 +292,31 @@ impl Tunnels {
     }
 }
 
-/// Counts those without open streams together: what is exported of all never shrinks.
-fn join_ended(by_peer: &mut HashMap<TunnelPeer, Tunnel>) {
-    by_peer.values_mut().for_each(Tunnel::sweep);
-    let ended: Vec<_> = by_peer
-        .extract_if(|peer, tunnel| *peer != TunnelPeer::Others && tunnel.open_streams() == 0)
-        .collect();
-    let others = by_peer.entry(TunnelPeer::Others).or_default();
-    for (_, Tunnel { ended, .. }) in ended {
-        others.ended.add(&StreamEnd::Sender(ended.sent));
-        others.ended.add(&StreamEnd::Receiver(ended.received));
+impl Rows {
+    /// Counts those together that have had no open streams for longest, and are too many: what is exported of all never
+    /// shrinks.
+    fn join_ended(&mut self) {
+        if self.by_peer.len() <= PEERS_MAX {
+            return;
+        }
+        self.by_peer.values_mut().for_each(Tunnel::sweep);
+        let ended = self
+            .by_peer
+            .iter()
+            .filter(|(peer, tunnel)| **peer != TunnelPeer::Others && tunnel.open_streams() == 0);
+        let mut ended: Vec<_> = ended
+            .map(|(&peer, tunnel)| (tunnel.last_step, peer))
+            .collect();
+        ended.sort_unstable();
+        ended.truncate(ended.len().saturating_sub(PEERS_MAX));
+        for (_, peer) in ended {
+            let Some(Tunnel { ended, .. }) = self.by_peer.remove(&peer) else {
+                continue;
+            };
+            let others = self.by_peer.entry(TunnelPeer::Others).or_default();
+            others.ended.add(&StreamEnd::Sender(ended.sent));
+            others.ended.add(&StreamEnd::Receiver(ended.received));
+        }
     }
 }
 
@@ -378,6 +404,19 @@ mod tests {
     }
 
     #[test]
+    fn peers_with_open_streams_take_no_place_of_those_without() {
+        let tunnels = Tunnels::default();
+        let open = |number| add_sender(&tunnels, node(number));
+        let open: Vec<_> = (0..PEERS_MAX).map(open).collect();
+        for number in PEERS_MAX..PEERS_MAX + 10 {
+            add_sender(&tunnels, node(number));
+        }
+        let stats = tunnels.stats();
+        assert_eq!(stats.len(), open.len() + 10);
+        assert!(stats.iter().all(|row| row.peer != TunnelPeer::Others));
+    }
+
+    #[test]
     fn what_was_counted_of_many_peers_is_never_lost() {
         let tunnels = Tunnels::default();
         let open = add_sender(&tunnels, node(0));
@@ -386,16 +425,17 @@ mod tests {
         }
         lock(&open).batches = 10;
         let stats = tunnels.stats();
-        assert!(stats.len() <= PEERS_MAX, "{} rows", stats.len());
+        assert_eq!(stats.len(), PEERS_MAX + 2, "with an open one, and others");
         let batches =
             |stats: &[TunnelStats]| -> u64 { stats.iter().map(|tunnel| tunnel.sent.batches).sum() };
         assert_eq!(batches(&stats), 3 * PEERS_MAX as u64 + 10);
-        let of = |peer| {
-            let row = stats.iter().copied().find(|tunnel| tunnel.peer == peer);
-            row.expect("it is told apart")
-        };
-        assert_eq!(of(node(0)).open_streams, 1);
-        assert!(of(TunnelPeer::Others).sent.batches > PEERS_MAX as u64);
+        let of = |peer| stats.iter().copied().find(|tunnel| tunnel.peer == peer);
+        assert_eq!(of(node(0)).unwrap().open_streams, 1);
+        let (newest, oldest) = (2 * PEERS_MAX..3 * PEERS_MAX, 1..2 * PEERS_MAX);
+        assert!(newest.map(node).all(|peer| of(peer).is_some()));
+        assert!(oldest.map(node).all(|peer| of(peer).is_none()));
+        let others = of(TunnelPeer::Others).unwrap();
+        assert_eq!(others.sent.batches, 2 * PEERS_MAX as u64 - 1);
         assert_eq!(TunnelPeer::Others.to_string(), "others");
     }
 }
