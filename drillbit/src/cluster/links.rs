@@ -94,11 +94,11 @@ impl Links {
         let silent = heartbeats.on_down(|node| {
             let nodes = heartbeats.nodes().into_iter();
             let down = nodes.filter(|seen| seen.address == *node && seen.health == Health::Down);
-            let member = self.registry.member(node);
-            let incarnation = member.and_then(|member| member.incarnation);
-            // Another process in its place is not down, and the one before has left.
-            for (seen, incarnation) in down.zip(incarnation) {
-                data.node_down(incarnation, &seen.reason.to_string());
+            for seen in down {
+                // The one that was found to be down, whichever is there by now.
+                if let Some(incarnation) = seen.incarnation {
+                    data.node_down(incarnation, &seen.reason.to_string());
+                }
             }
         });
         tokio::join!(gone, silent);
