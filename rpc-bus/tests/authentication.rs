@@ -658,6 +658,26 @@ async fn a_refusal_of_who_may_not_come_in_is_logged_once_for_an_address() {
     scene.finish().await;
 }
 
+/// Typed with a combining accent, or with a no-break space, a name is the same.
+#[tokio::test]
+async fn who_may_come_in_does_whichever_way_the_name_is_written() {
+    let hash = BCRYPT_USERS.split_once(':').unwrap().1;
+    let users = format!("jos\u{e9} a:{hash}");
+    let scene = Scene::new(&users).await;
+    let here = [127, 0, 0, 9].into();
+    let ways = ["jos\u{e9} a", "jose\u{301} a", "jos\u{e9}\u{a0}a"];
+    for configured in ways {
+        assert!(scene.authenticator.users().contains(configured));
+        let only = scene.authenticator.only([configured.to_owned()], NODES);
+        for typed in ways {
+            let identity = only.verify(here, Credentials::new(typed, PASSWORD)).await;
+            assert_eq!(identity.unwrap().user, ways[0]);
+        }
+    }
+    assert!(!scene.authenticator.users().contains("jos\u{e9}"));
+    scene.finish().await;
+}
+
 #[tokio::test]
 async fn who_may_come_in_does_and_all_count_under_the_same_limits() {
     let scene = Scene::new(BCRYPT_USERS).await;
