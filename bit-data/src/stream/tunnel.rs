@@ -48,7 +48,9 @@ pub(crate) fn node_address(connection: &RemoteConnection) -> SocketAddr {
 /// IPv6.
 fn listens_at(mut address: SocketAddr, port: Option<u16>) -> SocketAddr {
     address.set_ip(address.ip().to_canonical());
-    address.set_port(port.unwrap_or(address.port()));
+    if let Some(port) = port {
+        address.set_port(port);
+    }
     address
 }
 
