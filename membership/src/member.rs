@@ -182,10 +182,10 @@ impl Member {
         self
     }
 
-    /// Whether it is another process than `before`, as far as both are known.
+    /// Whether it need not be the process that `before` was. What is known of a process is forgotten only when it leaves:
+    /// then it has, and who has joined since has not been heard of yet.
     pub(crate) fn is_restart_of(&self, before: &Self) -> bool {
-        let both = self.incarnation.zip(before.incarnation);
-        both.is_some_and(|(now, before)| now != before)
+        before.incarnation.is_some() && self.incarnation != before.incarnation
     }
 
     /// Whether watchers are told of the difference.

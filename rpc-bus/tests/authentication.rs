@@ -326,7 +326,11 @@ fn step(status: SaslStatus, mechanism: Option<&str>, data: &[u8]) -> Vec<u8> {
 }
 
 fn plain(password: &str) -> Vec<u8> {
-    start("PLAIN", format!("\0ann\0{password}").as_bytes())
+    plain_of("ann", password)
+}
+
+fn plain_of(user: &str, password: &str) -> Vec<u8> {
+    start("PLAIN", format!("\0{user}\0{password}").as_bytes())
 }
 
 /// What a raw peer is told; `None` if the connection ends first.
@@ -639,22 +643,50 @@ async fn who_is_not_one_of_those_that_may_come_in_is_told_and_not_kept_out_for_i
 }
 
 #[tokio::test]
-async fn a_refusal_of_who_may_not_come_in_is_logged_once_for_an_address() {
+async fn a_refusal_of_who_may_not_come_in_is_a_warning_once_for_each_user_of_an_address() {
     const HERE: &str = "a node of the test of the log";
     let only_bob = |all: Authenticator| all.only(["bob".to_owned()], HERE);
-    let scene = Scene::changed::<CancelQuery>(BCRYPT_USERS, AuthOptions::default(), only_bob).await;
-    for _ in 0..3 {
+    let hash = BCRYPT_USERS.split_once(':').unwrap().1;
+    let users = format!("ann:{hash}\ncarl:{hash}");
+    let scene = Scene::changed::<CancelQuery>(&users, AuthOptions::default(), only_bob).await;
+    for user in ["ann", "ann", "ann", "carl"] {
         let mut raw = scene.raw().await;
-        raw.send(RpcMode::Request, 2, SASL, &plain(PASSWORD)).await;
+        let message = plain_of(user, PASSWORD);
+        raw.send(RpcMode::Request, 2, SASL, &message).await;
         let (header, ..) = raw.next().await.unwrap();
         assert_eq!(header.mode, RpcMode::ResponseFailure);
         assert_eq!(raw.next().await, None);
     }
     let log = log_text();
-    let warnings = log
-        .lines()
-        .filter(|line| line.contains(" WARN ") && line.contains(HERE));
-    assert_eq!(warnings.count(), 1, "{log}");
+    let told = |what: &str, user: &str| {
+        let told = log
+            .lines()
+            .filter(|line| [what, user, HERE].iter().all(|part| line.contains(part)));
+        told.count()
+    };
+    assert_eq!(told(" WARN ", "ann"), 1, "{log}");
+    assert_eq!(told(" WARN ", "carl"), 1, "{log}");
+    assert_eq!(told("refused again", "ann"), 2, "{log}");
+    scene.finish().await;
+}
+
+/// Typed with a combining accent, or with a no-break space, a name is the same.
+#[tokio::test]
+async fn who_may_come_in_does_whichever_way_the_name_is_written() {
+    let hash = BCRYPT_USERS.split_once(':').unwrap().1;
+    let users = format!("jos\u{e9} a:{hash}");
+    let scene = Scene::new(&users).await;
+    let here = [127, 0, 0, 9].into();
+    let ways = ["jos\u{e9} a", "jose\u{301} a", "jos\u{e9}\u{a0}a"];
+    for configured in ways {
+        assert!(scene.authenticator.users().contains(configured));
+        let only = scene.authenticator.only([configured.to_owned()], NODES);
+        for typed in ways {
+            let identity = only.verify(here, Credentials::new(typed, PASSWORD)).await;
+            assert_eq!(identity.unwrap().user, ways[0]);
+        }
+    }
+    assert!(!scene.authenticator.users().contains("jos\u{e9}"));
     scene.finish().await;
 }
 

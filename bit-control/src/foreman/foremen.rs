@@ -161,7 +161,6 @@ impl Foremen {
     /// Its plan has no fragment or one twice, its id is in use, a node of it is down, or a limit of this node is met;
     /// nothing was sent. With other nodes a plan that names one that is down may be run.
     pub fn run(&self, plan: QueryPlan) -> Result<QueryRun, Box<RpcFailure>> {
-        self.0.expect_none_down(&plan)?;
         let query = self.0.add(plan)?;
         self.0.step(&query, |_, _| {});
         Ok(QueryRun {
@@ -276,15 +275,12 @@ impl Drop for QueryRun {
 }
 
 impl Inner {
-    /// A node that goes down from now on fails the query: see [`Foremen::node_down`].
-    fn expect_none_down(&self, plan: &QueryPlan) -> Result<(), Box<RpcFailure>> {
+    fn expect_none_down(&self, nodes: &BTreeSet<NodeAddress>) -> Result<(), Box<RpcFailure>> {
         let Some(heartbeats) = self.heartbeats.get() else {
             return Ok(());
         };
-        let nodes = plan.fragments.iter().map(|part| &part.node);
-        let nodes: BTreeSet<_> = nodes.collect();
         let mut down = nodes
-            .into_iter()
+            .iter()
             .filter(|node| heartbeats.health(node) == Some(Health::Down));
         match down.next() {
             Some(node) => Err(down_already(node)),
@@ -300,6 +296,7 @@ impl Inner {
         };
         let run = Run::try_new(&plan, times, now())?;
         let id = plan.query;
+        let nodes: BTreeSet<_> = plan.fragments.iter().map(|it| it.node.clone()).collect();
         let mut plans = HashMap::new();
         for part in plan.fragments {
             let charge = self.ledger.charge(Kind::Bytes, part.plan.len());
@@ -329,6 +326,8 @@ impl Inner {
             let message = format!("the query {id} runs here already");
             return Err(Box::new(RpcFailure::new(ErrorType::Validation, message)));
         }
+        // While nobody can look at the list: whoever is told of a node that goes down after this finds the query there.
+        self.expect_none_down(&nodes)?;
         // The last thing that can fail: a query that is listed may be cancelled, which sends what it has to send.
         let watch = Self::keep_time(self.this.clone(), Arc::clone(&query));
         self.spawn(watch)

@@ -47,10 +47,11 @@ impl Heartbeats {
                     None => return,
                 },
                 event = members.next() => {
-                    if let Event::Left(member) = event
-                        && self.shared().registry().member(&member.address).is_none()
-                    {
-                        downs.0.remove(&member.address);
+                    if let Event::Left(member) = event {
+                        if self.shared().registry().member(&member.address).is_none() {
+                            downs.0.remove(&member.address);
+                        }
+                        // Also if another one has joined since: the beats need not have seen the one that left.
                         node_down(&member.address);
                     }
                 }
@@ -88,5 +89,41 @@ impl Downs {
                 node_down(&node.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::future::poll_immediate;
+    use membership::{Learned, Member, Registry, RegistryOptions};
+
+    use super::*;
+    use crate::heartbeat::BeatOptions;
+
+    #[tokio::test]
+    async fn a_node_that_left_is_down_even_if_it_has_joined_again_since() {
+        let node: NodeAddress = "node2:31011".parse().unwrap();
+        let registry = Registry::of_observer(RegistryOptions::default());
+        registry.join(Member::at(node.clone())).unwrap();
+        let learned = Learned {
+            incarnation: 1,
+            endpoint: Member::at(node.clone()).endpoint,
+            software_version: String::new(),
+            engine_version: String::new(),
+            load: None,
+        };
+        registry.learn(&node, &learned);
+        let heartbeats = Heartbeats::new(registry.clone(), BeatOptions::default()).unwrap();
+        let mut told = Vec::new();
+        {
+            let mut watching = pin!(heartbeats.on_down(|node| told.push(node.clone())));
+            assert!(poll_immediate(&mut watching).await.is_none());
+            registry.leave(&node);
+            registry.join(Member::at(node.clone())).unwrap();
+            assert!(poll_immediate(&mut watching).await.is_none());
+        }
+        assert_eq!(told, [node]);
     }
 }

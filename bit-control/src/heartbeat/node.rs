@@ -158,6 +158,8 @@ pub struct NodeHealth {
     pub address: NodeAddress,
     /// Whether it can be used.
     pub health: Health,
+    /// Of which process: the one that answered last. `None` of a Drillbit, and of a node that has not answered yet.
+    pub incarnation: Option<u64>,
     /// Why.
     pub reason: Reason,
     /// For how long it has been so.
@@ -484,6 +486,7 @@ impl Node {
         NodeHealth {
             address: self.address.clone(),
             health: self.health,
+            incarnation: self.incarnation,
             reason: self.reason.clone(),
             since: now.saturating_duration_since(self.since),
             beat_age: now.saturating_duration_since(self.detector.last_sign()),

@@ -169,6 +169,19 @@ fn anything_that_comes_from_a_node_is_a_sign_of_life() {
 }
 
 #[test]
+fn health_is_that_of_the_process_it_was_found_of() {
+    let mut watched = Watched::new();
+    assert_eq!(watched.seen().incarnation, None);
+    watched.answer(1);
+    watched.pass(10 * BEAT);
+    let seen = watched.seen();
+    assert_eq!((seen.health, seen.incarnation), (Health::Down, Some(1)));
+    watched.answer(2);
+    let seen = watched.seen();
+    assert_eq!((seen.health, seen.incarnation), (Health::Up, Some(2)));
+}
+
+#[test]
 fn three_refused_connections_are_a_death() {
     let mut watched = Watched::up();
     watched.pass(BEAT);

@@ -10,12 +10,14 @@ use std::{
     },
 };
 
-use futures::FutureExt;
 use rpc_bus::{
     BusRuntime, CallError, CloseReason, ConnectionOptions, Feature, Ledger, RemoteConnection,
     auth::Login, tls::TlsClient,
 };
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 
 use super::{
     error::{NodeDown, OpenError},
@@ -170,7 +172,7 @@ impl Peers {
             line = self.line_in_turn(address, Some(incarnation)) => line?,
         };
         // Said while the connection took its place: who said it may not have found it there.
-        if let Some(down) = down_of(incarnation, &mut downs).now_or_never() {
+        if let Some(down) = down_already(incarnation, &mut downs) {
             line.connection.close();
             return Err(down.into());
         }
@@ -406,8 +408,22 @@ async fn down_of(incarnation: u64, downs: &mut broadcast::Receiver<NodeDown>) ->
     }
 }
 
+/// Whether the process that drew `incarnation` has been said to be down. Unlike a future that is polled once, it does
+/// not say no because the task has used up what tokio lets it do at a time.
+fn down_already(incarnation: u64, downs: &mut broadcast::Receiver<NodeDown>) -> Option<NodeDown> {
+    loop {
+        match downs.try_recv() {
+            Ok(down) if down.incarnation == incarnation => return Some(down),
+            Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use futures::future::poll_immediate;
     use rpc_bus::ledger::Limits;
 
@@ -421,6 +437,32 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let node = DataNode::bind(any, runtime, NodeOptions::default(), ledger);
         node.await.expect("a port")
+    }
+
+    #[tokio::test]
+    async fn that_a_node_is_down_is_seen_however_much_its_task_has_done() {
+        let downs = broadcast::Sender::new(DOWNS_MAX);
+        let mut told = downs.subscribe();
+        for incarnation in [1, 2] {
+            let reason = "no beat".into();
+            downs
+                .send(NodeDown {
+                    incarnation,
+                    reason,
+                })
+                .expect("somebody listens");
+        }
+        // All that tokio lets a task do before others have their turn.
+        std::future::poll_fn(|context| {
+            while let Poll::Ready(proceed) = tokio::task::coop::poll_proceed(context) {
+                proceed.made_progress();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let down = down_already(2, &mut told).expect("it was said");
+        assert_eq!(down.incarnation, 2);
+        assert!(down_already(2, &mut told).is_none());
     }
 
     #[tokio::test]

@@ -328,10 +328,9 @@ impl<'a> WaitingForCredit<'a> {
 
 impl Drop for WaitingForCredit<'_> {
     fn drop(&mut self) {
-        let waited = self.so_far();
         let mut stats = lock(self.stats);
-        stats.waits_since = None;
-        stats.waited_for_credit(waited);
+        // Not before the lock is held: whoever held it has shown more then, and counters do not go back.
+        *stats = stats.until(now());
     }
 }
 

@@ -38,11 +38,17 @@ impl TunnelPeer {
 
 /// Where the node at the other end listens, if it has told that.
 pub(crate) fn node_address(connection: &RemoteConnection) -> SocketAddr {
-    let mut address = connection.peer_addr();
     let told = connection.peer_capabilities();
     let told = told.as_ref().and_then(|told| told.endpoint.as_ref());
     let port = told.and_then(|endpoint| u16::try_from(endpoint.data_port()).ok());
-    if let Some(port) = port.filter(|&port| port > 0) {
+    listens_at(connection.peer_addr(), port.filter(|&port| port > 0))
+}
+
+/// One address for a node, whoever has connected: to a socket that takes IPv4 and IPv6, what comes by IPv4 looks like
+/// IPv6.
+fn listens_at(mut address: SocketAddr, port: Option<u16>) -> SocketAddr {
+    address.set_ip(address.ip().to_canonical());
+    if let Some(port) = port {
         address.set_port(port);
     }
     address
@@ -127,18 +133,25 @@ pub enum StreamEnd {
     Receiver(ReceiveStats),
 }
 
-/// How many peers are told apart, besides those that have open streams.
+/// How many peers are told apart whose streams have all ended.
 const PEERS_MAX: usize = 1024;
 /// Streams of a peer are looked through for ended ones when there are this many.
 const STREAMS_SWEPT: usize = 64;
 
 #[derive(Debug, Default)]
-pub(crate) struct Tunnels {
-    by_peer: Mutex<HashMap<TunnelPeer, Tunnel>>,
+pub(crate) struct Tunnels(Mutex<Rows>);
+
+#[derive(Debug, Default)]
+struct Rows {
+    by_peer: HashMap<TunnelPeer, Tunnel>,
+    /// Counts what happens to any of them.
+    steps: u64,
 }
 
 #[derive(Debug, Default)]
 struct Tunnel {
+    /// When something happened to it last, in steps of all.
+    last_step: u64,
     /// Of the streams that have ended.
     ended: TunnelStats,
     senders: Vec<Sending>,
@@ -240,11 +253,14 @@ impl Tunnels {
     }
 
     fn with(&self, peer: TunnelPeer, step: impl FnOnce(&mut Tunnel)) {
-        let mut by_peer = lock(&self.by_peer);
-        if by_peer.len() >= PEERS_MAX && !by_peer.contains_key(&peer) {
-            join_ended(&mut by_peer);
+        let mut rows = lock(&self.0);
+        if !rows.by_peer.contains_key(&peer) {
+            rows.join_ended();
         }
-        let tunnel = by_peer.entry(peer).or_default();
+        rows.steps += 1;
+        let last_step = rows.steps;
+        let tunnel = rows.by_peer.entry(peer).or_default();
+        tunnel.last_step = last_step;
         step(tunnel);
         if tunnel.open_streams() >= tunnel.sweep_at {
             tunnel.sweep();
@@ -254,22 +270,23 @@ impl Tunnels {
 
     /// By peer.
     pub(crate) fn stats(&self) -> Vec<TunnelStats> {
-        let mut by_peer = lock(&self.by_peer);
-        let stats = by_peer.iter_mut().map(|(&peer, tunnel)| {
+        let mut rows = lock(&self.0);
+        rows.join_ended();
+        let stats = rows.by_peer.iter_mut().map(|(&peer, tunnel)| {
             tunnel.sweep();
             tunnel.stats(peer)
         });
         let mut stats: Vec<_> = stats.collect();
-        drop(by_peer);
+        drop(rows);
         stats.sort_unstable_by_key(|tunnel| tunnel.peer);
         stats
     }
 
     /// Of all peers, in no order.
     pub(crate) fn streams(&self) -> Vec<StreamStats> {
-        let mut by_peer = lock(&self.by_peer);
+        let mut rows = lock(&self.0);
         let mut streams = Vec::new();
-        for (&peer, tunnel) in by_peer.iter_mut() {
+        for (&peer, tunnel) in &mut rows.by_peer {
             tunnel.sweep();
             streams.extend(tunnel.open(peer));
         }
@@ -277,16 +294,31 @@ impl Tunnels {
     }
 }
 
-/// Counts those without open streams together: what is exported of all never shrinks.
-fn join_ended(by_peer: &mut HashMap<TunnelPeer, Tunnel>) {
-    by_peer.values_mut().for_each(Tunnel::sweep);
-    let ended: Vec<_> = by_peer
-        .extract_if(|peer, tunnel| *peer != TunnelPeer::Others && tunnel.open_streams() == 0)
-        .collect();
-    let others = by_peer.entry(TunnelPeer::Others).or_default();
-    for (_, Tunnel { ended, .. }) in ended {
-        others.ended.add(&StreamEnd::Sender(ended.sent));
-        others.ended.add(&StreamEnd::Receiver(ended.received));
+impl Rows {
+    /// Counts those together that have had no open streams for longest, and are too many: what is exported of all never
+    /// shrinks.
+    fn join_ended(&mut self) {
+        if self.by_peer.len() <= PEERS_MAX {
+            return;
+        }
+        self.by_peer.values_mut().for_each(Tunnel::sweep);
+        let ended = self
+            .by_peer
+            .iter()
+            .filter(|(peer, tunnel)| **peer != TunnelPeer::Others && tunnel.open_streams() == 0);
+        let mut ended: Vec<_> = ended
+            .map(|(&peer, tunnel)| (tunnel.last_step, peer))
+            .collect();
+        ended.sort_unstable();
+        ended.truncate(ended.len().saturating_sub(PEERS_MAX));
+        for (_, peer) in ended {
+            let Some(Tunnel { ended, .. }) = self.by_peer.remove(&peer) else {
+                continue;
+            };
+            let others = self.by_peer.entry(TunnelPeer::Others).or_default();
+            others.ended.add(&StreamEnd::Sender(ended.sent));
+            others.ended.add(&StreamEnd::Receiver(ended.received));
+        }
     }
 }
 
@@ -344,6 +376,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_one_address_whoever_has_connected() {
+        let dialled = "10.0.0.2:31012".parse().unwrap();
+        let accepted = "[::ffff:10.0.0.2]:40000".parse().unwrap();
+        assert_eq!(listens_at(dialled, None), dialled);
+        assert_eq!(listens_at(accepted, Some(31_012)), dialled);
+        let (other, expected) = ("[fe80::1%7]:40000", "[fe80::1%7]:31012");
+        let address = listens_at(other.parse().unwrap(), Some(31_012));
+        assert_eq!(address, expected.parse().unwrap());
+    }
+
+    #[test]
     fn peaks_of_streams_that_follow_one_another_are_not_summed() {
         let mut tunnel = TunnelStats::default();
         for peak in [3, 7, 5] {
@@ -363,6 +406,19 @@ mod tests {
     }
 
     #[test]
+    fn peers_with_open_streams_take_no_place_of_those_without() {
+        let tunnels = Tunnels::default();
+        let open = |number| add_sender(&tunnels, node(number));
+        let open: Vec<_> = (0..PEERS_MAX).map(open).collect();
+        for number in PEERS_MAX..PEERS_MAX + 10 {
+            add_sender(&tunnels, node(number));
+        }
+        let stats = tunnels.stats();
+        assert_eq!(stats.len(), open.len() + 10);
+        assert!(stats.iter().all(|row| row.peer != TunnelPeer::Others));
+    }
+
+    #[test]
     fn what_was_counted_of_many_peers_is_never_lost() {
         let tunnels = Tunnels::default();
         let open = add_sender(&tunnels, node(0));
@@ -371,16 +427,17 @@ mod tests {
         }
         lock(&open).batches = 10;
         let stats = tunnels.stats();
-        assert!(stats.len() <= PEERS_MAX, "{} rows", stats.len());
+        assert_eq!(stats.len(), PEERS_MAX + 2, "with an open one, and others");
         let batches =
             |stats: &[TunnelStats]| -> u64 { stats.iter().map(|tunnel| tunnel.sent.batches).sum() };
         assert_eq!(batches(&stats), 3 * PEERS_MAX as u64 + 10);
-        let of = |peer| {
-            let row = stats.iter().copied().find(|tunnel| tunnel.peer == peer);
-            row.expect("it is told apart")
-        };
-        assert_eq!(of(node(0)).open_streams, 1);
-        assert!(of(TunnelPeer::Others).sent.batches > PEERS_MAX as u64);
+        let of = |peer| stats.iter().copied().find(|tunnel| tunnel.peer == peer);
+        assert_eq!(of(node(0)).unwrap().open_streams, 1);
+        let (newest, oldest) = (2 * PEERS_MAX..3 * PEERS_MAX, 1..2 * PEERS_MAX);
+        assert!(newest.map(node).all(|peer| of(peer).is_some()));
+        assert!(oldest.map(node).all(|peer| of(peer).is_none()));
+        let others = of(TunnelPeer::Others).unwrap();
+        assert_eq!(others.sent.batches, 2 * PEERS_MAX as u64 - 1);
         assert_eq!(TunnelPeer::Others.to_string(), "others");
     }
 }

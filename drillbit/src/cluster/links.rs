@@ -17,11 +17,13 @@ use bit_control::{
 };
 use bit_data::{DataPeers, OpenError};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use membership::{Event, Member, NodeAddress, Registry};
+use membership::{Event, Member, NodeAddress, NodeState, Registry};
 use rpc_bus::{CallError, RemoteConnection};
 
 /// How long a node may take for a data connection before it is tried again.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Addresses whose last process is remembered, members or not; beyond that any other one is forgotten.
+const PROCESSES_MAX: usize = 4096;
 
 /// The ways to other nodes.
 pub(super) struct Links {
@@ -80,25 +82,23 @@ impl Links {
     /// Sees to it that streams with a process that is down end at once: it does not answer, has left, or was started again.
     pub(super) async fn fail_streams(self: Arc<Self>, heartbeats: Heartbeats) {
         let Some(data) = &self.data else { return };
-        let (_, mut members) = self.registry.watch();
+        let (members, mut watch) = self.registry.watch();
+        let mut processes = Processes::of(&members);
         let gone = async {
             loop {
-                // Also of a node that was started again.
-                if let Event::Left(member) = members.next().await
-                    && let Some(incarnation) = member.incarnation
-                {
-                    data.node_down(incarnation, "it has left, or was started again");
+                if let Some((incarnation, reason)) = processes.on_event(&watch.next().await) {
+                    data.node_down(incarnation, reason);
                 }
             }
         };
         let silent = heartbeats.on_down(|node| {
             let nodes = heartbeats.nodes().into_iter();
             let down = nodes.filter(|seen| seen.address == *node && seen.health == Health::Down);
-            let member = self.registry.member(node);
-            let incarnation = member.and_then(|member| member.incarnation);
-            // Another process in its place is not down, and the one before has left.
-            for (seen, incarnation) in down.zip(incarnation) {
-                data.node_down(incarnation, &seen.reason.to_string());
+            for seen in down {
+                // The one that was found to be down, whichever is there by now.
+                if let Some(incarnation) = seen.incarnation {
+                    data.node_down(incarnation, &seen.reason.to_string());
+                }
             }
         });
         tokio::join!(gone, silent);
@@ -158,6 +158,49 @@ impl Links {
     fn data_servers(&self) -> MutexGuard<'_, HashMap<NodeAddress, DataServer>> {
         let servers = self.data_servers.lock();
         servers.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which process was the last at each address.
+///
+/// That an address is listed no more says nothing of the process there: it may be only its provider that has lost it,
+/// and data connections have beats of their own. So it is remembered, and gone once another one is known in its place.
+#[derive(Default)]
+struct Processes(HashMap<NodeAddress, u64>);
+
+impl Processes {
+    fn of(members: &[Arc<Member>]) -> Self {
+        let known = members
+            .iter()
+            .filter_map(|member| Some((member.address.clone(), member.incarnation?)));
+        Self(known.collect())
+    }
+
+    /// The process that is gone by this, and why.
+    fn on_event(&mut self, event: &Event) -> Option<(u64, &'static str)> {
+        match event {
+            Event::Joined(now) | Event::Changed { after: now, .. } => {
+                let incarnation = now.incarnation?;
+                let before = self.remember(&now.address, incarnation)?;
+                (before != incarnation).then_some((before, "it was started again"))
+            }
+            // It has said so itself.
+            Event::Left(member) if member.state == Some(NodeState::Offline) => {
+                Some((self.0.remove(&member.address)?, "it has left"))
+            }
+            Event::Left(_) => None,
+        }
+    }
+
+    /// Returns which process was there before.
+    fn remember(&mut self, address: &NodeAddress, incarnation: u64) -> Option<u64> {
+        if self.0.len() >= PROCESSES_MAX
+            && !self.0.contains_key(address)
+            && let Some(forgotten) = self.0.keys().next().cloned()
+        {
+            self.0.remove(&forgotten);
+        }
+        self.0.insert(address.clone(), incarnation)
     }
 }
 
@@ -247,7 +290,87 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
+    use membership::{Learned, RegistryOptions, Watch};
+
     use super::*;
+
+    fn node() -> NodeAddress {
+        "node:31011".parse().unwrap()
+    }
+
+    /// A registry with the process 1 of a node that is online, and its watcher.
+    fn with_process_1() -> (Registry, Processes, Watch) {
+        let registry = Registry::of_observer(RegistryOptions::default());
+        registry.join(Member::at(node())).unwrap();
+        learn(&registry, 1, NodeState::Online);
+        let (members, watch) = registry.watch();
+        (registry, Processes::of(&members), watch)
+    }
+
+    fn learn(registry: &Registry, incarnation: u64, state: NodeState) {
+        let mut endpoint = Member::at(node()).endpoint.message().clone();
+        endpoint.set_state(state);
+        let learned = Learned {
+            incarnation,
+            endpoint: endpoint.into(),
+            software_version: "0.1.0".to_owned(),
+            engine_version: String::new(),
+            load: None,
+        };
+        assert!(registry.learn(&node(), &learned));
+    }
+
+    fn gone(processes: &mut Processes, watch: &mut Watch) -> Vec<(u64, &'static str)> {
+        let events = std::iter::from_fn(|| watch.try_next());
+        events
+            .filter_map(|event| processes.on_event(&event))
+            .collect()
+    }
+
+    #[test]
+    fn a_process_whose_registration_was_lost_is_not_gone() {
+        let (registry, mut processes, mut watch) = with_process_1();
+        registry.replace(Vec::new()).unwrap();
+        assert_eq!(gone(&mut processes, &mut watch), []);
+        registry.replace(vec![Member::at(node())]).unwrap();
+        learn(&registry, 1, NodeState::Online);
+        assert_eq!(gone(&mut processes, &mut watch), []);
+    }
+
+    #[test]
+    fn a_process_is_gone_once_another_one_is_known_in_its_place() {
+        let expected = [(1, "it was started again")];
+        let (registry, mut processes, mut watch) = with_process_1();
+        learn(&registry, 2, NodeState::Startup);
+        assert_eq!(gone(&mut processes, &mut watch), expected);
+        // Its registration ended first.
+        let (registry, mut processes, mut watch) = with_process_1();
+        registry.leave(&node());
+        assert_eq!(gone(&mut processes, &mut watch), []);
+        registry.join(Member::at(node())).unwrap();
+        assert_eq!(gone(&mut processes, &mut watch), []);
+        learn(&registry, 2, NodeState::Startup);
+        assert_eq!(gone(&mut processes, &mut watch), expected);
+    }
+
+    #[test]
+    fn a_process_that_has_said_goodbye_is_gone_when_it_has_left() {
+        let (registry, mut processes, mut watch) = with_process_1();
+        learn(&registry, 1, NodeState::Offline);
+        assert_eq!(gone(&mut processes, &mut watch), []);
+        registry.leave(&node());
+        let expected = [(1, "it has left")];
+        assert_eq!(gone(&mut processes, &mut watch), expected);
+    }
+
+    #[test]
+    fn processes_are_remembered_within_a_limit() {
+        let mut processes = Processes::default();
+        for port in 1..=u16::MAX {
+            processes.remember(&NodeAddress::new("node", port).unwrap(), 1);
+        }
+        assert_eq!(processes.0.len(), PROCESSES_MAX);
+    }
 
     const INTERVAL: Duration = Duration::from_secs(1);
 

@@ -151,13 +151,13 @@ families! {
     STREAM_SPILLED = Counter "drillbit_stream_spilled_bytes_total" []
         "What receivers have put into spill files, in bytes.";
     STREAM_SERIALIZE = Counter "drillbit_stream_serialize_seconds_total" []
-        "SerializeChunkTime: how long senders have encoded, compressed and summed batches, in seconds.";
+        "SerializeChunkTime: how long senders have encoded and compressed batches, in seconds.";
     STREAM_WAIT_RESPONSE = Counter "drillbit_stream_wait_response_seconds_total" []
         "WaitResponseTime: how long senders have waited for their receivers, to open the stream and for credit, in seconds.";
     STREAM_CREDIT_WAIT = Counter "drillbit_stream_credit_wait_seconds_total" []
         "How long senders have waited for credit, in seconds.";
     STREAM_SEND_REQUEST = Counter "drillbit_stream_send_request_seconds_total" []
-        "SendRequestTime: how long senders have handed frames to connections, waiting for room included, in seconds.";
+        "SendRequestTime: how long senders have made checksums and handed frames to connections, waiting for room included, in seconds.";
     STREAM_DESERIALIZE = Counter "drillbit_stream_deserialize_seconds_total" []
         "DeserializeChunkTime: how long receivers have checked, decompressed and decoded batches, in seconds.";
     STREAM_RECEIVER_PROCESS = Counter "drillbit_stream_receiver_process_seconds_total" []
@@ -187,13 +187,13 @@ families! {
     TUNNEL_SPILLED = Counter "drillbit_tunnel_spilled_bytes_total" ["peer"]
         "With a peer: what receivers have put into spill files, in bytes.";
     TUNNEL_SERIALIZE = Counter "drillbit_tunnel_serialize_seconds_total" ["peer"]
-        "With a peer: SerializeChunkTime: how long senders have encoded, compressed and summed batches, in seconds.";
+        "With a peer: SerializeChunkTime: how long senders have encoded and compressed batches, in seconds.";
     TUNNEL_WAIT_RESPONSE = Counter "drillbit_tunnel_wait_response_seconds_total" ["peer"]
         "With a peer: WaitResponseTime: how long senders have waited for their receivers, to open the stream and for credit, in seconds.";
     TUNNEL_CREDIT_WAIT = Counter "drillbit_tunnel_credit_wait_seconds_total" ["peer"]
         "With a peer: how long senders have waited for credit, in seconds.";
     TUNNEL_SEND_REQUEST = Counter "drillbit_tunnel_send_request_seconds_total" ["peer"]
-        "With a peer: SendRequestTime: how long senders have handed frames to connections, waiting for room included, in seconds.";
+        "With a peer: SendRequestTime: how long senders have made checksums and handed frames to connections, waiting for room included, in seconds.";
     TUNNEL_DESERIALIZE = Counter "drillbit_tunnel_deserialize_seconds_total" ["peer"]
         "With a peer: DeserializeChunkTime: how long receivers have checked, decompressed and decoded batches, in seconds.";
     TUNNEL_RECEIVER_PROCESS = Counter "drillbit_tunnel_receiver_process_seconds_total" ["peer"]

@@ -136,6 +136,23 @@ fn a_node_that_was_started_again_has_left_and_joined() {
     assert_eq!(all(&mut watch), expected);
 }
 
+/// Its registration ended and another one was made before the watcher looked: what was learned went with the first.
+#[test]
+fn a_process_that_left_unseen_has_left_and_who_is_there_now_has_joined() {
+    let registry = registry();
+    registry.join(peer(1)).unwrap();
+    registry.learn(&address(1), &said(1, 7, NodeState::Online));
+    let (members, mut watch) = registry.watch();
+    registry.leave(&address(1));
+    registry.join(peer(1)).unwrap();
+    let now = registry.member(&address(1)).unwrap();
+    let expected = [Event::Left(Arc::clone(&members[1])), Event::Joined(now)];
+    assert_eq!(all(&mut watch), expected);
+    registry.learn(&address(1), &said(1, 8, NodeState::Startup));
+    let events = all(&mut watch);
+    assert!(matches!(&events[..], [Event::Changed { .. }]), "{events:?}");
+}
+
 #[test]
 fn more_members_than_there_may_be_are_refused_and_counted() {
     let registry = Registry::of_node(peer(0), RegistryOptions { members_max: 3 });

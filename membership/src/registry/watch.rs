@@ -27,7 +27,8 @@ pub enum Event {
         /// As it is now.
         after: Arc<Member>,
     },
-    /// It is none any more. A node that was started again, seen by its incarnation, has left and joined.
+    /// It is none any more. A node that was started again, seen by its incarnation, has left and joined; so has one that
+    /// left and joined before the watcher looked, if its process was known.
     Left(Arc<Member>),
 }
 

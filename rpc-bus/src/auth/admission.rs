@@ -3,13 +3,13 @@
 use std::{
     collections::{HashSet, VecDeque},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{AuthError, Identity};
 use crate::network::network;
 
-/// Peer addresses whose refusal was logged and is not logged again; the oldest are forgotten.
+/// Users, each at an address, whose refusal was logged as a warning and is not again; the oldest are forgotten.
 const LOGGED_MAX: usize = 1024;
 
 /// Who may come in.
@@ -32,8 +32,8 @@ impl Admission {
 
     /// # Errors
     ///
-    /// The user is not one of them. That is logged once for each address, because whoever knows a password can be refused
-    /// as often as they like.
+    /// The user is not one of them. That is a warning once for each user at each address, because whoever knows a password
+    /// can be refused as often as they like.
     pub(super) fn check(&self, peer: IpAddr, identity: &Identity) -> Result<(), AuthError> {
         if self.users.contains(&identity.user) {
             return Ok(());
@@ -42,30 +42,36 @@ impl Admission {
             user: identity.user.clone(),
             expected: self.expected,
         };
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.is_first(network(peer)) {
-            tracing::warn!(%peer, %error, "refused; not told again of this address");
+        if self.is_first(network(peer), &identity.user) {
+            tracing::warn!(%peer, %error, "refused; not told again of this user at this address");
+        } else {
+            tracing::debug!(%peer, %error, "refused again");
         }
         Err(error)
+    }
+
+    fn is_first(&self, peer: IpAddr, user: &str) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.is_first((peer, user.into()))
     }
 }
 
 #[derive(Debug, Default)]
 struct Logged {
-    peers: HashSet<IpAddr>,
-    order: VecDeque<IpAddr>,
+    users: HashSet<(IpAddr, Arc<str>)>,
+    order: VecDeque<(IpAddr, Arc<str>)>,
 }
 
 impl Logged {
-    fn is_first(&mut self, peer: IpAddr) -> bool {
-        if !self.peers.insert(peer) {
+    fn is_first(&mut self, user: (IpAddr, Arc<str>)) -> bool {
+        if !self.users.insert(user.clone()) {
             return false;
         }
-        self.order.push_back(peer);
+        self.order.push_back(user);
         if self.order.len() > LOGGED_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.peers.remove(&oldest);
+            self.users.remove(&oldest);
         }
         true
     }
@@ -76,19 +82,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_logged_once_and_remembered_within_a_limit() {
+    fn a_user_at_an_address_is_logged_once_and_remembered_within_a_limit() {
         let mut logged = Logged::default();
         let address = |number: usize| {
             let [.., high, low] = number.to_be_bytes();
-            IpAddr::from([10, 0, high, low])
+            (IpAddr::from([10, 0, high, low]), Arc::from("ann"))
         };
         for number in 0..=LOGGED_MAX {
             assert!(logged.is_first(address(number)) && !logged.is_first(address(number)));
         }
         assert_eq!(
-            (logged.peers.len(), logged.order.len()),
+            (logged.users.len(), logged.order.len()),
             (LOGGED_MAX, LOGGED_MAX)
         );
         assert!(logged.is_first(address(0)), "forgotten");
+        let (peer, _) = address(0);
+        assert!(logged.is_first((peer, "bob".into())), "another user");
     }
 }

@@ -1,6 +1,7 @@
 //! Checks who peers are, at a bounded cost however many try.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,7 +11,8 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::{
-    Credentials, Identity, Mechanism, Users, admission::Admission, peers::Peers, users::Table,
+    Credentials, Identity, Mechanism, Users, admission::Admission, htpasswd::NAME_BYTES_MAX,
+    peers::Peers, scram::prepare, users::Table,
 };
 use crate::{link, options::OptionsError, runtime::BusRuntime};
 
@@ -161,16 +163,18 @@ impl Authenticator {
     }
 
     /// The same users under the same limits, of whom only those named here come in. Others who have proved who they are
-    /// get [`AuthError::NotAdmitted`], which no address is kept out for. `expected` says what these users are.
+    /// get [`AuthError::NotAdmitted`], which no address is kept out for. `expected` says what these users are. Names are
+    /// compared in the form that `SASLprep` (RFC 4013) gives them, as they are looked up.
     #[must_use]
     pub fn only(&self, users: impl IntoIterator<Item = String>, expected: &'static str) -> Self {
+        let users = users.into_iter().map(|user| prepared(&user)).collect();
         Self {
             users: Arc::clone(&self.users),
             mechanisms: self.mechanisms.clone(),
             runtime: self.runtime.clone(),
             running: Arc::clone(&self.running),
             peers: Arc::clone(&self.peers),
-            admission: Some(Admission::new(users.into_iter().collect(), expected)),
+            admission: Some(Admission::new(users, expected)),
         }
     }
 
@@ -207,7 +211,7 @@ impl Authenticator {
         credentials: Credentials,
     ) -> Result<Identity, AuthError> {
         let identity = Identity {
-            user: credentials.user.clone(),
+            user: prepared(&credentials.user),
             mechanism: Mechanism::Plain,
         };
         let matches = self.check(peer, credentials).await;
@@ -294,6 +298,14 @@ impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.peers).end(self.peer);
     }
+}
+
+/// The form in which a name is looked up; one that cannot be looked up stays as it is.
+fn prepared(user: &str) -> String {
+    let short = (user.len() <= NAME_BYTES_MAX).then_some(user);
+    short
+        .and_then(prepare)
+        .map_or_else(|| user.to_owned(), Cow::into_owned)
 }
 
 fn note_failure(peers: &Mutex<Peers>, peer: IpAddr, now: std::time::Instant) {

@@ -95,6 +95,12 @@ impl Users {
         self.table().by_name.len()
     }
 
+    /// Whether there is such a user, by any form of their name that `SASLprep` (RFC 4013) makes the same.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.table().find(user).is_some()
+    }
+
     pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }

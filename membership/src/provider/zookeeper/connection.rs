@@ -280,8 +280,11 @@ impl Connection {
         let expected = self.xid;
         self.queue_request(expected, operation, body);
         let patience = third(self.timeout);
-        let answered = timeout_at(Instant::now() + patience, self.answer(expected));
-        answered.await.map_err(|_| Error::Silent(patience))?
+        // It may be silent already, and then has not as much time any more.
+        let (heard, asked) = (self.last_received, Instant::now());
+        let until = (asked + patience).min(heard + 2 * patience);
+        let answered = timeout_at(until, self.answer(expected)).await;
+        answered.map_err(|_| Error::Silent(until.max(asked) - heard))?
     }
 
     async fn answer(&mut self, expected: i32) -> Result<Answer, Error> {

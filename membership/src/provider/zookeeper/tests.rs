@@ -204,6 +204,32 @@ async fn a_server_that_falls_silent_costs_no_session() {
     }
 }
 
+/// A third of the session is left for another server, also if the silence had begun before somebody asked.
+#[tokio::test(start_paused = true)]
+async fn who_asks_a_silent_server_does_not_begin_to_wait_anew() {
+    let [server, ..] = Server::ensemble().await;
+    let address = server.addr();
+    let (host, port) = (address.ip().to_string(), address.port());
+    let asked = Duration::from_secs(5);
+    let connection = Connection::open((&host, port), None, asked, None).await;
+    let mut connection = connection.unwrap();
+    let heard = tokio::time::Instant::now();
+    server.fall_silent();
+    let session = connection.session_timeout();
+    tokio::time::sleep(session * 6 / 10).await;
+    let error = connection.data("/a").await.unwrap_err();
+    let limit = session * 2 / 3;
+    assert_eq!(
+        error.to_string(),
+        format!("nothing from the server within {limit:?}")
+    );
+    let waited = heard.elapsed();
+    assert!(
+        waited >= limit && waited < limit + Duration::from_millis(10),
+        "{waited:?} {limit:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_registration_of_a_session_that_is_not_over_yet_is_taken_over() {
     let server = Server::start().await;
