@@ -17,6 +17,7 @@ use record_batch::arrow_body_bytes;
 use rpc_bus::{BudgetExceeded, Charge, RemoteConnection, RpcFailure};
 
 use super::{
+    budget::QueryBudget,
     checksum::sealed,
     credit::{Growth, ReceiveWindow, WindowSizes, cost_bytes},
     error::{ReceiveError, SendError},
@@ -89,6 +90,8 @@ struct State {
     queue: VecDeque<Item>,
     /// Newer than all of `queue`.
     spilling: Option<Spilling>,
+    /// As long as it spills.
+    query: Option<QueryBudget>,
     phase: Phase,
     /// Holds what the window reserves.
     charge: Charge,
@@ -113,6 +116,7 @@ impl Inbound {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
+            query: None,
             phase: Phase::Open,
             charge: reserved,
             consumer: None,
@@ -139,14 +143,16 @@ impl Inbound {
     }
 
     /// Spills from now on what has no room.
-    pub(crate) fn spill_to(self: &Arc<Self>, dir: &SpillDir) {
+    pub(crate) fn spill_to(self: &Arc<Self>, dir: &SpillDir, query: QueryBudget) {
         let this = Arc::downgrade(self);
         let on_room = move || {
             if let Some(inbound) = this.upgrade() {
                 inbound.spill_waiting();
             }
         };
-        lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
+        let mut state = lock(&self.state);
+        state.spilling = Some(Spilling::new(dir, on_room));
+        state.query = Some(query);
     }
 
     /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
@@ -432,10 +438,15 @@ impl State {
         self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
-    /// Takes more of the budget, as far as it reaches.
+    /// Takes more of the budget, as far as it reaches, and leaves some to receivers that are still to be opened.
     fn widen(&mut self) -> Option<u64> {
-        let (window, charge) = (&mut self.intake.window, &mut self.charge);
-        window.widen(|reserved_bytes| charge.resize(as_usize(reserved_bytes)).is_ok())
+        let (window, charge, query) = (&mut self.intake.window, &mut self.charge, &self.query);
+        window.widen(|reserved_bytes| {
+            let reserved = as_usize(reserved_bytes);
+            let more_bytes = reserved.saturating_sub(charge.amount());
+            let has_to_spare = |query: &QueryBudget| query.has_to_spare(more_bytes);
+            query.as_ref().is_none_or(has_to_spare) && charge.resize(reserved).is_ok()
+        })
     }
 
     /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is
@@ -561,7 +572,7 @@ impl State {
 
     fn clear(&mut self) {
         self.queue = VecDeque::new();
-        self.spilling = None;
+        (self.spilling, self.query) = (None, None);
         self.intake.drop_partial();
         self.charge.shrink(usize::MAX);
     }

@@ -26,6 +26,7 @@ const MIB: usize = 1024 * KIB;
 /// A stream that spills, and its sender.
 struct ByHand {
     inbound: Arc<Inbound>,
+    query: Ledger,
     budget: Ledger,
     dir: SpillDir,
     parent: Arc<TempDir>,
@@ -35,15 +36,27 @@ struct ByHand {
 impl ByHand {
     /// One of `streams` that share a budget.
     fn new(budget_bytes: usize, streams: usize, spill: &SpillOptions) -> Self {
-        let parent = tempfile::tempdir().expect("a directory");
+        let parent = Arc::new(tempfile::tempdir().expect("a directory"));
         let dir = open(parent.path(), spill);
-        let budget = Ledger::root("budget", bytes(budget_bytes));
-        let inbound = inbound(&budget, budget_bytes, streams, &dir);
+        let query = Ledger::root("query", Limits::default());
+        Self::of_query(&query, (budget_bytes, streams), &dir, &parent)
+    }
+
+    /// Of one more receiver.
+    fn of_query(
+        query: &Ledger,
+        (budget_bytes, streams): (usize, usize),
+        dir: &SpillDir,
+        parent: &Arc<TempDir>,
+    ) -> Self {
+        let budget = query.child("budget", bytes(budget_bytes));
+        let inbound = inbound((query, &budget), budget_bytes, streams, dir);
         Self {
             inbound,
+            query: query.clone(),
             budget,
-            dir,
-            parent: Arc::new(parent),
+            dir: dir.clone(),
+            parent: Arc::clone(parent),
             next_sequence: 0,
         }
     }
@@ -104,7 +117,12 @@ fn open(parent: &Path, options: &SpillOptions) -> SpillDir {
     dir.expect("a directory")
 }
 
-fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir) -> Arc<Inbound> {
+fn inbound(
+    (query, budget): (&Ledger, &Ledger),
+    budget_bytes: usize,
+    streams: usize,
+    dir: &SpillDir,
+) -> Arc<Inbound> {
     let options = ReceiveOptions {
         budget_bytes,
         spill: Some(dir.clone()),
@@ -118,7 +136,7 @@ fn inbound(budget: &Ledger, budget_bytes: usize, streams: usize, dir: &SpillDir)
     let sizes = options.windows(streams).expect("there is room");
     let reserved = sizes.reserve(budget).expect("there is room");
     let inbound = Arc::new(Inbound::new(sizes, terms, reserved));
-    inbound.spill_to(dir);
+    inbound.spill_to(dir, QueryBudget::new(query));
     inbound
 }
 
@@ -171,6 +189,34 @@ async fn the_budget_is_filled_before_the_disk() {
 }
 
 #[tokio::test]
+async fn receivers_that_stand_still_leave_room_for_those_that_are_opened_after_them() {
+    let parent = Arc::new(tempfile::tempdir().expect("a directory"));
+    let dir = open(parent.path(), &SpillOptions::default());
+    let query = Ledger::root("query", bytes(64 * MIB));
+    let open_next = || ByHand::of_query(&query, (4 * MIB, 1), &dir, &parent);
+    let mut standing = Vec::new();
+    // Of about 4 MiB each, if all of them took what they can.
+    for _ in 0..18 {
+        let mut stream = open_next();
+        while stream.inbound.stats().bytes_spilled == 0 {
+            stream.send_batch(MIB);
+            dir.idle().await;
+            assert!(stream.has_credit());
+        }
+        standing.push(stream);
+    }
+    let windows: Vec<_> = standing
+        .iter()
+        .map(|stream| stream.inbound.stats().window_bytes)
+        .collect();
+    assert!(windows[0] > 2 << 20, "there was room: {windows:?}");
+    assert!(windows[17] < 2 << 20, "it was for others: {windows:?}");
+    drop(standing);
+    dir.idle().await;
+    assert!(query.is_zero());
+}
+
+#[tokio::test]
 async fn the_oldest_batch_stays_in_memory() {
     let mut stream = ByHand::new(MIB, 1, &SpillOptions::default());
     for _ in 0..10 {
@@ -186,7 +232,8 @@ async fn the_oldest_batch_stays_in_memory() {
 async fn of_many_streams_none_spills_whose_consumer_is_one_frame_late() {
     let first = ByHand::new(16 * MIB, 64, &SpillOptions::default());
     let others = (1..64).map(|_| ByHand {
-        inbound: inbound(&first.budget, 16 * MIB, 64, &first.dir),
+        inbound: inbound((&first.query, &first.budget), 16 * MIB, 64, &first.dir),
+        query: first.query.clone(),
         budget: first.budget.clone(),
         dir: first.dir.clone(),
         parent: Arc::clone(&first.parent),
