@@ -35,21 +35,44 @@ pub(crate) struct Budget {
     pub(crate) ledger: Ledger,
 }
 
-/// What a stream that spills sees of its query's budget, which is shared with receivers that are not open yet.
+/// What a stream that spills takes of its query's budget beside what its receiver holds; and what it sees of the rest, which
+/// is shared with receivers that are not open yet.
 #[derive(Debug)]
-pub(crate) struct QueryBudget(Ledger);
+pub(crate) struct QueryBudget {
+    ledger: Ledger,
+    /// Of a row of this process that is beyond the receiver's budget, until it is spilled.
+    beyond: Charge,
+}
 
 impl QueryBudget {
     pub(crate) fn new(ledger: &Ledger) -> Self {
-        Self(ledger.clone())
+        Self {
+            ledger: ledger.clone(),
+            beyond: ledger.nothing(Kind::Bytes),
+        }
+    }
+
+    /// Charges so much, if that is not charged already.
+    pub(crate) fn charge_beyond(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
+        let more_bytes = bytes.saturating_sub(self.beyond.amount());
+        if more_bytes == 0 {
+            return Ok(());
+        }
+        self.beyond.grow(more_bytes)
+    }
+
+    /// Gives back all but so much.
+    pub(crate) fn keep_beyond(&mut self, bytes: usize) {
+        self.beyond
+            .shrink(self.beyond.amount().saturating_sub(bytes));
     }
 
     /// Whether a stream may take so much more that could go to disk: the last quarter is for first windows. A receiver that
     /// is opened cannot wait for it, because those who have it may wait for that receiver.
     pub(crate) fn has_to_spare(&self, more_bytes: usize) -> bool {
-        let used_bytes = self.0.used(Kind::Bytes);
+        let used_bytes = self.ledger.used(Kind::Bytes);
         let is_within = |limit: usize| more_bytes <= (limit - limit / 4).saturating_sub(used_bytes);
-        self.0.limit(Kind::Bytes).is_none_or(is_within)
+        self.ledger.limit(Kind::Bytes).is_none_or(is_within)
     }
 }
 

@@ -265,6 +265,7 @@ impl Inbound {
         );
         state.queue_up(Item::Value(batch, cost_bytes));
         let limit_bytes = state.make_room();
+        state.charge_beyond();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -403,8 +404,8 @@ impl State {
     /// else on disk. Returns the limit that it is to be told.
     ///
     /// Without spilling, all that waits is charged to the budget. With it, one row may be beyond that until it is handed to
-    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow, and its memory is
-    /// charged where it came from.
+    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow. Its memory is charged to
+    /// the connection that it came on; that of a row of this process, see [`Self::charge_beyond`], to the query.
     fn make_room(&mut self) -> Option<u64> {
         if !matches!(self.phase, Phase::Open | Phase::Ended(_)) {
             return None;
@@ -553,6 +554,9 @@ impl State {
         let reserved = as_usize(self.intake.window.reserved_bytes());
         self.charge
             .shrink(self.charge.amount().saturating_sub(reserved));
+        if let Some(query) = &mut self.query {
+            query.keep_beyond(reserved - self.charge.amount());
+        }
     }
 
     /// Charges what the window reserves now.
@@ -561,7 +565,24 @@ impl State {
         if reserved == self.charge.amount() {
             return Ok(());
         }
-        self.charge.resize(reserved)
+        self.charge.resize(reserved)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Charges to the query what the budget does not hold of a row of this process: whatever becomes of the disk, what waits
+    /// is charged somewhere, and what is charged for a stream is never less than what its window reserves. A batch of several
+    /// rows is always within the budget.
+    fn charge_beyond(&mut self) {
+        // Without it, all is charged to the budget, or the stream has ended.
+        let Some(query) = &mut self.query else {
+            return;
+        };
+        let reserved = as_usize(self.intake.window.reserved_bytes());
+        let beyond = reserved.saturating_sub(self.charge.amount());
+        if let Err(spent) = query.charge_beyond(beyond) {
+            self.fail(spent.into());
+        }
     }
 
     fn fail(&mut self, error: ReceiveError) {

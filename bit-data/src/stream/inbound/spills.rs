@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::mpsc};
 
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use record_batch::{ArrowDecodeOptions, ArrowDecoder};
 use rpc_bus::{
     Ledger,
@@ -321,6 +321,73 @@ fn who_hands_over_a_value_does_not_encode_it() {
         }
         stream.dir.idle().await;
         assert!(stream.inbound.stats().bytes_spilled > 0 && stream.has_credit());
+    });
+}
+
+/// Pushes a row of so many bytes.
+fn push_row(inbound: &Inbound, bytes: usize) {
+    let column: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(bytes)]));
+    let row = RecordBatch::try_from_iter([("text", column)]).expect("one column");
+    let cost_bytes = value_cost_bytes(&row);
+    inbound.push_value(row, cost_bytes);
+}
+
+#[test]
+fn a_row_of_this_process_is_charged_to_the_query_until_it_is_spilled() {
+    let runtime = Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let (go, wait) = mpsc::channel::<()>();
+    // Nothing is encoded or written yet.
+    let busy = runtime.spawn_blocking(move || wait.recv());
+    runtime.block_on(async {
+        let parent = Arc::new(tempfile::tempdir().expect("a directory"));
+        let dir = open(parent.path(), &SpillOptions::default());
+        let query = Ledger::root("query", bytes(8 * MIB));
+        let streams = [0, 1].map(|_| ByHand::of_query(&query, (MIB, 1), &dir, &parent));
+        let [one, other] = &streams;
+        push_row(&one.inbound, 5 * MIB);
+        let charged = query.used(Kind::Bytes);
+        assert!((5 * MIB..6 * MIB + 2 * KIB).contains(&charged), "{charged}");
+        assert!(one.budget.used(Kind::Bytes) <= MIB && !one.has_credit());
+        push_row(&other.inbound, 5 * MIB);
+        let mut cx = Context::from_waker(Waker::noop());
+        let refused = other.inbound.poll_take(&mut cx);
+        let Poll::Ready(Some(Err(ReceiveError::Budget(spent)))) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(&*spent.ledger, "query");
+        assert!(query.used(Kind::Bytes) <= charged, "nothing is left of it");
+        go.send(()).expect("it waits");
+        busy.await.expect("no panic").expect("a word");
+        dir.idle().await;
+        assert!(one.has_credit() && query.used(Kind::Bytes) <= MIB);
+        assert!(one.take().await > 5 * MIB);
+        one.inbound.close();
+        assert!(query.is_zero());
+    });
+}
+
+#[test]
+fn a_row_of_this_process_that_is_taken_before_it_is_spilled_is_given_back() {
+    let runtime = Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let (go, wait) = mpsc::channel::<()>();
+    let busy = runtime.spawn_blocking(move || wait.recv());
+    runtime.block_on(async {
+        let stream = ByHand::new(MIB, 1, &SpillOptions::default());
+        push_row(&stream.inbound, 5 * MIB);
+        assert!(stream.query.used(Kind::Bytes) >= 5 * MIB);
+        assert!(stream.take().await > 5 * MIB);
+        assert!(stream.query.used(Kind::Bytes) <= MIB && stream.has_credit());
+        push_row(&stream.inbound, 5 * MIB);
+        stream.inbound.close();
+        assert!(stream.query.is_zero());
+        go.send(()).expect("it waits");
+        busy.await.expect("no panic").expect("a word");
     });
 }
 
