@@ -417,9 +417,9 @@ impl DataNode {
         self.around.registry.waiting()
     }
 
-    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders and receivers that are left
-    /// find their stream ended, those within the node by [`SendError::ShuttingDown`] and
-    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown).
+    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders of this node that are left
+    /// find their stream ended by [`SendError::ShuttingDown`]; receivers of theirs that are here too, by
+    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown). Everybody else's connection is lost.
     pub async fn shutdown(self, grace: Duration) {
         self.around.registry.close();
         self.peers.close();
