@@ -302,7 +302,15 @@ impl<M: Absorb> Index<M> {
         }
     }
 
-    fn expect_intact(&self) -> Result<(), SpillError> {
+    /// Whether what is pushed now is the next to be taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.failed.is_none()
+    }
+
+    /// # Errors
+    ///
+    /// The queue has failed.
+    pub(super) fn expect_intact(&self) -> Result<(), SpillError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 

@@ -50,6 +50,8 @@ impl SpillWriter {
     /// There is no room for it, and it is dropped; or the queue has failed before. After [`SpillError::NoRoomYet`] the
     /// queue is told when to try again.
     pub fn push(&self, record: SpillRecord) -> Result<(), SpillError> {
+        // First: what finds no room in a queue that has failed would wait for nothing.
+        self.expect_intact()?;
         let reserved = self.0.dir.reserve(&record, &self.0);
         let pushed =
             reserved.and_then(|Reserved { memory, disk }| self.0.lock().push(record, memory, disk));
@@ -60,6 +62,18 @@ impl SpillWriter {
             self.0.dir.worker.tell(Job::Write(Arc::clone(&self.0)));
         }
         Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// The queue has failed.
+    pub(crate) fn expect_intact(&self) -> Result<(), SpillError> {
+        self.0.lock().expect_intact()
+    }
+
+    /// Whether what is pushed now is the next to be taken: there are no records, and there is no error to be taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
     }
 
     /// Has the queue's `on_progress` called, on the thread that moves the bytes.

@@ -132,12 +132,12 @@ impl<W: Waits> Room<W> {
             Err(exceeded) if in_memory.waits(&exceeded, whose) => {
                 return Err(SpillError::NoRoomYet);
             }
-            Err(exceeded) => return Err(exceeded.into()),
+            Err(exceeded) => return Err(too_long(exceeded)),
         };
         let disk = match self.disk.charge(Kind::Bytes, disk_bytes) {
             Ok(charge) => charge,
             Err(exceeded) if on_disk.waits(&exceeded, whose) => return Err(SpillError::NoRoomYet),
-            Err(exceeded) => return Err(disk_limit(&exceeded)),
+            Err(exceeded) => return Err(too_long(exceeded)),
         };
         in_memory.held += 1;
         on_disk.held += 1;
@@ -261,10 +261,10 @@ impl<W> Drop for Held<W> {
     }
 }
 
-fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
-    SpillError::DiskLimit {
+fn too_long(exceeded: BudgetExceeded) -> SpillError {
+    SpillError::TooLong {
+        ledger: exceeded.ledger,
         requested: exceeded.requested,
-        used: exceeded.used,
         limit: exceeded.limit,
     }
 }
@@ -464,10 +464,10 @@ mod tests {
         let room = room(4);
         let nobody = Wants::new(&room, 1);
         let too_long = room.reserve(5, 1, &nobody);
-        assert!(matches!(too_long, Err(SpillError::Budget(_))));
+        assert!(matches!(too_long, Err(SpillError::TooLong { .. })));
         let _held = room.reserve(1, 1, &nobody).expect("there is room");
         let too_long = room.reserve(5, 1, &nobody);
-        assert!(matches!(too_long, Err(SpillError::Budget(_))));
+        assert!(matches!(too_long, Err(SpillError::TooLong { .. })));
         let not_yet = room.reserve(4, 1, &nobody);
         assert!(matches!(not_yet, Err(SpillError::NoRoomYet)));
     }

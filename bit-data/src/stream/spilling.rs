@@ -71,9 +71,18 @@ impl Spilling {
         }
     }
 
-    /// Whether nothing is here, so that batches need not queue up behind it.
+    /// Whether nothing is here, no error either, so that batches need not queue up behind it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.reader.records() == 0
+        self.waiting.is_empty() && self.writer.is_empty()
+    }
+
+    /// Whether all is here that was handed over and not taken.
+    ///
+    /// # Errors
+    ///
+    /// It is lost.
+    pub(crate) fn expect_intact(&self) -> Result<(), SpillError> {
+        self.writer.expect_intact()
     }
 
     /// Bytes of bodies, with their heads, that were ever spilled.
