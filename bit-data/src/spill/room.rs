@@ -3,15 +3,15 @@
 //!
 //! Whoever waits in a place is told: either something is held there, and [`Room::tell`] comes after it was given back; or
 //! there is room already, and somebody is about to call that; or it is others that hold the memory, those with whom a
-//! ledger above is shared, and [`Room::try_again`] comes in a while. Who has found too little in one place says nothing about the
-//! other, for which others may wait.
+//! ledger above is shared, and [`Room::try_again`] comes in a while. Who has found too little says nothing about others, who
+//! may want less, so all are told, those first who have waited longest for their turn.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -33,7 +33,14 @@ pub(super) trait Waits {
 
 /// Whether somebody waits, in each place.
 #[derive(Debug, Default)]
-pub(super) struct Waiting([AtomicBool; 2]);
+pub(super) struct Waiting([Turn; 2]);
+
+#[derive(Debug, Default)]
+struct Turn {
+    is_listed: AtomicBool,
+    /// Since it got something: the lower, the earlier. Zero: it gets one when it has to wait.
+    number: AtomicU64,
+}
 
 /// Where there is room.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +64,11 @@ struct Turns<W> {
     place: Place,
     /// How often there is something to be given back.
     held: usize,
-    /// Some was given back, and nobody has found it to be too little.
+    /// Some was given back since those who wait were told of it.
     has_more: bool,
-    /// In the order of their turns.
-    waiting: VecDeque<Weak<W>>,
+    /// By their turns: who finds too little keeps its own, who gets something has its next one after all others.
+    waiting: BTreeMap<u64, Weak<W>>,
+    last_turn: u64,
     /// Whether somebody is about to try again.
     is_tried_again: bool,
 }
@@ -141,6 +149,7 @@ impl<W: Waits> Room<W> {
         };
         in_memory.held += 1;
         on_disk.held += 1;
+        whose.waiting().has_had_its_turn();
         Ok(Reserved {
             memory: self.held(Place::Memory, memory),
             disk: self.held(Place::Disk, disk),
@@ -152,10 +161,15 @@ impl<W: Waits> Room<W> {
         self.lock().iter().any(Turns::has_to_tell)
     }
 
-    /// Tells those who wait, one after the other, until one of them finds too little: then it is the next one's turn.
+    /// Tells those who wait of what was given back: each of them once.
     pub(super) fn tell(&self) {
-        while let Some(first) = self.next() {
-            first.on_room();
+        loop {
+            // None of them goes away under the lock.
+            let told = self.lock().each_mut().map(Turns::take);
+            if told.iter().all(Vec::is_empty) {
+                return;
+            }
+            told.iter().flatten().for_each(|one| one.on_room());
         }
     }
 
@@ -177,10 +191,6 @@ impl<W: Waits> Room<W> {
         }
         self.tell();
     }
-
-    fn next(&self) -> Option<Arc<W>> {
-        self.lock().iter_mut().find_map(Turns::next)
-    }
 }
 
 impl<W> Turns<W> {
@@ -189,7 +199,8 @@ impl<W> Turns<W> {
             place,
             held: 0,
             has_more: false,
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            last_turn: 0,
             is_tried_again: false,
         }
     }
@@ -205,31 +216,47 @@ impl<W: Waits> Turns<W> {
         if exceeded.requested > exceeded.limit {
             return false;
         }
-        self.has_more = false;
-        if !whose.waiting().at(self.place).swap(true, Ordering::Relaxed) {
-            self.waiting.push_back(Arc::downgrade(whose));
+        // What was given back it has seen, which does not hold for those who wait already.
+        self.has_more &= !self.waiting.is_empty();
+        let turn = whose.waiting().at(self.place);
+        if turn.number.load(Ordering::Relaxed) == 0 {
+            self.last_turn += 1;
+            turn.number.store(self.last_turn, Ordering::Relaxed);
+        }
+        if !turn.is_listed.swap(true, Ordering::Relaxed) {
+            let number = turn.number.load(Ordering::Relaxed);
+            self.waiting.insert(number, Arc::downgrade(whose));
         }
         true
     }
 
-    fn next(&mut self) -> Option<Arc<W>> {
-        while self.has_more
-            && let Some(first) = self.waiting.pop_front()
-        {
-            if let Some(first) = first.upgrade() {
-                first
-                    .waiting()
-                    .at(self.place)
-                    .store(false, Ordering::Relaxed);
-                return Some(first);
-            }
+    /// All who wait, if there is something to tell them of.
+    fn take(&mut self) -> Vec<Arc<W>> {
+        if !self.has_to_tell() {
+            return Vec::new();
         }
-        None
+        self.has_more = false;
+        let waiting = mem::take(&mut self.waiting).into_values();
+        let told: Vec<_> = waiting.filter_map(|one| one.upgrade()).collect();
+        for one in &told {
+            let turn = one.waiting().at(self.place);
+            turn.is_listed.store(false, Ordering::Relaxed);
+        }
+        told
     }
 }
 
 impl Waiting {
-    fn at(&self, place: Place) -> &AtomicBool {
+    fn has_had_its_turn(&self) {
+        for turn in &self.0 {
+            // Who is listed yet is so by its number.
+            if !turn.is_listed.load(Ordering::Relaxed) {
+                turn.number.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn at(&self, place: Place) -> &Turn {
         let [in_memory, on_disk] = &self.0;
         match place {
             Place::Memory => in_memory,
@@ -271,6 +298,8 @@ fn too_long(exceeded: BudgetExceeded) -> SpillError {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::AddAssign;
+
     use rpc_bus::ledger::Limits;
 
     use super::*;
@@ -440,6 +469,37 @@ mod tests {
                 room.tell();
             }
         }
+    }
+
+    #[test]
+    fn who_wants_more_than_there_is_does_not_hold_up_who_wants_less() {
+        let room = room_of(100, 10);
+        let full = Wants::new(&room, 10);
+        full.on_room();
+        let (large, small) = (Wants::of(&room, 1, 8), Wants::new(&room, 2));
+        large.on_room();
+        small.on_room();
+        full.give_back(4);
+        room.tell();
+        assert_eq!((large.got(), small.got()), (0, 2));
+        assert!(!room.has_to_tell(), "all were told");
+        // And keeps its turn.
+        let late = Wants::new(&room, 1);
+        full.give_back(6);
+        drop(written(&small));
+        let other = Wants::of(&room, 1, 3);
+        other.on_room();
+        late.on_room();
+        assert_eq!((late.got(), other.got()), (1, 1));
+        other.give_back(1);
+        other.records.lock().unwrap().add_assign(2);
+        other.on_room();
+        assert_eq!(other.got(), 2);
+        let again = Wants::of(&room, 1, 8);
+        again.on_room();
+        other.give_back(2);
+        room.tell();
+        assert_eq!((large.got(), again.got()), (1, 0));
     }
 
     #[test]
