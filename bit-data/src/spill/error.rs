@@ -33,10 +33,22 @@ pub enum SpillError {
         /// Bytes that all may take together.
         limit: usize,
     },
+    /// There was no room on disk for [`SpillOptions::room_timeout`](crate::SpillOptions::room_timeout).
+    #[error(
+        "no room on disk for {requested} bytes in all the time that is allowed for: {used} of {limit} are in use"
+    )]
+    DiskLimit {
+        /// Bytes that were to be spilled.
+        requested: usize,
+        /// Bytes on disk.
+        used: usize,
+        /// Bytes that may be.
+        limit: usize,
+    },
     /// Others hold the room in memory for what waits to be written, or on disk, now.
     #[error("no room to spill yet")]
     NoRoomYet,
-    /// There was no memory for what was to be read, or too many files are open.
+    /// There was no memory in time, for what was to be written or read, or too many files are open.
     #[error("no room to spill: {0}")]
     Budget(#[from] BudgetExceeded),
     /// The file system refused, for example because it is full.
@@ -74,7 +86,10 @@ impl SpillError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::TooLong { .. } | Self::File { .. } | Self::Damaged { .. } => Retry::OtherNode,
+            Self::TooLong { .. }
+            | Self::DiskLimit { .. }
+            | Self::File { .. }
+            | Self::Damaged { .. } => Retry::OtherNode,
             Self::Budget(_) | Self::NoRoomYet => Retry::SameNode,
             Self::ReaderGone | Self::RuntimeEnded => Retry::Never,
         }

@@ -3,8 +3,11 @@
 //!
 //! Whoever waits in a place is told: either something is held there, and [`Room::tell`] comes after it was given back; or
 //! there is room already, and somebody is about to call that; or it is others that hold the memory, those with whom a
-//! ledger above is shared, and [`Room::try_again`] comes in a while. Who has found too little says nothing about others, who
+//! ledger above is shared, and [`Room::ask_again`] comes in a while. Who has found too little says nothing about others, who
 //! may want less, so all are told, those first who have waited longest for their turn.
+//!
+//! As long as somebody waits, somebody watches: it sees to [`Room::ask_again`], and if it ends too early, those who wait
+//! are told that the room is closed. It is begun under the lock, so that nobody begins to wait for one that is not there.
 
 use std::{
     collections::BTreeMap,
@@ -56,6 +59,18 @@ pub(super) struct Room<W> {
     disk: Ledger,
     /// In memory, and on disk.
     turns: Mutex<[Turns<W>; 2]>,
+    /// Changed under the lock.
+    is_watched: AtomicBool,
+    /// Whoever watched has gone for ever.
+    is_closed: AtomicBool,
+}
+
+/// Why there is no room.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Others hold it; what it is called if that does not end.
+    Yet(SpillError),
+    Ever(SpillError),
 }
 
 /// Whose turn it is in one place.
@@ -69,8 +84,6 @@ struct Turns<W> {
     /// By their turns: who finds too little keeps its own, who gets something has its next one after all others.
     waiting: BTreeMap<u64, Weak<W>>,
     last_turn: u64,
-    /// Whether somebody is about to try again.
-    is_tried_again: bool,
 }
 
 /// What a record, or several, take in one place.
@@ -95,6 +108,8 @@ impl<W> Room<W> {
             memory,
             disk,
             turns: Mutex::new(turns),
+            is_watched: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -125,26 +140,28 @@ impl<W: Waits> Room<W> {
     ///
     /// # Errors
     ///
-    /// There is none, or can never be any.
+    /// There is none now, or can never be any.
     pub(super) fn reserve(
         self: &Arc<Self>,
         memory_bytes: usize,
         disk_bytes: usize,
         whose: &Arc<W>,
-    ) -> Result<Reserved<W>, SpillError> {
+    ) -> Result<Reserved<W>, Refused> {
         // Held while the ledgers are asked: what is given back is so before this is locked.
         let mut turns = self.lock();
         let [in_memory, on_disk] = &mut *turns;
         let memory = match self.memory.charge(Kind::Bytes, memory_bytes) {
             Ok(charge) => charge,
             Err(exceeded) if in_memory.waits(&exceeded, whose) => {
-                return Err(SpillError::NoRoomYet);
+                return Err(Refused::Yet(exceeded.into()));
             }
             Err(exceeded) => return Err(too_long(exceeded)),
         };
         let disk = match self.disk.charge(Kind::Bytes, disk_bytes) {
             Ok(charge) => charge,
-            Err(exceeded) if on_disk.waits(&exceeded, whose) => return Err(SpillError::NoRoomYet),
+            Err(exceeded) if on_disk.waits(&exceeded, whose) => {
+                return Err(Refused::Yet(disk_limit(&exceeded)));
+            }
             Err(exceeded) => return Err(too_long(exceeded)),
         };
         in_memory.held += 1;
@@ -173,23 +190,48 @@ impl<W: Waits> Room<W> {
         }
     }
 
-    /// Whether [`Self::try_again`] is to be called in a while: nobody of ours will give anything back. Says so once.
-    pub(super) fn has_to_try_again(&self) -> bool {
-        let mut turns = self.lock();
-        let mut alone = turns
-            .iter_mut()
-            .filter(|turns| turns.held == 0 && !turns.waiting.is_empty());
-        alone.any(|turns| !mem::replace(&mut turns.is_tried_again, true))
+    /// Has `begin` begin to watch, if somebody waits and nobody watches.
+    ///
+    /// # Errors
+    ///
+    /// Nobody can watch any more.
+    pub(super) fn watch(&self, begin: impl FnOnce()) -> Result<(), SpillError> {
+        let turns = self.lock();
+        let is_needed = turns.iter().any(|turns| !turns.waiting.is_empty());
+        if is_needed && !self.is_watched.load(Ordering::SeqCst) {
+            begin();
+            self.is_watched.store(true, Ordering::SeqCst);
+        }
+        // One that ends while it begins does not see that it has begun: then this sees that it has ended.
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(SpillError::RuntimeEnded);
+        }
+        drop(turns);
+        Ok(())
     }
 
-    /// Tells those who wait for what others hold.
-    pub(super) fn try_again(&self) {
-        for turns in &mut *self.lock() {
-            if mem::take(&mut turns.is_tried_again) {
-                turns.has_more = true;
-            }
+    /// Has those told again who wait for what others hold, by [`Self::tell`]; or all, so that they see how long they
+    /// have waited. `false`: nobody waits, and nobody needs to watch.
+    pub(super) fn ask_again(&self, is_everybody: bool) -> bool {
+        let mut turns = self.lock();
+        if turns.iter().all(|turns| turns.waiting.is_empty()) {
+            self.is_watched.store(false, Ordering::SeqCst);
+            return false;
         }
-        self.tell();
+        for turns in &mut *turns {
+            turns.has_more |= is_everybody || turns.held == 0;
+        }
+        true
+    }
+
+    /// Nobody watches any more: tells those who wait. Nothing is locked, but for the caller of [`Self::watch`] while it
+    /// begins, and then nobody else waits.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        if self.is_watched.load(Ordering::SeqCst) {
+            self.ask_again(true);
+            self.tell();
+        }
     }
 }
 
@@ -201,7 +243,6 @@ impl<W> Turns<W> {
             has_more: false,
             waiting: BTreeMap::new(),
             last_turn: 0,
-            is_tried_again: false,
         }
     }
 
@@ -247,6 +288,11 @@ impl<W: Waits> Turns<W> {
 }
 
 impl Waiting {
+    pub(super) fn is_anywhere(&self) -> bool {
+        let mut turns = self.0.iter();
+        turns.any(|turn| turn.is_listed.load(Ordering::Relaxed))
+    }
+
     fn has_had_its_turn(&self) {
         for turn in &self.0 {
             // Who is listed yet is so by its number.
@@ -288,10 +334,18 @@ impl<W> Drop for Held<W> {
     }
 }
 
-fn too_long(exceeded: BudgetExceeded) -> SpillError {
-    SpillError::TooLong {
+fn too_long(exceeded: BudgetExceeded) -> Refused {
+    Refused::Ever(SpillError::TooLong {
         ledger: exceeded.ledger,
         requested: exceeded.requested,
+        limit: exceeded.limit,
+    })
+}
+
+fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
+    SpillError::DiskLimit {
+        requested: exceeded.requested,
+        used: exceeded.used,
         limit: exceeded.limit,
     }
 }
@@ -331,7 +385,7 @@ mod tests {
             })
         }
 
-        fn reserve(&self) -> Result<Reserved<Self>, SpillError> {
+        fn reserve(&self) -> Result<Reserved<Self>, Refused> {
             let this = self.this.upgrade().unwrap();
             self.room.reserve(1, self.disk_bytes, &this)
         }
@@ -524,11 +578,11 @@ mod tests {
         let room = room(4);
         let nobody = Wants::new(&room, 1);
         let too_long = room.reserve(5, 1, &nobody);
-        assert!(matches!(too_long, Err(SpillError::TooLong { .. })));
+        assert!(matches!(too_long, Err(Refused::Ever(_))));
         let _held = room.reserve(1, 1, &nobody).expect("there is room");
         let too_long = room.reserve(5, 1, &nobody);
-        assert!(matches!(too_long, Err(SpillError::TooLong { .. })));
+        assert!(matches!(too_long, Err(Refused::Ever(_))));
         let not_yet = room.reserve(4, 1, &nobody);
-        assert!(matches!(not_yet, Err(SpillError::NoRoomYet)));
+        assert!(matches!(not_yet, Err(Refused::Yet(_))));
     }
 }

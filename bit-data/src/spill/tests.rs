@@ -28,6 +28,8 @@ use super::{
     *,
 };
 
+mod waiting;
+
 /// A directory, and what it is charged to.
 struct Disk {
     parent: TempDir,
@@ -414,8 +416,9 @@ async fn who_finds_no_memory_to_spill_because_of_others_is_told_of_some() {
     let not_yet = writer.push(record(1, 50_000)).unwrap_err();
     assert!(matches!(not_yet, SpillError::NoRoomYet), "{not_yet}");
     drop(held);
-    disk.dir.idle().await;
-    assert_eq!(told.load(Relaxed), 1);
+    while told.load(Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
     writer.push(record(1, 50_000)).unwrap();
     drop((writer, reader));
     disk.end().await;

@@ -498,6 +498,7 @@ impl State {
         round_trip: impl FnOnce() -> Option<Duration>,
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         if let Some(item) = self.queue.pop_front() {
+            self.spilling.iter().for_each(Spilling::on_taken);
             return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
         if let Some(item) = ready!(self.poll_spilled(cx)).transpose() {

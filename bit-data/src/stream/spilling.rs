@@ -119,6 +119,13 @@ impl Spilling {
         (cost_bytes, None)
     }
 
+    /// The consumer has taken something that is older, or waits: nothing is stuck here.
+    pub(crate) fn on_taken(&self) {
+        if !self.waiting.is_empty() {
+            self.writer.on_taken();
+        }
+    }
+
     /// The consumer was faster.
     pub(crate) fn call_off_encoding(&mut self) {
         if self.encoding == Encoding::Asked {
@@ -164,7 +171,10 @@ impl Spilling {
                 Poll::Ready(from_record(record).map(|batch| Some(Item::Encoded(batch))))
             }
             Poll::Ready(Ok(None)) if self.encoding == Encoding::Begun => Poll::Pending,
-            Poll::Ready(Ok(None)) => Poll::Ready(Ok(self.waiting.pop_front())),
+            Poll::Ready(Ok(None)) => {
+                self.on_taken();
+                Poll::Ready(Ok(self.waiting.pop_front()))
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,
         }

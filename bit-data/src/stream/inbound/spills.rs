@@ -175,6 +175,36 @@ async fn the_budget_is_filled_before_the_disk() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_fails_when_the_disk_stays_full() {
+    let options = SpillOptions {
+        disk_bytes_max: MIB,
+        ..SpillOptions::default()
+    };
+    let mut stream = ByHand::new(MIB, 1, &options);
+    let seconds = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+    for _ in 0..3 {
+        while stream.has_credit() {
+            stream.send_batch(200 * KIB);
+            stream.dir.idle().await;
+        }
+        // Whoever takes something every now and then is waited for, though what it takes was not on disk.
+        seconds(25).await;
+        assert_eq!(stream.take().await, 200 * KIB);
+    }
+    while stream.has_credit() {
+        stream.send_batch(200 * KIB);
+        stream.dir.idle().await;
+    }
+    seconds(25).await;
+    assert!(stream.budget.used(Kind::Bytes) > 0);
+    seconds(15).await;
+    let error = std::future::poll_fn(|cx| stream.inbound.poll_take(cx)).await;
+    let error = error.expect("an error").expect_err("the disk is full");
+    assert!(error.to_string().contains("no room on disk"), "{error}");
+    assert!(stream.budget.is_zero());
+}
+
 /// A stream whose first spill file cannot be made, after it was told to be.
 fn without_files() -> ByHand {
     let limits = Limits {
