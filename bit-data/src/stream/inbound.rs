@@ -27,7 +27,7 @@ use super::{
     spilling::{Encoded, Spilling, ToEncode},
     stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
-use crate::spill::SpillDir;
+use crate::spill::{SpillDir, SpillError};
 
 /// How long it takes about until a sender of this process has been woken, and its consumer again.
 const ROUND_TRIP_HERE: Duration = Duration::from_micros(50);
@@ -410,10 +410,15 @@ impl State {
         if !matches!(self.phase, Phase::Open | Phase::Ended(_)) {
             return None;
         }
-        if self.spilling.is_none() {
+        let Some(spilling) = &self.spilling else {
             if let Err(spent) = self.recharge() {
                 self.fail(spent.into());
             }
+            return None;
+        };
+        // Whether or not the sender waits: nothing may be taken from behind what is lost.
+        if let Err(error) = spilling.expect_intact() {
+            self.fail(error.into());
             return None;
         }
         if !self.intake.window.is_used_up() {
@@ -474,7 +479,8 @@ impl State {
             return limit_bytes;
         };
         // What is too long for the spill files may wait in memory, as it would without them.
-        if !error.is_too_long() || self.recharge().is_err() {
+        let is_too_long = matches!(error, SpillError::TooLong { .. });
+        if !is_too_long || self.recharge().is_err() {
             self.fail(error.into());
         }
         limit_bytes
@@ -504,6 +510,7 @@ impl State {
         round_trip: impl FnOnce() -> Option<Duration>,
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         if let Some(item) = self.queue.pop_front() {
+            self.spilling.iter().for_each(Spilling::on_taken);
             return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
         if let Some(item) = ready!(self.poll_spilled(cx)).transpose() {
