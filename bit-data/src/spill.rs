@@ -24,6 +24,7 @@ mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod worker;
 
 use std::time::Duration;
@@ -41,7 +42,7 @@ use rpc_bus::Ledger;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpillOptions {
     /// Most bytes of all files together. Default 16 GiB. Where that is spent, records find no room until others are taken:
-    /// senders wait, as those of streams that are not spilled do.
+    /// senders wait, as those of streams that are not spilled do, for [`Self::room_timeout`].
     pub disk_bytes_max: usize,
     /// Most bytes in memory that wait to be written, of all queues together. Default 64 MiB. Credit for what is spilled
     /// is to be given within this.
@@ -49,6 +50,9 @@ pub struct SpillOptions {
     /// How long a record that is to be read back waits for memory, if others hold all of it, before its queue fails.
     /// Default 30 s.
     pub memory_timeout: Duration,
+    /// How long a queue waits for room on disk, or for what is to be written, while none of its records is taken, before it
+    /// fails; up to a quarter longer. Default 30 s. What one consumer does not take may be what another one waits for.
+    pub room_timeout: Duration,
 }
 
 impl Default for SpillOptions {
@@ -57,6 +61,7 @@ impl Default for SpillOptions {
             disk_bytes_max: 16 << 30,
             unwritten_bytes_max: 64 << 20,
             memory_timeout: Duration::from_secs(30),
+            room_timeout: Duration::from_secs(30),
         }
     }
 }

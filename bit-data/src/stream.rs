@@ -17,6 +17,7 @@ mod budget;
 mod checksum;
 mod compress;
 mod credit;
+mod dictionaries;
 mod error;
 mod frame;
 mod inbound;

@@ -23,8 +23,9 @@ use super::{
     SpillError, SpillOpenError, SpillOptions, SpillReader, SpillRecord, SpillWriter,
     index::Unused,
     queue::{self, Queue},
-    room::{Held, Reserved, Room},
+    room::{Held, Refused, Reserved, Room},
     segment::{CreateFile, Segment, create_file, disk_bytes},
+    watch::Watch,
     worker::{Job, Threads, Worker},
 };
 
@@ -47,6 +48,7 @@ pub(super) struct Dir {
     next_file: AtomicU64,
     create: CreateFile,
     pub(super) memory_timeout: Duration,
+    pub(super) room_timeout: Duration,
     pub(super) worker: Arc<Worker>,
 }
 
@@ -54,7 +56,7 @@ impl SpillDir {
     /// A new directory in `parent`, which is made if there is none. Directories of runs that have ended are deleted.
     ///
     /// Bytes in memory and open files are charged to `ledger`. Files are written and read on one of the blocking threads
-    /// of `runtime`, on one at a time. This call itself waits for the disk.
+    /// of `runtime`, on one at a time, and its clock is used. This call itself waits for the disk.
     ///
     /// # Errors
     ///
@@ -101,6 +103,7 @@ impl SpillDir {
             next_file: AtomicU64::new(0),
             create,
             memory_timeout: options.memory_timeout,
+            room_timeout: options.room_timeout,
             worker: Worker::new(threads),
         })))
     }
@@ -133,7 +136,8 @@ impl SpillDir {
         self.0.room.unwritten_bytes()
     }
 
-    /// Waits until everything is written, read or deleted that was to be.
+    /// Waits until everything is written, read or deleted that was to be. What has no room yet is not waited for, what is
+    /// to be read and lacks memory is.
     pub async fn idle(&self) {
         self.0.worker.idle().await;
     }
@@ -155,12 +159,20 @@ impl Dir {
         &self,
         record: &SpillRecord,
         queue: &Arc<Queue>,
-    ) -> Result<Reserved<Queue>, SpillError> {
+    ) -> Result<Reserved<Queue>, Refused> {
         let reserved = self.room.reserve(record.bytes(), disk_bytes(record), queue);
-        if reserved.is_err() && self.room.has_to_try_again() {
-            self.worker.tell_later(Job::TryRoom(Arc::clone(&self.room)));
+        if matches!(reserved, Err(Refused::Yet(_))) {
+            self.watch().map_err(Refused::Ever)?;
         }
         reserved
+    }
+
+    fn watch(&self) -> Result<(), SpillError> {
+        self.room.watch(|| {
+            let (room, worker) = (Arc::clone(&self.room), Arc::clone(&self.worker));
+            let watch = Watch::new(room, worker, self.room_timeout);
+            self.worker.spawn(watch.run());
+        })
     }
 
     /// Room in memory for what is read back.

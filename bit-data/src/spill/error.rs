@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use protos::error::Retry;
-use rpc_bus::ledger::{BudgetExceeded, Kind};
+use rpc_bus::ledger::BudgetExceeded;
 use thiserror::Error;
 
 /// Why there is no directory for spill files.
@@ -16,12 +16,27 @@ pub struct SpillOpenError {
     pub(super) source: io::Error,
 }
 
-/// Why a queue cannot be spilled or read back. It concerns this queue only, and has lost all of its records.
+/// Why a queue cannot be spilled or read back, or why a record has no room. It concerns this queue only.
+///
+/// After [`SpillError::NoRoomYet`] and [`SpillError::TooLong`] the queue is as it was before. After all others it has
+/// failed: it has lost all of its records, and says so from then on.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SpillError {
-    /// The record alone is larger than all files together may be.
-    #[error("a record of {requested} bytes is beyond disk_bytes_max: {used} of {limit} are in use")]
+    /// The record alone is longer than all that may wait to be written, or than all files together may be.
+    #[error("a record of {requested} bytes does not fit into the {limit} bytes of {ledger}")]
+    TooLong {
+        /// What it does not fit into.
+        ledger: Arc<str>,
+        /// Bytes that were to be spilled.
+        requested: usize,
+        /// Bytes that all may take together.
+        limit: usize,
+    },
+    /// There was no room on disk for [`SpillOptions::room_timeout`](crate::SpillOptions::room_timeout).
+    #[error(
+        "no room on disk for {requested} bytes in all the time that is allowed for: {used} of {limit} are in use"
+    )]
     DiskLimit {
         /// Bytes that were to be spilled.
         requested: usize,
@@ -30,10 +45,10 @@ pub enum SpillError {
         /// Bytes that may be.
         limit: usize,
     },
-    /// Others hold the room in memory for what waits to be written, or on disk, now; the queue has not failed.
+    /// Others hold the room in memory for what waits to be written, or on disk, now.
     #[error("no room to spill yet")]
     NoRoomYet,
-    /// There is no room in memory for what waits to be written, or for what was read, or too many files are open.
+    /// There was no memory in time, for what was to be written or read, or too many files are open.
     #[error("no room to spill: {0}")]
     Budget(#[from] BudgetExceeded),
     /// The file system refused, for example because it is full.
@@ -67,20 +82,14 @@ pub enum SpillError {
 }
 
 impl SpillError {
-    /// Whether it is this record alone that finds no room, now or ever; the queue has not failed.
-    pub(crate) fn is_too_long(&self) -> bool {
-        match self {
-            Self::Budget(exceeded) => exceeded.kind == Kind::Bytes,
-            Self::DiskLimit { .. } => true,
-            _ => false,
-        }
-    }
-
     /// Whether another try can help: another node has another disk, and memory comes and goes.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::DiskLimit { .. } | Self::File { .. } | Self::Damaged { .. } => Retry::OtherNode,
+            Self::TooLong { .. }
+            | Self::DiskLimit { .. }
+            | Self::File { .. }
+            | Self::Damaged { .. } => Retry::OtherNode,
             Self::Budget(_) | Self::NoRoomYet => Retry::SameNode,
             Self::ReaderGone | Self::RuntimeEnded => Retry::Never,
         }

@@ -42,6 +42,8 @@ pub(super) struct Index<M> {
     waiting: Option<Waker>,
     /// Since when there has been no memory to read into.
     lacks_memory_since: Option<Instant>,
+    /// Since when there has been no room for a record more, and none was taken.
+    lacks_room_since: Option<Instant>,
     /// Why there will be nothing more.
     failed: Option<SpillError>,
 }
@@ -132,6 +134,7 @@ impl<M> Default for Index<M> {
             is_reading: false,
             waiting: None,
             lacks_memory_since: None,
+            lacks_room_since: None,
             failed: None,
         }
     }
@@ -146,6 +149,7 @@ impl<M: Absorb> Index<M> {
         disk: M,
     ) -> Result<bool, SpillError> {
         self.expect_intact()?;
+        self.lacks_room_since = None;
         self.entries.push_back(Entry::Unwritten {
             record,
             _memory: memory,
@@ -178,6 +182,7 @@ impl<M: Absorb> Index<M> {
             }
             Entry::Unwritten { record, .. } => record,
         };
+        self.lacks_room_since = None;
         self.taken += 1;
         self.unwritten = self.unwritten.max(self.taken);
         Ok((Taken::Record(record), self.unused()))
@@ -272,6 +277,17 @@ impl<M: Absorb> Index<M> {
         now.saturating_duration_since(since)
     }
 
+    /// There is no room for a record more; returns how long that has been so.
+    pub(super) fn lacks_room(&mut self, now: Instant) -> Duration {
+        let since = *self.lacks_room_since.get_or_insert(now);
+        now.saturating_duration_since(since)
+    }
+
+    /// No record more waits for room, or what was taken lets others come without any.
+    pub(super) fn lacks_no_room(&mut self) {
+        self.lacks_room_since = None;
+    }
+
     /// The first records are in memory again.
     pub(super) fn read(&mut self, records: Vec<SpillRecord>) {
         self.is_reading = false;
@@ -302,7 +318,15 @@ impl<M: Absorb> Index<M> {
         }
     }
 
-    fn expect_intact(&self) -> Result<(), SpillError> {
+    /// Whether what is pushed now is the next to be taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.failed.is_none()
+    }
+
+    /// # Errors
+    ///
+    /// The queue has failed.
+    pub(super) fn expect_intact(&self) -> Result<(), SpillError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 

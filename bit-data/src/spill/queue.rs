@@ -10,7 +10,7 @@ use super::{
     SpillError, SpillRecord,
     dir::Dir,
     index::{Index, Taken, Unused},
-    room::{Held, Reserved, Waiting, Waits},
+    room::{Held, Refused, Reserved, Waiting, Waits},
     worker::Job,
 };
 
@@ -47,10 +47,12 @@ impl SpillWriter {
     ///
     /// # Errors
     ///
-    /// There is no room for it, and it is dropped; or the queue has failed before. After [`SpillError::NoRoomYet`] the
-    /// queue is told when to try again.
+    /// There is no room for it, and it is dropped; or the queue has failed. After [`SpillError::NoRoomYet`] the queue is
+    /// told when to try again.
     pub fn push(&self, record: SpillRecord) -> Result<(), SpillError> {
-        let reserved = self.0.dir.reserve(&record, &self.0);
+        // First: what finds no room in a queue that has failed would wait for nothing.
+        self.expect_intact()?;
+        let reserved = self.0.reserve(&record);
         let pushed =
             reserved.and_then(|Reserved { memory, disk }| self.0.lock().push(record, memory, disk));
         if pushed.is_err() {
@@ -60,6 +62,23 @@ impl SpillWriter {
             self.0.dir.worker.tell(Job::Write(Arc::clone(&self.0)));
         }
         Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// The queue has failed.
+    pub(crate) fn expect_intact(&self) -> Result<(), SpillError> {
+        self.0.lock().expect_intact()
+    }
+
+    /// Whether what is pushed now is the next to be taken: there are no records, and there is no error to be taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Something was taken that was before all records, or waited for room: the queue is not stuck.
+    pub(crate) fn on_taken(&self) {
+        self.0.lock().lacks_no_room();
     }
 
     /// Has the queue's `on_progress` called, on the thread that moves the bytes.
@@ -130,6 +149,26 @@ impl Queue {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reserve(self: &Arc<Self>, record: &SpillRecord) -> Result<Reserved<Self>, SpillError> {
+        let lasting = match self.dir.reserve(record, self) {
+            Ok(reserved) => return Ok(reserved),
+            Err(Refused::Yet(lasting)) => lasting,
+            Err(Refused::Ever(SpillError::RuntimeEnded)) => SpillError::RuntimeEnded,
+            Err(Refused::Ever(too_long)) => return Err(too_long),
+        };
+        let now = tokio::time::Instant::now().into_std();
+        let mut index = self.lock();
+        if !matches!(lasting, SpillError::RuntimeEnded)
+            && index.lacks_room(now) < self.dir.room_timeout
+        {
+            return Err(SpillError::NoRoomYet);
+        }
+        let unused = index.fail(lasting.clone());
+        drop(index);
+        self.dir.let_go(unused);
+        Err(lasting)
+    }
+
     /// Ends the queue for this reason.
     pub(super) fn fail(&self, error: SpillError) {
         let unused = self.lock().fail(error);
@@ -142,6 +181,10 @@ impl Queue {
 impl Waits for Queue {
     fn on_room(&self) {
         (self.on_progress)();
+        if !self.waits_for_room.is_anywhere() {
+            // It got some, or wants none any more.
+            self.lock().lacks_no_room();
+        }
     }
 
     fn waiting(&self) -> &Waiting {

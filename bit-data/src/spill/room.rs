@@ -3,15 +3,18 @@
 //!
 //! Whoever waits in a place is told: either something is held there, and [`Room::tell`] comes after it was given back; or
 //! there is room already, and somebody is about to call that; or it is others that hold the memory, those with whom a
-//! ledger above is shared, and [`Room::try_again`] comes in a while. Who has found too little in one place says nothing about the
-//! other, for which others may wait.
+//! ledger above is shared, and [`Room::ask_again`] comes in a while. Who has found too little says nothing about others, who
+//! may want less, so all are told, those first who have waited longest for their turn.
+//!
+//! As long as somebody waits, somebody watches: it sees to [`Room::ask_again`], and if it ends too early, those who wait
+//! are told that the room is closed. It is begun under the lock, so that nobody begins to wait for one that is not there.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -33,7 +36,14 @@ pub(super) trait Waits {
 
 /// Whether somebody waits, in each place.
 #[derive(Debug, Default)]
-pub(super) struct Waiting([AtomicBool; 2]);
+pub(super) struct Waiting([Turn; 2]);
+
+#[derive(Debug, Default)]
+struct Turn {
+    is_listed: AtomicBool,
+    /// Since it got something: the lower, the earlier. Zero: it gets one when it has to wait.
+    number: AtomicU64,
+}
 
 /// Where there is room.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +59,18 @@ pub(super) struct Room<W> {
     disk: Ledger,
     /// In memory, and on disk.
     turns: Mutex<[Turns<W>; 2]>,
+    /// Changed under the lock.
+    is_watched: AtomicBool,
+    /// Whoever watched has gone for ever.
+    is_closed: AtomicBool,
+}
+
+/// Why there is no room.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Others hold it; what it is called if that does not end.
+    Yet(SpillError),
+    Ever(SpillError),
 }
 
 /// Whose turn it is in one place.
@@ -57,12 +79,11 @@ struct Turns<W> {
     place: Place,
     /// How often there is something to be given back.
     held: usize,
-    /// Some was given back, and nobody has found it to be too little.
+    /// Some was given back since those who wait were told of it.
     has_more: bool,
-    /// In the order of their turns.
-    waiting: VecDeque<Weak<W>>,
-    /// Whether somebody is about to try again.
-    is_tried_again: bool,
+    /// By their turns: who finds too little keeps its own, who gets something has its next one after all others.
+    waiting: BTreeMap<u64, Weak<W>>,
+    last_turn: u64,
 }
 
 /// What a record, or several, take in one place.
@@ -87,6 +108,8 @@ impl<W> Room<W> {
             memory,
             disk,
             turns: Mutex::new(turns),
+            is_watched: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -117,30 +140,33 @@ impl<W: Waits> Room<W> {
     ///
     /// # Errors
     ///
-    /// There is none, or can never be any.
+    /// There is none now, or can never be any.
     pub(super) fn reserve(
         self: &Arc<Self>,
         memory_bytes: usize,
         disk_bytes: usize,
         whose: &Arc<W>,
-    ) -> Result<Reserved<W>, SpillError> {
+    ) -> Result<Reserved<W>, Refused> {
         // Held while the ledgers are asked: what is given back is so before this is locked.
         let mut turns = self.lock();
         let [in_memory, on_disk] = &mut *turns;
         let memory = match self.memory.charge(Kind::Bytes, memory_bytes) {
             Ok(charge) => charge,
             Err(exceeded) if in_memory.waits(&exceeded, whose) => {
-                return Err(SpillError::NoRoomYet);
+                return Err(Refused::Yet(exceeded.into()));
             }
-            Err(exceeded) => return Err(exceeded.into()),
+            Err(exceeded) => return Err(too_long(exceeded)),
         };
         let disk = match self.disk.charge(Kind::Bytes, disk_bytes) {
             Ok(charge) => charge,
-            Err(exceeded) if on_disk.waits(&exceeded, whose) => return Err(SpillError::NoRoomYet),
-            Err(exceeded) => return Err(disk_limit(&exceeded)),
+            Err(exceeded) if on_disk.waits(&exceeded, whose) => {
+                return Err(Refused::Yet(disk_limit(&exceeded)));
+            }
+            Err(exceeded) => return Err(too_long(exceeded)),
         };
         in_memory.held += 1;
         on_disk.held += 1;
+        whose.waiting().has_had_its_turn();
         Ok(Reserved {
             memory: self.held(Place::Memory, memory),
             disk: self.held(Place::Disk, disk),
@@ -152,34 +178,60 @@ impl<W: Waits> Room<W> {
         self.lock().iter().any(Turns::has_to_tell)
     }
 
-    /// Tells those who wait, one after the other, until one of them finds too little: then it is the next one's turn.
+    /// Tells those who wait of what was given back: each of them once.
     pub(super) fn tell(&self) {
-        while let Some(first) = self.next() {
-            first.on_room();
-        }
-    }
-
-    /// Whether [`Self::try_again`] is to be called in a while: nobody of ours will give anything back. Says so once.
-    pub(super) fn has_to_try_again(&self) -> bool {
-        let mut turns = self.lock();
-        let mut alone = turns
-            .iter_mut()
-            .filter(|turns| turns.held == 0 && !turns.waiting.is_empty());
-        alone.any(|turns| !mem::replace(&mut turns.is_tried_again, true))
-    }
-
-    /// Tells those who wait for what others hold.
-    pub(super) fn try_again(&self) {
-        for turns in &mut *self.lock() {
-            if mem::take(&mut turns.is_tried_again) {
-                turns.has_more = true;
+        loop {
+            // None of them goes away under the lock.
+            let told = self.lock().each_mut().map(Turns::take);
+            if told.iter().all(Vec::is_empty) {
+                return;
             }
+            told.iter().flatten().for_each(|one| one.on_room());
         }
-        self.tell();
     }
 
-    fn next(&self) -> Option<Arc<W>> {
-        self.lock().iter_mut().find_map(Turns::next)
+    /// Has `begin` begin to watch, if somebody waits and nobody watches.
+    ///
+    /// # Errors
+    ///
+    /// Nobody can watch any more.
+    pub(super) fn watch(&self, begin: impl FnOnce()) -> Result<(), SpillError> {
+        let turns = self.lock();
+        let is_needed = turns.iter().any(|turns| !turns.waiting.is_empty());
+        if is_needed && !self.is_watched.load(Ordering::SeqCst) {
+            begin();
+            self.is_watched.store(true, Ordering::SeqCst);
+        }
+        // One that ends while it begins does not see that it has begun: then this sees that it has ended.
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(SpillError::RuntimeEnded);
+        }
+        drop(turns);
+        Ok(())
+    }
+
+    /// Has those told again who wait for what others hold, by [`Self::tell`]; or all, so that they see how long they
+    /// have waited. `false`: nobody waits, and nobody needs to watch.
+    pub(super) fn ask_again(&self, is_everybody: bool) -> bool {
+        let mut turns = self.lock();
+        if turns.iter().all(|turns| turns.waiting.is_empty()) {
+            self.is_watched.store(false, Ordering::SeqCst);
+            return false;
+        }
+        for turns in &mut *turns {
+            turns.has_more |= is_everybody || turns.held == 0;
+        }
+        true
+    }
+
+    /// Nobody watches any more: tells those who wait. Nothing is locked, but for the caller of [`Self::watch`] while it
+    /// begins, and then nobody else waits.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        if self.is_watched.load(Ordering::SeqCst) {
+            self.ask_again(true);
+            self.tell();
+        }
     }
 }
 
@@ -189,8 +241,8 @@ impl<W> Turns<W> {
             place,
             held: 0,
             has_more: false,
-            waiting: VecDeque::new(),
-            is_tried_again: false,
+            waiting: BTreeMap::new(),
+            last_turn: 0,
         }
     }
 
@@ -205,31 +257,52 @@ impl<W: Waits> Turns<W> {
         if exceeded.requested > exceeded.limit {
             return false;
         }
-        self.has_more = false;
-        if !whose.waiting().at(self.place).swap(true, Ordering::Relaxed) {
-            self.waiting.push_back(Arc::downgrade(whose));
+        // What was given back it has seen, which does not hold for those who wait already.
+        self.has_more &= !self.waiting.is_empty();
+        let turn = whose.waiting().at(self.place);
+        if turn.number.load(Ordering::Relaxed) == 0 {
+            self.last_turn += 1;
+            turn.number.store(self.last_turn, Ordering::Relaxed);
+        }
+        if !turn.is_listed.swap(true, Ordering::Relaxed) {
+            let number = turn.number.load(Ordering::Relaxed);
+            self.waiting.insert(number, Arc::downgrade(whose));
         }
         true
     }
 
-    fn next(&mut self) -> Option<Arc<W>> {
-        while self.has_more
-            && let Some(first) = self.waiting.pop_front()
-        {
-            if let Some(first) = first.upgrade() {
-                first
-                    .waiting()
-                    .at(self.place)
-                    .store(false, Ordering::Relaxed);
-                return Some(first);
-            }
+    /// All who wait, if there is something to tell them of.
+    fn take(&mut self) -> Vec<Arc<W>> {
+        if !self.has_to_tell() {
+            return Vec::new();
         }
-        None
+        self.has_more = false;
+        let waiting = mem::take(&mut self.waiting).into_values();
+        let told: Vec<_> = waiting.filter_map(|one| one.upgrade()).collect();
+        for one in &told {
+            let turn = one.waiting().at(self.place);
+            turn.is_listed.store(false, Ordering::Relaxed);
+        }
+        told
     }
 }
 
 impl Waiting {
-    fn at(&self, place: Place) -> &AtomicBool {
+    pub(super) fn is_anywhere(&self) -> bool {
+        let mut turns = self.0.iter();
+        turns.any(|turn| turn.is_listed.load(Ordering::Relaxed))
+    }
+
+    fn has_had_its_turn(&self) {
+        for turn in &self.0 {
+            // Who is listed yet is so by its number.
+            if !turn.is_listed.load(Ordering::Relaxed) {
+                turn.number.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn at(&self, place: Place) -> &Turn {
         let [in_memory, on_disk] = &self.0;
         match place {
             Place::Memory => in_memory,
@@ -261,6 +334,14 @@ impl<W> Drop for Held<W> {
     }
 }
 
+fn too_long(exceeded: BudgetExceeded) -> Refused {
+    Refused::Ever(SpillError::TooLong {
+        ledger: exceeded.ledger,
+        requested: exceeded.requested,
+        limit: exceeded.limit,
+    })
+}
+
 fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
     SpillError::DiskLimit {
         requested: exceeded.requested,
@@ -271,6 +352,8 @@ fn disk_limit(exceeded: &BudgetExceeded) -> SpillError {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::AddAssign;
+
     use rpc_bus::ledger::Limits;
 
     use super::*;
@@ -302,7 +385,7 @@ mod tests {
             })
         }
 
-        fn reserve(&self) -> Result<Reserved<Self>, SpillError> {
+        fn reserve(&self) -> Result<Reserved<Self>, Refused> {
             let this = self.this.upgrade().unwrap();
             self.room.reserve(1, self.disk_bytes, &this)
         }
@@ -443,6 +526,37 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_more_than_there_is_does_not_hold_up_who_wants_less() {
+        let room = room_of(100, 10);
+        let full = Wants::new(&room, 10);
+        full.on_room();
+        let (large, small) = (Wants::of(&room, 1, 8), Wants::new(&room, 2));
+        large.on_room();
+        small.on_room();
+        full.give_back(4);
+        room.tell();
+        assert_eq!((large.got(), small.got()), (0, 2));
+        assert!(!room.has_to_tell(), "all were told");
+        // And keeps its turn.
+        let late = Wants::new(&room, 1);
+        full.give_back(6);
+        drop(written(&small));
+        let other = Wants::of(&room, 1, 3);
+        other.on_room();
+        late.on_room();
+        assert_eq!((late.got(), other.got()), (1, 1));
+        other.give_back(1);
+        other.records.lock().unwrap().add_assign(2);
+        other.on_room();
+        assert_eq!(other.got(), 2);
+        let again = Wants::of(&room, 1, 8);
+        again.on_room();
+        other.give_back(2);
+        room.tell();
+        assert_eq!((large.got(), again.got()), (1, 0));
+    }
+
+    #[test]
     fn who_has_gone_is_passed_over() {
         let room = room(1);
         let (full, gone, late) = (
@@ -464,11 +578,11 @@ mod tests {
         let room = room(4);
         let nobody = Wants::new(&room, 1);
         let too_long = room.reserve(5, 1, &nobody);
-        assert!(matches!(too_long, Err(SpillError::Budget(_))));
+        assert!(matches!(too_long, Err(Refused::Ever(_))));
         let _held = room.reserve(1, 1, &nobody).expect("there is room");
         let too_long = room.reserve(5, 1, &nobody);
-        assert!(matches!(too_long, Err(SpillError::Budget(_))));
+        assert!(matches!(too_long, Err(Refused::Ever(_))));
         let not_yet = room.reserve(4, 1, &nobody);
-        assert!(matches!(not_yet, Err(SpillError::NoRoomYet)));
+        assert!(matches!(not_yet, Err(Refused::Yet(_))));
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How long what has found no memory waits before it is tried again: nobody tells of memory that is not ours.
-const RETRY_AFTER: Duration = Duration::from_millis(10);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// Longest time that a simulated disk takes.
 #[cfg(test)]
 const JOB_TIME_MAX: Duration = Duration::from_millis(5);
@@ -40,8 +40,6 @@ pub(super) enum Job {
     Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
     /// Tells queues that there may be room.
     TellOfRoom(Arc<Room<Queue>>),
-    /// The same, though nobody of ours has given any back.
-    TryRoom(Arc<Room<Queue>>),
 }
 
 /// What does the jobs.
@@ -123,6 +121,15 @@ impl Worker {
         }
     }
 
+    /// Runs what takes no disk's time. It is dropped if it cannot be run, here or when its runtime ends.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match &self.threads {
+            Threads::Blocking(runtime) => drop(runtime.spawn(task)),
+            #[cfg(test)]
+            Threads::Simulated(runtime, _) => drop(runtime.spawn(task)),
+        }
+    }
+
     /// Waits until there is nothing to do.
     pub(super) async fn idle(&self) {
         loop {
@@ -177,11 +184,7 @@ impl Jobs {
     fn push(&mut self, job: Job) {
         match job {
             Job::Read(_) => self.reads.push_back(job),
-            Job::Write(_)
-            | Job::CallBack(_)
-            | Job::Delete(..)
-            | Job::TellOfRoom(_)
-            | Job::TryRoom(_) => {
+            Job::Write(_) | Job::CallBack(_) | Job::Delete(..) | Job::TellOfRoom(_) => {
                 self.others.push_back(job);
             }
         }
@@ -211,7 +214,7 @@ impl Jobs {
         let jobs = self.reads.into_iter().chain(self.others).chain(self.later);
         jobs.filter_map(|job| match job {
             Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue) => Some(queue),
-            Job::Delete(..) | Job::TellOfRoom(_) | Job::TryRoom(_) => None,
+            Job::Delete(..) | Job::TellOfRoom(_) => None,
         })
     }
 }
@@ -264,7 +267,6 @@ impl Run {
                 room.tell();
             }
             Job::TellOfRoom(room) => room.tell(),
-            Job::TryRoom(room) => room.try_again(),
         }
         // Before the next one is asked for: whoever sees that there is none finds nothing in our hands.
         self.current = None;

@@ -31,7 +31,49 @@ pub(crate) struct Budgets {
 pub(crate) struct Budget {
     budgets: Arc<Budgets>,
     query: QueryId,
+    of_query: Ledger,
     pub(crate) ledger: Ledger,
+}
+
+/// What a stream that spills takes of its query's budget beside what its receiver holds; and what it sees of the rest, which
+/// is shared with receivers that are not open yet.
+#[derive(Debug)]
+pub(crate) struct QueryBudget {
+    ledger: Ledger,
+    /// Of a row of this process that is beyond the receiver's budget, until it is spilled.
+    beyond: Charge,
+}
+
+impl QueryBudget {
+    pub(crate) fn new(ledger: &Ledger) -> Self {
+        Self {
+            ledger: ledger.clone(),
+            beyond: ledger.nothing(Kind::Bytes),
+        }
+    }
+
+    /// Charges so much, if that is not charged already.
+    pub(crate) fn charge_beyond(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
+        let more_bytes = bytes.saturating_sub(self.beyond.amount());
+        if more_bytes == 0 {
+            return Ok(());
+        }
+        self.beyond.grow(more_bytes)
+    }
+
+    /// Gives back all but so much.
+    pub(crate) fn keep_beyond(&mut self, bytes: usize) {
+        self.beyond
+            .shrink(self.beyond.amount().saturating_sub(bytes));
+    }
+
+    /// Whether a stream may take so much more that could go to disk: the last quarter is for first windows. A receiver that
+    /// is opened cannot wait for it, because those who have it may wait for that receiver.
+    pub(crate) fn has_to_spare(&self, more_bytes: usize) -> bool {
+        let used_bytes = self.ledger.used(Kind::Bytes);
+        let is_within = |limit: usize| more_bytes <= (limit - limit / 4).saturating_sub(used_bytes);
+        self.ledger.limit(Kind::Bytes).is_none_or(is_within)
+    }
 }
 
 /// What one stream of a receiver holds from before it is opened. All of them have theirs before one is opened, which may
@@ -44,6 +86,11 @@ pub(crate) struct Share {
 }
 
 impl Budget {
+    /// For a stream that spills.
+    pub(crate) fn of_query(&self) -> QueryBudget {
+        QueryBudget::new(&self.of_query)
+    }
+
     /// Reserves the first window of a stream.
     pub(crate) fn share(self: &Arc<Self>, windows: WindowSizes) -> Result<Share, BudgetExceeded> {
         Ok(Share {
@@ -86,6 +133,7 @@ impl Budgets {
         Arc::new(Budget {
             budgets: Arc::clone(self),
             query,
+            of_query: of_query.clone(),
             ledger: of_query.child("receiver", bytes(Some(bytes_max))),
         })
     }

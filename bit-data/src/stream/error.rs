@@ -190,7 +190,7 @@ pub enum SendError {
     /// The node of the receiver is down.
     #[error("{0}")]
     NodeDown(#[from] NodeDown),
-    /// The node of this sender shuts down, and its receiver is there too, or has not come.
+    /// The node of this sender shuts down, wherever its receiver is, and whether or not it has come.
     #[error("the node is shutting down")]
     ShuttingDown,
     /// The connection refuses the message.

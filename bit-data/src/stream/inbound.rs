@@ -17,6 +17,7 @@ use record_batch::arrow_body_bytes;
 use rpc_bus::{BudgetExceeded, Charge, RemoteConnection, RpcFailure};
 
 use super::{
+    budget::QueryBudget,
     checksum::sealed,
     credit::{Growth, ReceiveWindow, WindowSizes, cost_bytes},
     error::{ReceiveError, SendError},
@@ -26,7 +27,7 @@ use super::{
     spilling::{Encoded, Spilling, ToEncode},
     stats::{LOOKS_MAX, ReceiveStats, lock, lock_timed, look_again, now},
 };
-use crate::spill::SpillDir;
+use crate::spill::{SpillDir, SpillError};
 
 /// How long it takes about until a sender of this process has been woken, and its consumer again.
 const ROUND_TRIP_HERE: Duration = Duration::from_micros(50);
@@ -89,6 +90,8 @@ struct State {
     queue: VecDeque<Item>,
     /// Newer than all of `queue`.
     spilling: Option<Spilling>,
+    /// As long as it spills.
+    query: Option<QueryBudget>,
     phase: Phase,
     /// Holds what the window reserves.
     charge: Charge,
@@ -113,6 +116,7 @@ impl Inbound {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
+            query: None,
             phase: Phase::Open,
             charge: reserved,
             consumer: None,
@@ -139,14 +143,16 @@ impl Inbound {
     }
 
     /// Spills from now on what has no room.
-    pub(crate) fn spill_to(self: &Arc<Self>, dir: &SpillDir) {
+    pub(crate) fn spill_to(self: &Arc<Self>, dir: &SpillDir, query: QueryBudget) {
         let this = Arc::downgrade(self);
         let on_room = move || {
             if let Some(inbound) = this.upgrade() {
                 inbound.spill_waiting();
             }
         };
-        lock(&self.state).spilling = Some(Spilling::new(dir, on_room));
+        let mut state = lock(&self.state);
+        state.spilling = Some(Spilling::new(dir, on_room));
+        state.query = Some(query);
     }
 
     /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
@@ -259,6 +265,7 @@ impl Inbound {
         );
         state.queue_up(Item::Value(batch, cost_bytes));
         let limit_bytes = state.make_room();
+        state.charge_beyond();
         let (consumer, failure) = (state.consumer.take(), state.failure.take());
         drop(state);
         self.tell_sender(limit_bytes, failure);
@@ -397,16 +404,21 @@ impl State {
     /// else on disk. Returns the limit that it is to be told.
     ///
     /// Without spilling, all that waits is charged to the budget. With it, one row may be beyond that until it is handed to
-    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow, and its memory is
-    /// charged where it came from.
+    /// the spill files, as far as it has come: it has used up the credit, so that no other can follow. Its memory is charged to
+    /// the connection that it came on; that of a row of this process, see [`Self::charge_beyond`], to the query.
     fn make_room(&mut self) -> Option<u64> {
         if !matches!(self.phase, Phase::Open | Phase::Ended(_)) {
             return None;
         }
-        if self.spilling.is_none() {
+        let Some(spilling) = &self.spilling else {
             if let Err(spent) = self.recharge() {
                 self.fail(spent.into());
             }
+            return None;
+        };
+        // Whether or not the sender waits: nothing may be taken from behind what is lost.
+        if let Err(error) = spilling.expect_intact() {
+            self.fail(error.into());
             return None;
         }
         if !self.intake.window.is_used_up() {
@@ -432,10 +444,15 @@ impl State {
         self.stats.peak_buffer_memory_bytes = self.stats.peak_buffer_memory_bytes.max(queued);
     }
 
-    /// Takes more of the budget, as far as it reaches.
+    /// Takes more of the budget, as far as it reaches, and leaves some to receivers that are still to be opened.
     fn widen(&mut self) -> Option<u64> {
-        let (window, charge) = (&mut self.intake.window, &mut self.charge);
-        window.widen(|reserved_bytes| charge.resize(as_usize(reserved_bytes)).is_ok())
+        let (window, charge, query) = (&mut self.intake.window, &mut self.charge, &self.query);
+        window.widen(|reserved_bytes| {
+            let reserved = as_usize(reserved_bytes);
+            let more_bytes = reserved.saturating_sub(charge.amount());
+            let has_to_spare = |query: &QueryBudget| query.has_to_spare(more_bytes);
+            query.as_ref().is_none_or(has_to_spare) && charge.resize(reserved).is_ok()
+        })
     }
 
     /// Hands to the spill files all that waits, but for the oldest batches in memory; returns the limit that the sender is
@@ -462,7 +479,8 @@ impl State {
             return limit_bytes;
         };
         // What is too long for the spill files may wait in memory, as it would without them.
-        if !error.is_too_long() || self.recharge().is_err() {
+        let is_too_long = matches!(error, SpillError::TooLong { .. });
+        if !is_too_long || self.recharge().is_err() {
             self.fail(error.into());
         }
         limit_bytes
@@ -492,6 +510,7 @@ impl State {
         round_trip: impl FnOnce() -> Option<Duration>,
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         if let Some(item) = self.queue.pop_front() {
+            self.spilling.iter().for_each(Spilling::on_taken);
             return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
         if let Some(item) = ready!(self.poll_spilled(cx)).transpose() {
@@ -542,6 +561,9 @@ impl State {
         let reserved = as_usize(self.intake.window.reserved_bytes());
         self.charge
             .shrink(self.charge.amount().saturating_sub(reserved));
+        if let Some(query) = &mut self.query {
+            query.keep_beyond(reserved - self.charge.amount());
+        }
     }
 
     /// Charges what the window reserves now.
@@ -550,7 +572,24 @@ impl State {
         if reserved == self.charge.amount() {
             return Ok(());
         }
-        self.charge.resize(reserved)
+        self.charge.resize(reserved)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Charges to the query what the budget does not hold of a row of this process: whatever becomes of the disk, what waits
+    /// is charged somewhere, and what is charged for a stream is never less than what its window reserves. A batch of several
+    /// rows is always within the budget.
+    fn charge_beyond(&mut self) {
+        // Without it, all is charged to the budget, or the stream has ended.
+        let Some(query) = &mut self.query else {
+            return;
+        };
+        let reserved = as_usize(self.intake.window.reserved_bytes());
+        let beyond = reserved.saturating_sub(self.charge.amount());
+        if let Err(spent) = query.charge_beyond(beyond) {
+            self.fail(spent.into());
+        }
     }
 
     fn fail(&mut self, error: ReceiveError) {
@@ -561,7 +600,7 @@ impl State {
 
     fn clear(&mut self) {
         self.queue = VecDeque::new();
-        self.spilling = None;
+        (self.spilling, self.query) = (None, None);
         self.intake.drop_partial();
         self.charge.shrink(usize::MAX);
     }

@@ -300,6 +300,13 @@ impl DataNode {
             batch_bytes_max: self.batch_bytes_max,
             codecs,
         };
+        let inbound = |windows, terms| {
+            let inbound = Arc::new(Inbound::new(windows, terms, reserved));
+            if let Some(dir) = &options.spill {
+                inbound.spill_to(dir, budget.of_query());
+            }
+            inbound
+        };
         let (source, inbound, terms) = match origin.named() {
             Some((address, expected)) if address != self.local => {
                 let line = match expected {
@@ -314,7 +321,7 @@ impl DataNode {
                     Codecs::default()
                 };
                 let terms = terms(wants && line.connection.has(Feature::Checksums), codecs);
-                let inbound = Arc::new(Inbound::new(windows, terms, reserved));
+                let inbound = inbound(windows, terms);
                 let source = open_remote(line, stream, &inbound, options, terms).await;
                 let source = source.map_err(|error| side.explain(error))?;
                 (source, inbound, terms)
@@ -326,10 +333,7 @@ impl DataNode {
                     starved_min: STARVED_MIN_HERE,
                     ..windows
                 };
-                let inbound = Arc::new(Inbound::new(windows, terms, reserved));
-                if let Some(dir) = &options.spill {
-                    inbound.spill_to(dir);
-                }
+                let inbound = inbound(windows, terms);
                 let source = self
                     .open_local(stream, &inbound, options.open_timeout)
                     .await?;
@@ -413,9 +417,9 @@ impl DataNode {
         self.around.registry.waiting()
     }
 
-    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders and receivers that are left
-    /// find their stream ended, those within the node by [`SendError::ShuttingDown`] and
-    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown).
+    /// Ends all streams and connections, and waits until they have, at most `grace`. Senders of this node that are left
+    /// find their stream ended by [`SendError::ShuttingDown`]; receivers of theirs that are here too, by
+    /// [`ReceiveError::ShuttingDown`](crate::ReceiveError::ShuttingDown). Everybody else's connection is lost.
     pub async fn shutdown(self, grace: Duration) {
         self.around.registry.close();
         self.peers.close();
@@ -487,9 +491,6 @@ async fn open_remote(
         ..CallOptions::default()
     };
     inbound.set_sender(&line.connection, id);
-    if let Some(dir) = &options.spill {
-        inbound.spill_to(dir);
-    }
     let answer = line
         .connection
         .start::<OpenCall>(&request, Vec::new(), call);

@@ -65,6 +65,8 @@ struct State {
     /// Once a receiver has opened the stream.
     attached: Option<(Route, SendCredit)>,
     stopped: Option<SendError>,
+    /// Nobody is left who could send, or count anything.
+    has_ended: bool,
     sender: Option<Waker>,
 }
 
@@ -107,12 +109,13 @@ impl Outbound {
         });
     }
 
-    /// The sender is dropped: where its receiver is, if there is one, and what has stopped the stream before.
+    /// What sends is dropped, at the latest with its sender: where its receiver is, if there is one, and what has stopped the stream before.
     pub(crate) fn end(&self) -> (Option<Route>, Option<SendError>) {
         self.change(|state| {
             let route = state.attached.as_ref().map(|(route, _)| route.clone());
             let before = state.stopped.clone();
             state.stopped.get_or_insert(SendError::Ended);
+            state.has_ended = true;
             (route, before)
         })
     }
@@ -129,6 +132,11 @@ impl Outbound {
     /// Why nothing is sent any more, if so.
     pub(crate) fn stopped(&self) -> Option<SendError> {
         lock(&self.state).stopped.clone()
+    }
+
+    /// Whether what sends is dropped, after which nothing of it is counted any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.state).has_ended
     }
 
     /// Where batches go, if a receiver has opened the stream.

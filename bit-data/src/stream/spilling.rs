@@ -71,9 +71,18 @@ impl Spilling {
         }
     }
 
-    /// Whether nothing is here, so that batches need not queue up behind it.
+    /// Whether nothing is here, no error either, so that batches need not queue up behind it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.reader.records() == 0
+        self.waiting.is_empty() && self.writer.is_empty()
+    }
+
+    /// Whether all is here that was handed over and not taken.
+    ///
+    /// # Errors
+    ///
+    /// It is lost.
+    pub(crate) fn expect_intact(&self) -> Result<(), SpillError> {
+        self.writer.expect_intact()
     }
 
     /// Bytes of bodies, with their heads, that were ever spilled.
@@ -108,6 +117,13 @@ impl Spilling {
             self.writer.call_back();
         }
         (cost_bytes, None)
+    }
+
+    /// The consumer has taken something that is older, or waits: nothing is stuck here.
+    pub(crate) fn on_taken(&self) {
+        if !self.waiting.is_empty() {
+            self.writer.on_taken();
+        }
     }
 
     /// The consumer was faster.
@@ -155,7 +171,10 @@ impl Spilling {
                 Poll::Ready(from_record(record).map(|batch| Some(Item::Encoded(batch))))
             }
             Poll::Ready(Ok(None)) if self.encoding == Encoding::Begun => Poll::Pending,
-            Poll::Ready(Ok(None)) => Poll::Ready(Ok(self.waiting.pop_front())),
+            Poll::Ready(Ok(None)) => {
+                self.on_taken();
+                Poll::Ready(Ok(self.waiting.pop_front()))
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,
         }

@@ -21,6 +21,7 @@ use super::{
     checksum::seal_frame,
     compress::{CodecChooser, sample},
     credit::cost_bytes,
+    dictionaries::LastDictionaries,
     error::{OpenError, ReceiveError, SendError},
     frame::{codec_to_wire, envelope},
     inbound::{Inbound, value_cost_bytes},
@@ -76,6 +77,8 @@ pub(crate) struct Transmitter {
     around: Surroundings,
     outbound: Arc<Outbound>,
     target: Option<Target>,
+    /// Of what was handed over within this process.
+    dictionaries: Option<LastDictionaries>,
     stats: Arc<Mutex<SendStats>>,
     has_ended: bool,
 }
@@ -98,6 +101,7 @@ impl Transmitter {
             around,
             outbound,
             target: None,
+            dictionaries: LastDictionaries::of(schema),
             stats: Arc::default(),
             has_ended: false,
         })
@@ -220,12 +224,26 @@ impl Transmitter {
         cost_bytes: u64,
     ) -> Result<(), SendError> {
         self.wait_for_credit().await?;
+        let cost_bytes = self.with_dictionaries(&piece, cost_bytes, inbound.piece_bytes() as u64);
         self.outbound.on_sent(cost_bytes);
         inbound.push_value(piece, cost_bytes);
         let mut stats = lock(&self.stats);
         stats.batches += 1;
         stats.bytes_pass_through += cost_bytes;
         Ok(())
+    }
+
+    /// What a piece costs together with the dictionaries that it brings. They raise it to `piece_bytes` at most: that is what
+    /// the receiver's budget holds beyond the credit, so that no piece of several rows is refused for its dictionaries. Of
+    /// longer ones no more wait than pieces would.
+    fn with_dictionaries(&mut self, piece: &RecordBatch, cost_bytes: u64, piece_bytes: u64) -> u64 {
+        let Some(last) = &mut self.dictionaries else {
+            return cost_bytes;
+        };
+        let new_bytes = last.new_bytes(piece) as u64;
+        let there_bytes = piece.get_array_memory_size() as u64;
+        let bytes = (cost_bytes + new_bytes).min(there_bytes).min(piece_bytes);
+        bytes.max(cost_bytes)
     }
 
     async fn encode(&mut self, batch: &RecordBatch) -> Result<Encoded, SendError> {

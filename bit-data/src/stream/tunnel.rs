@@ -168,8 +168,10 @@ struct Sending {
 }
 
 impl Sending {
+    /// Its sender, or the receiver of the same process, may still be there.
     fn has_ended(&self) -> bool {
-        Arc::strong_count(&self.stats) == 1
+        let outbound = self.outbound.upgrade();
+        outbound.is_none_or(|outbound| outbound.has_ended())
     }
 
     fn end(&self) -> StreamEnd {
@@ -369,10 +371,10 @@ mod tests {
         StreamAddress::new(query, (1, 0), (0, 0))
     }
 
-    fn add_sender(tunnels: &Tunnels, peer: TunnelPeer) -> Arc<Mutex<SendStats>> {
-        let stats = Arc::default();
-        tunnels.add_sender(peer, address(), &stats, &Arc::default());
-        stats
+    fn add_sender(tunnels: &Tunnels, peer: TunnelPeer) -> (Arc<Mutex<SendStats>>, Arc<Outbound>) {
+        let (stats, outbound) = (Arc::default(), Arc::default());
+        tunnels.add_sender(peer, address(), &stats, &outbound);
+        (stats, outbound)
     }
 
     #[test]
@@ -421,9 +423,11 @@ mod tests {
     #[test]
     fn what_was_counted_of_many_peers_is_never_lost() {
         let tunnels = Tunnels::default();
-        let open = add_sender(&tunnels, node(0));
+        let (open, _outbound) = add_sender(&tunnels, node(0));
         for number in 0..3 * PEERS_MAX {
-            lock(&add_sender(&tunnels, node(number))).batches = 1;
+            let (stats, outbound) = add_sender(&tunnels, node(number));
+            lock(&stats).batches = 1;
+            outbound.end();
         }
         lock(&open).batches = 10;
         let stats = tunnels.stats();

@@ -214,6 +214,30 @@ async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_h
     there.stop().await;
 }
 
+#[tokio::test]
+async fn senders_that_are_closed_are_open_no_more_although_they_are_still_held() {
+    let (there, here) = pair().await;
+    let ends = [(there.origin(), &there), (Origin::Here, &here)];
+    for (origin, sending) in ends {
+        let mut sender = sending.sender(stream(1));
+        let receiver = here.receiver(origin, stream(1)).await;
+        sender.send(batch(1, 0, 100)).await.expect("a receiver");
+        let senders = || {
+            let streams = sending.node.streams().into_iter();
+            streams.filter(|stream| matches!(stream.end, StreamEnd::Sender(_)))
+        };
+        assert_eq!(senders().count(), 1);
+        sender.close().await.expect("all is sent");
+        assert_eq!(senders().count(), 0, "it has ended");
+        let tunnel = sending.node.tunnels()[0];
+        assert_eq!(tunnel.sent.batches, 1, "what it has counted, once");
+        drop((sender, receiver));
+        assert_eq!(sending.node.tunnels()[0].sent, tunnel.sent);
+    }
+    here.stop().await;
+    there.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_sender_has_waited_is_not_forgotten_when_it_is_dropped_meanwhile() {
     let node = Node::start(NodeOptions::default()).await;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch},
+    array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray},
     compute::concat_batches,
+    datatypes::Int32Type,
 };
 use bit_data::{NodeOptions, Origin, ReceiveError, ReceiveOptions, SendError, SendOptions};
-use futures::{SinkExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
 use rpc_bus::ledger::Kind;
 
 use crate::support::{Node, batch, send_all, stream};
@@ -67,6 +68,39 @@ async fn slices_of_a_long_batch_cost_what_they_show() {
     }
     let stats = receiver.stats();
     assert_eq!(stats.buffer_memory_bytes, 16 * 8_192 * 8);
+    drop((sender, receiver));
+    node.stop().await;
+}
+
+/// A few rows of a dictionary of 900 KiB.
+fn keyed(values: &ArrayRef) -> RecordBatch {
+    let keys = vec![0; 64].into();
+    let column: ArrayRef = Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::clone(values)));
+    RecordBatch::try_from_iter([("word", column)]).expect("one column")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_counts_its_dictionaries_once_each() {
+    const DICTIONARY: usize = 900 << 10;
+    let node = Node::start(NodeOptions::default()).await;
+    let [one, other]: [ArrayRef; 2] = std::array::from_fn(|_| {
+        Arc::new(StringArray::from(vec!["x".repeat(DICTIONARY)])) as ArrayRef
+    });
+    let schema = keyed(&one).schema();
+    let sender = node.node.sender(stream(1), &schema, SendOptions::default());
+    let mut sender = sender.expect("the only one");
+    let receiver = node.receiver(Origin::Here, stream(1)).await;
+    // Nobody takes them.
+    for (values, dictionaries) in [(&one, 1), (&one, 1), (&other, 2), (&other, 2)] {
+        sender.send(keyed(values)).await.expect("there is credit");
+        let queued = receiver.stats().buffer_memory_bytes;
+        let least = (dictionaries * DICTIONARY) as u64;
+        assert!((least..least + (16 << 10)).contains(&queued), "{queued}");
+    }
+    sender.send(keyed(&one)).await.expect("there is credit");
+    assert!(sender.feed(keyed(&one)).now_or_never().is_some());
+    let flushed = sender.flush().now_or_never();
+    assert!(flushed.is_none(), "2 MiB wait, mostly dictionaries");
     drop((sender, receiver));
     node.stop().await;
 }

@@ -57,6 +57,29 @@ async fn a_node_that_is_dropped_ends_the_streams_within_it() {
     end_streams_of_one_node(async |node| drop(node)).await;
 }
 
+#[tokio::test]
+async fn a_node_that_shuts_down_says_so_to_its_senders_wherever_their_receivers_are() {
+    let here = Node::start(NodeOptions::default()).await;
+    let there = Node::start(NodeOptions::default()).await;
+    let mut sender = there.sender(stream(1));
+    let mut elsewhere = here.receiver(there.origin(), stream(1)).await;
+    let (origin, mut foreign) = (here.origin(), here.sender(stream(2)));
+    let mut receiver = there.receiver(origin, stream(2)).await;
+    sender.send(batch(1, 0, 10)).await.expect("a receiver");
+    let ledger = there.ledger.clone();
+    there.node.shutdown(GRACE).await;
+    expect_stopped(sender.send(batch(1, 1, 10)).await);
+    let error = receiver.next().await.expect("an error");
+    assert!(matches!(error, Err(ReceiveError::Lost { .. })), "{error:?}");
+    let lost = foreign.send(batch(2, 0, 10)).await;
+    assert!(matches!(lost, Err(SendError::Lost { .. })), "{lost:?}");
+    let (_, end) = receive_all(&mut elsewhere).await;
+    assert!(matches!(end, Err(ReceiveError::Lost { .. })), "{end:?}");
+    drop((sender, receiver, foreign, elsewhere));
+    settled(&ledger).await;
+    here.stop().await;
+}
+
 /// A node that may have 20 tasks.
 async fn with_few_tasks() -> Node {
     let ledger = Ledger::root(
