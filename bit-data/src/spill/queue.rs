@@ -110,7 +110,8 @@ impl SpillReader {
             Taken::Nothing => Poll::Ready(Ok(None)),
             Taken::OnDisk { tell } => {
                 if tell {
-                    self.0.dir.worker.tell(Job::Read(Arc::clone(&self.0)));
+                    let read = Job::Read(Arc::clone(&self.0), None);
+                    self.0.dir.worker.tell(read);
                 }
                 Poll::Pending
             }

@@ -17,7 +17,7 @@ use super::{
     dir::Dir,
     index::{NextWrite, Unused, Writing},
     queue::Queue,
-    room::{Held, Room},
+    room::{First, Held, Room},
     segment::{Segment, Span},
 };
 
@@ -34,8 +34,8 @@ pub(super) enum Job {
     Write(Arc<Queue>),
     /// Has the owner of a queue do what takes its time.
     CallBack(Arc<Queue>),
-    /// Reads the first records of a queue.
-    Read(Arc<Queue>),
+    /// Reads the first records of a queue; before all that is to be written, if it has waited for memory for long.
+    Read(Arc<Queue>, Option<First<Queue>>),
     /// Deletes files, whose room others may wait for.
     Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
     /// Tells queues that there may be room.
@@ -183,7 +183,7 @@ impl Worker {
 impl Jobs {
     fn push(&mut self, job: Job) {
         match job {
-            Job::Read(_) => self.reads.push_back(job),
+            Job::Read(..) => self.reads.push_back(job),
             Job::Write(_) | Job::CallBack(_) | Job::Delete(..) | Job::TellOfRoom(_) => {
                 self.others.push_back(job);
             }
@@ -213,7 +213,7 @@ impl Jobs {
     fn into_queues(self) -> impl Iterator<Item = Arc<Queue>> {
         let jobs = self.reads.into_iter().chain(self.others).chain(self.later);
         jobs.filter_map(|job| match job {
-            Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue) => Some(queue),
+            Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue, _) => Some(queue),
             Job::Delete(..) | Job::TellOfRoom(_) => None,
         })
     }
@@ -261,7 +261,7 @@ impl Run {
         match job {
             Job::Write(queue) => write(self.begin(queue)),
             Job::CallBack(queue) => (self.begin(queue).on_progress)(),
-            Job::Read(queue) => read(self.begin(queue)),
+            Job::Read(queue, first) => read(self.begin(queue), first),
             Job::Delete(unused, room) => {
                 drop(unused);
                 room.tell();
@@ -321,7 +321,7 @@ fn append(dir: &Dir, writing: &Writing<Held<Queue>>) -> Result<Vec<Span>, SpillE
     segment.append(offset, &writing.records)
 }
 
-fn read(queue: &Arc<Queue>) {
+fn read(queue: &Arc<Queue>, first: Option<First<Queue>>) {
     let mut spans = queue.lock().next_read();
     let bytes = |spans: &[Span]| spans.iter().map(Span::disk_bytes).sum();
     let ahead = queue.dir.reserve_memory(bytes(&spans));
@@ -331,21 +331,30 @@ fn read(queue: &Arc<Queue>) {
     });
     let charge = match charge {
         Ok(charge) => charge,
-        Err(spent) => return try_later(queue, spent),
+        Err(spent) => return try_later(queue, spent, first),
     };
+    if first.is_some() {
+        drop(first);
+        queue.dir.room.tell();
+    }
     match Segment::read(&spans, charge) {
         Ok(records) => queue.lock().read(records),
         Err(error) => queue.fail(error),
     }
 }
 
-/// Memory comes and goes, so a queue does not fail for the lack of it at once.
-fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded) {
+/// Memory comes and goes, so a queue does not fail for the lack of it at once. What others write may take all that comes, so
+/// it comes before that in the end: soon enough that all is written in time that is waiting to be now.
+fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded, first: Option<First<Queue>>) {
     let waited = queue
         .lock()
         .lacks_memory(tokio::time::Instant::now().into_std());
     if waited >= queue.dir.memory_timeout || spent.requested > spent.limit {
+        drop(first);
         return queue.fail(spent.into());
     }
-    queue.dir.worker.tell_later(Job::Read(Arc::clone(queue)));
+    let is_first = waited >= queue.dir.memory_timeout / 4;
+    let first = first.or_else(|| is_first.then(|| queue.dir.room.first()));
+    let read = Job::Read(Arc::clone(queue), first);
+    queue.dir.worker.tell_later(read);
 }
