@@ -1,19 +1,32 @@
 //! Several nodes as processes: they find each other, and notice who stops, dies, comes back, or cannot be reached.
 
-use std::net::TcpListener;
+use std::{
+    iter,
+    net::TcpListener,
+    ops::Range,
+    process,
+    sync::atomic::{AtomicU16, Ordering},
+};
 
 use fault_proxy::{Flow, Proxy};
 use serde_json::Value;
 
 use crate::program::{Served, run, signal};
 
-/// Ports that were free a moment ago.
+/// Ports that nobody listens on. They are told to several processes before one of them binds them, so none is one that the
+/// system gives to connections in the meantime, or another test takes.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    listeners.iter().map(port).collect()
+    /// Systems give connections ports above 32,767.
+    const PORTS: Range<u16> = 20_000..32_000;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    // Tests of two processes seldom begin at the same one.
+    let begin = PORTS.start + u16::try_from(process::id() % 100).unwrap() * 100;
+    let next = || begin + TAKEN.fetch_add(1, Ordering::Relaxed);
+    let candidates = iter::repeat_with(next).take_while(|port| PORTS.contains(port));
+    let free = candidates.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let ports: Vec<_> = free.take(count).collect();
+    assert_eq!(ports.len(), count, "free ports below {}", PORTS.end);
+    ports
 }
 
 /// Nodes by their control ports.
