@@ -104,6 +104,22 @@ impl NodeOptions {
         }
     }
 
+    /// The user that this node is at the others.
+    fn user_at_nodes(&self) -> Option<&str> {
+        let (user, _) = self.cluster.as_ref()?.login.as_ref()?;
+        Some(user)
+    }
+
+    /// What an operator should know of a configuration that is valid: which nodes come in, if any can.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let is_met = self.cluster.is_some() || self.data.is_some();
+        if is_met {
+            self.security.notes(self.user_at_nodes())
+        } else {
+            Vec::new()
+        }
+    }
+
     /// What other nodes know this one by, and clients that were told of it.
     fn host(&self) -> String {
         let bound = self.cluster.as_ref().map(|cluster| cluster.addr);
@@ -244,7 +260,11 @@ impl Node {
             planes: Arc::new(PlaneLedgers::of(&ledger, options.plane_bytes())),
             ledger,
             engine: Arc::new(engine),
-            security: Arc::new(Security::open(&options.security, threads.bus())?),
+            security: Arc::new(Security::open(
+                &options.security,
+                options.user_at_nodes(),
+                threads.bus(),
+            )?),
             admin: Arc::new(Admin::new()),
             started,
         };
@@ -258,6 +278,9 @@ impl Node {
             parts.admin.online(endpoint);
             Ok::<_, NodeError>((server, data, http, cluster))
         })?;
+        for note in options.notes() {
+            tracing::warn!("{note}");
+        }
         let watching = parts.watch_files(options.reload_interval);
         let Parts {
             ledger,

@@ -27,7 +27,9 @@ pub struct SecurityOptions {
     pub peers: Option<TlsClientOptions>,
     /// File of the users, as `htpasswd` writes them; `None` lets everybody in.
     pub users: Option<PathBuf>,
-    /// Those of them that are nodes: with users, only these may speak on the control and data planes. Default: none.
+    /// Those of them that are nodes: with users, only these may speak on the control and data planes. Spaces around a
+    /// name do not count. Default: none are named, and it is the one that this node is at the others
+    /// ([`ClusterOptions::login`](crate::node::ClusterOptions::login)).
     pub node_users: Vec<String>,
     /// How users authenticate.
     pub auth: AuthOptions,
@@ -73,6 +75,33 @@ impl SecurityOptions {
         self.users.clone().map(Users::from_file).transpose()
     }
 
+    /// The users that are nodes; where none are named, the one that this node `itself` is at the others.
+    fn nodes<'a>(&'a self, itself: Option<&'a str>) -> Vec<&'a str> {
+        let named = self.node_users.iter().map(|name| name.trim());
+        let itself = itself.filter(|_| self.node_users.is_empty());
+        named.chain(itself).collect()
+    }
+
+    /// What an operator should know of which nodes come in, by the users that there are now; what is wrong with their file
+    /// is told elsewhere. `itself`: the user that this node is at the others.
+    pub(crate) fn notes(&self, itself: Option<&str>) -> Vec<String> {
+        const HOW: &str = "(--node-users NAME,…, or cluster.node_users)";
+        let Ok(Some(users)) = self.open_users() else {
+            return Vec::new();
+        };
+        let assumed = self.node_users.is_empty().then(|| match itself {
+            None => format!("no user is a node, so that no other node comes in: name them {HOW}"),
+            Some(user) => format!(
+                "only nodes that are the user {user:?}, as this one is, come in: if there are others, name all of them {HOW}"
+            ),
+        });
+        let unknown = self.nodes(itself).into_iter();
+        let unknown = unknown.filter(|user| !users.contains(user));
+        let unknown =
+            unknown.map(|user| format!("no node comes in as {user:?}: there is no such user"));
+        assumed.into_iter().chain(unknown).collect()
+    }
+
     fn tls_files(&self) -> Vec<PathBuf> {
         let Some(files) = self.tls.clone() else {
             return Vec::new();
@@ -111,8 +140,12 @@ pub(crate) struct Security {
 }
 
 impl Security {
-    /// Reads all files.
-    pub(crate) fn open(options: &SecurityOptions, bus: &BusRuntime) -> Result<Self, SecurityError> {
+    /// Reads all files. `itself`: the user that the node is at the others.
+    pub(crate) fn open(
+        options: &SecurityOptions,
+        itself: Option<&str>,
+        bus: &BusRuntime,
+    ) -> Result<Self, SecurityError> {
         // Looked at first, so that what changes in between is read again.
         let tls_files = Watch::new(options.tls_files());
         let peer_files = Watch::new(options.peer_files());
@@ -125,7 +158,8 @@ impl Security {
             None => None,
         };
         let nodes = authenticator.as_ref().map(|users: &Arc<Authenticator>| {
-            Arc::new(users.only(options.node_users.iter().cloned(), NODES))
+            let nodes = options.nodes(itself).into_iter().map(str::to_owned);
+            Arc::new(users.only(nodes, NODES))
         });
         Ok(Self {
             tls: options.open_tls()?,
@@ -228,6 +262,8 @@ fn stamp(file: &Path) -> Option<Stamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -264,5 +300,37 @@ mod tests {
             assert!(told.contains(&format!("/nowhere/{file}")), "{told}");
         }
         assert!(SecurityOptions::default().problems().is_empty());
+    }
+
+    #[test]
+    fn who_comes_in_as_a_node_is_told_where_nobody_has_said_it() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"n1:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n")
+            .unwrap();
+        let with = |names: &[&str]| SecurityOptions {
+            users: Some(file.path().to_owned()),
+            node_users: names.iter().map(|&name| name.to_owned()).collect(),
+            ..SecurityOptions::default()
+        };
+        for (names, itself, expected) in [
+            (&[][..], None, &["no user is a node"][..]),
+            (&[], Some("n1"), &["only nodes that are the user \"n1\""]),
+            (
+                &[],
+                Some("n2"),
+                &[
+                    "only nodes that are the user \"n2\"",
+                    "as \"n2\": there is no such user",
+                ],
+            ),
+            (&[" n1 "], Some("n2"), &[]),
+            (&["n1", "n3"], None, &["as \"n3\": there is no such user"]),
+        ] {
+            let notes = with(names).notes(itself);
+            assert_eq!(notes.len(), expected.len(), "{notes:?}");
+            let mut both = notes.iter().zip(expected);
+            assert!(both.all(|(note, told)| note.contains(told)), "{notes:?}");
+        }
+        assert!(SecurityOptions::default().notes(None).is_empty());
     }
 }

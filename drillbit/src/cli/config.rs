@@ -63,7 +63,10 @@ pub(super) fn run(command: &ConfigCommand, arguments: &ConfigArguments) -> Resul
     let text = match command {
         ConfigCommand::Check => {
             check_files(&settings)?;
-            "the configuration is valid\n".to_owned()
+            let notes = settings.config.node_options().notes().into_iter();
+            let notes = notes.map(|note| format!("note: {note}\n"));
+            let valid = "the configuration is valid\n".to_owned();
+            notes.chain([valid]).collect()
         }
         ConfigCommand::Show => settings.show(),
     };

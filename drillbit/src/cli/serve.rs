@@ -118,12 +118,6 @@ pub(super) fn run(arguments: &ServeArguments, config: &ConfigArguments) -> Resul
     if config.auth.users.is_some() && config.tls.certificates.is_none() {
         tracing::warn!("without TLS, results travel in clear, and so do passwords with PLAIN");
     }
-    let is_met = config.cluster.enabled || config.data.enabled;
-    if config.auth.users.is_some() && is_met && config.node_users().is_empty() {
-        tracing::warn!(
-            "no user is a node, so that no other node comes in: name them (--node-users NAME, or cluster.node_users)"
-        );
-    }
     announce(&node);
     let end = loop {
         let event = app.block_on(async {

@@ -134,6 +134,15 @@ impl Check<'_> {
             "node_users",
             "is set, but no auth.users: nobody has to say who they are",
         );
+        self.require(
+            cluster
+                .node_users
+                .iter()
+                .all(|name| !name.trim().is_empty()),
+            "cluster",
+            "node_users",
+            "has an empty name, expected names of users",
+        );
         let both = cluster.user.is_some() == cluster.password_file.is_some();
         self.require(
             both || cluster.user.is_none(),

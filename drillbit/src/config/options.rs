@@ -88,7 +88,7 @@ impl Config {
             },
             peers: self.peer_tls(),
             users: auth.users.clone(),
-            node_users: self.node_users(),
+            node_users: self.cluster.node_users.clone(),
             auth: AuthOptions {
                 mechanisms: auth.mechanisms.iter().map(|&name| name.into()).collect(),
                 failures_per_peer_max: auth.failures_per_peer_max.get(),
@@ -96,15 +96,6 @@ impl Config {
                 ..AuthOptions::default()
             },
         }
-    }
-
-    /// The users that are nodes: where they are not named, the one that this node is.
-    pub(crate) fn node_users(&self) -> Vec<String> {
-        let cluster = &self.cluster;
-        if cluster.node_users.is_empty() {
-            return cluster.user.iter().cloned().collect();
-        }
-        cluster.node_users.clone()
     }
 
     fn data(&self) -> DataOptions {

@@ -410,12 +410,24 @@ fn where_no_node_is_named_the_user_that_the_node_itself_is_at_others_is_one() {
     for outcome in speak(&node, "ann", scram) {
         refusal(&outcome);
     }
+    node.wait_for_log(&["only nodes that are the user", "--node-users"]);
     let alone = start("without", "");
     alone.wait_for_log(&["no user is a node", "--node-users"]);
     for name in ["drillbit", "ann"] {
         for outcome in speak(&alone, name, scram) {
             refusal(&outcome);
         }
+    }
+    for (name, told) in [
+        ("with", "note: only nodes that are"),
+        ("without", "note: no user is a node"),
+    ] {
+        let checked = run(&["config", "check", "--config", &users.file(name)]).well();
+        assert!(checked.contains(told), "{checked}");
+        assert!(
+            checked.ends_with("the configuration is valid\n"),
+            "{checked}"
+        );
     }
     let login = ["-u", "ann", "--password-file", password.as_str()];
     alone.sql(&[&login[..], &QUERY].concat()).well();
@@ -428,6 +440,10 @@ fn nodes_named_without_users_are_a_mistake() {
     let told = "--node-users: cluster.node_users is set, but no auth.users";
     assert!(stderr.contains(told), "{stderr}");
     let users = Users::new("");
+    let file = users.file("users");
+    let arguments = ["serve", "--users", &file, "--node-users", "drillbit,"];
+    let stderr = run(&arguments).with(2);
+    assert!(stderr.contains("node_users has an empty name"), "{stderr}");
     let text = format!(
         "[auth]\nusers = '{}'\n[cluster]\nnode_users = ['drillbit', 'other']\n",
         users.file("users")
