@@ -460,6 +460,8 @@ impl State {
             }
         }
         let (cost_bytes, refused) = spilling.write();
+        // So has the queue if nobody writes any more.
+        let refused = refused.or_else(|| spilling.expect_intact().err());
         self.stats.bytes_spilled = spilling.spilled_bytes();
         let limit_bytes = self.intake.window.on_spilled(cost_bytes);
         self.settle();
