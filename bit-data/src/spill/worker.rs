@@ -380,7 +380,7 @@ fn read(queue: &Arc<Queue>, first: Option<First<Queue>>) {
 }
 
 /// Memory comes and goes, so a queue does not fail for the lack of it at once. What others write may take all that comes, so
-/// it comes before that in the end: soon enough that all is written in time that is waiting to be now.
+/// it comes before that in the last three quarters of its time. That is less than what waits for room has, by default.
 fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded, first: Option<First<Queue>>) {
     let waited = queue
         .lock()
