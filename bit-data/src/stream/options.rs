@@ -73,8 +73,8 @@ pub struct ReceiveOptions {
     /// Where batches go that have no room in the budget, or beyond `window_bytes_max`, so that their senders can go on. They
     /// wait there too, for what [`SpillOptions::unwritten_bytes_max`] and [`SpillOptions::disk_bytes_max`] have no room for
     /// yet, of all receivers together; after [`SpillOptions::room_timeout`] in which a stream got none, and nothing of it was
-    /// taken, it fails. Batches of this process come back in pieces of about a MiB. A row that is longer than the budget goes
-    /// there too. Default `None`: senders wait, as long as it takes.
+    /// taken, it fails, unless its sender has ended. Batches of this process come back in pieces of about a MiB. A row that
+    /// is longer than the budget goes there too. Default `None`: senders wait, as long as it takes.
     pub spill: Option<SpillDir>,
     /// How long a sender may take to be there. Default 15 s.
     pub open_timeout: Duration,
