@@ -109,7 +109,8 @@ impl SpillDir {
     }
 
     /// A new queue. `on_progress` is called on the thread that moves the bytes: when there may be room for records that
-    /// [`SpillWriter::push`] has found none for, of whichever queue it was, and when the queue has failed.
+    /// [`SpillWriter::push`] has found none for, of whichever queue it was, and when the queue has failed, unless a push
+    /// has said so. If the runtime ends, it is called where that is ended.
     #[must_use]
     pub fn queue(
         &self,

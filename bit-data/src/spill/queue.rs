@@ -48,7 +48,8 @@ impl SpillWriter {
     /// # Errors
     ///
     /// There is no room for it, and it is dropped; or the queue has failed. After [`SpillError::NoRoomYet`] the queue is
-    /// told when to try again.
+    /// told when to try again, until it has been so for [`SpillOptions::room_timeout`](crate::SpillOptions::room_timeout):
+    /// then it fails.
     pub fn push(&self, record: SpillRecord) -> Result<(), SpillError> {
         // First: what finds no room in a queue that has failed would wait for nothing.
         self.expect_intact()?;
@@ -110,7 +111,8 @@ impl SpillReader {
             Taken::Nothing => Poll::Ready(Ok(None)),
             Taken::OnDisk { tell } => {
                 if tell {
-                    self.0.dir.worker.tell(Job::Read(Arc::clone(&self.0)));
+                    let read = Job::Read(Arc::clone(&self.0), None);
+                    self.0.dir.worker.tell(read);
                 }
                 Poll::Pending
             }

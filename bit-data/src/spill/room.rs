@@ -6,6 +6,10 @@
 //! ledger above is shared, and [`Room::ask_again`] comes in a while. Who has found too little says nothing about others, who
 //! may want less, so all are told, those first who have waited longest for their turn.
 //!
+//! What is to be read back needs memory too, of the ledger above, and does not wait here: what gives memory back is soon
+//! followed by what takes it. So what has waited for long comes first, as long as it holds a [`First`]: nothing is reserved
+//! meanwhile, and what is here is written and gives back what it holds.
+//!
 //! As long as somebody waits, somebody watches: it sees to [`Room::ask_again`], and if it ends too early, those who wait
 //! are told that the room is closed. It is begun under the lock, so that nobody begins to wait for one that is not there.
 
@@ -14,7 +18,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -61,9 +65,15 @@ pub(super) struct Room<W> {
     turns: Mutex<[Turns<W>; 2]>,
     /// Changed under the lock.
     is_watched: AtomicBool,
+    /// How many others come first in memory; changed under the lock.
+    firsts: AtomicUsize,
     /// Whoever watched has gone for ever.
     is_closed: AtomicBool,
 }
+
+/// Comes before all that is to be written, in memory. After it was dropped, [`Room::tell`] is to be called.
+#[derive(Debug)]
+pub(super) struct First<W>(Arc<Room<W>>);
 
 /// Why there is no room.
 #[derive(Debug)]
@@ -109,6 +119,7 @@ impl<W> Room<W> {
             disk,
             turns: Mutex::new(turns),
             is_watched: AtomicBool::new(false),
+            firsts: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
         })
     }
@@ -120,6 +131,30 @@ impl<W> Room<W> {
 
     pub(super) fn disk_bytes(&self) -> usize {
         self.disk.used(Kind::Bytes)
+    }
+
+    /// Comes first from now on.
+    pub(super) fn first(self: &Arc<Self>) -> First<W> {
+        let _turns = self.lock();
+        self.firsts.fetch_add(1, Ordering::Relaxed);
+        First(Arc::clone(self))
+    }
+
+    /// For a record, under the lock.
+    fn charge_memory(&self, bytes: usize) -> Result<Charge, BudgetExceeded> {
+        let charge = self.memory.charge(Kind::Bytes, bytes)?;
+        if self.firsts.load(Ordering::Relaxed) == 0 {
+            return Ok(charge);
+        }
+        drop(charge);
+        let used = self.memory.used(Kind::Bytes);
+        Err(BudgetExceeded {
+            ledger: self.memory.name().into(),
+            kind: Kind::Bytes,
+            requested: bytes,
+            used,
+            limit: self.memory.limit(Kind::Bytes).unwrap_or(usize::MAX),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, [Turns<W>; 2]> {
@@ -150,7 +185,7 @@ impl<W: Waits> Room<W> {
         // Held while the ledgers are asked: what is given back is so before this is locked.
         let mut turns = self.lock();
         let [in_memory, on_disk] = &mut *turns;
-        let memory = match self.memory.charge(Kind::Bytes, memory_bytes) {
+        let memory = match self.charge_memory(memory_bytes) {
             Ok(charge) => charge,
             Err(exceeded) if in_memory.waits(&exceeded, whose) => {
                 return Err(Refused::Yet(exceeded.into()));
@@ -308,6 +343,14 @@ impl Waiting {
             Place::Memory => in_memory,
             Place::Disk => on_disk,
         }
+    }
+}
+
+impl<W> Drop for First<W> {
+    fn drop(&mut self) {
+        let [in_memory, _] = &mut *self.0.lock();
+        self.0.firsts.fetch_sub(1, Ordering::Relaxed);
+        in_memory.has_more = true;
     }
 }
 
@@ -554,6 +597,25 @@ mod tests {
         other.give_back(2);
         room.tell();
         assert_eq!((large.got(), again.got()), (1, 0));
+    }
+
+    #[test]
+    fn nothing_is_reserved_while_something_else_comes_first() {
+        let room = room(4);
+        let (wants, other) = (Wants::new(&room, 1), Wants::new(&room, 1));
+        let (first, second) = (room.first(), room.first());
+        wants.on_room();
+        other.on_room();
+        drop(first);
+        room.tell();
+        assert_eq!(
+            (wants.got(), other.got(), room.unwritten_bytes()),
+            (0, 0, 0)
+        );
+        drop(second);
+        assert!(room.has_to_tell());
+        room.tell();
+        assert_eq!((wants.got(), other.got()), (1, 1));
     }
 
     #[test]

@@ -383,6 +383,33 @@ async fn a_queue_outlives_a_lack_of_memory() {
     disk.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_memory_to_be_read_is_not_starved_by_what_is_to_be_written() {
+    let (disk, writer, mut reader) = four_records(Duration::from_secs(40)).await;
+    let held = disk.ledger.charge(Kind::Bytes, 90_000).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(reader.poll_pop(&mut cx).is_pending());
+    until_memory_is_waited_for(&disk).await;
+    let (other, mut from_other) = disk.queue();
+    tokio::time::advance(Duration::from_secs(9)).await;
+    other.push(record(7, 5_000)).unwrap();
+    assert!(from_other.pop().await.unwrap() == Some(record(7, 5_000)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let refused = loop {
+        match other.push(record(7, 5_000)) {
+            Ok(()) => assert!(from_other.pop().await.unwrap().is_some()),
+            Err(refused) => break refused,
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(matches!(refused, SpillError::NoRoomYet), "{refused}");
+    drop(held);
+    assert!(reader.pop().await.unwrap() == Some(record(0, 40_000)));
+    other.push(record(7, 5_000)).unwrap();
+    drop((writer, reader, other, from_other));
+    disk.end().await;
+}
+
 #[tokio::test]
 async fn a_reader_that_goes_while_there_is_no_memory_leaves_nothing() {
     let (disk, writer, reader) = four_records(Duration::MAX).await;

@@ -3,7 +3,11 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -17,7 +21,7 @@ use super::{
     dir::Dir,
     index::{NextWrite, Unused, Writing},
     queue::Queue,
-    room::{Held, Room},
+    room::{First, Held, Room},
     segment::{Segment, Span},
 };
 
@@ -34,8 +38,8 @@ pub(super) enum Job {
     Write(Arc<Queue>),
     /// Has the owner of a queue do what takes its time.
     CallBack(Arc<Queue>),
-    /// Reads the first records of a queue.
-    Read(Arc<Queue>),
+    /// Reads the first records of a queue; before all that is to be written, if it has waited for memory for long.
+    Read(Arc<Queue>, Option<First<Queue>>),
     /// Deletes files, whose room others may wait for.
     Delete(Unused<Held<Queue>>, Arc<Room<Queue>>),
     /// Tells queues that there may be room.
@@ -66,6 +70,10 @@ pub(super) struct Worker {
     /// There are new jobs, while the thread waits for memory.
     more: Condvar,
     at_rest: Notify,
+    /// A thread is at the jobs; changed under their lock.
+    is_running: AtomicBool,
+    /// The runtime has none any more.
+    has_ended: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +84,6 @@ struct Jobs {
     later: Vec<Job>,
     /// Whether the next job is a read, if there is one.
     is_turn_of_reads: bool,
-    is_running: bool,
 }
 
 impl Worker {
@@ -86,26 +93,42 @@ impl Worker {
             jobs: Mutex::default(),
             more: Condvar::new(),
             at_rest: Notify::new(),
+            is_running: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
         })
     }
 
-    /// Has `job` done, by a thread that is started if none is at it.
+    /// Has `job` done, by a thread that is started if none is at it. If there is none any more, its queue has failed, which
+    /// is for the caller to see, who may hold locks.
     pub(super) fn tell(self: &Arc<Self>, job: Job) {
-        self.lock().push(job);
-        self.run();
+        self.run(|jobs| jobs.push(job));
     }
 
     /// Has `job` done in a while, because it finds no memory now.
     pub(super) fn tell_later(self: &Arc<Self>, job: Job) {
-        self.lock().later.push(job);
-        self.run();
+        self.run(|jobs| jobs.later.push(job));
     }
 
-    fn run(self: &Arc<Self>) {
-        if mem::replace(&mut self.lock().is_running, true) {
-            self.more.notify_one();
-            return;
+    /// Adds a job and starts a thread under one lock: if there is none to be had, no job is here but this one.
+    fn run(self: &Arc<Self>, add: impl FnOnce(&mut Jobs)) {
+        let mut jobs = self.lock();
+        add(&mut jobs);
+        if self.is_running.load(Ordering::SeqCst) {
+            drop(jobs);
+            return self.more.notify_one();
         }
+        self.start();
+        self.is_running.store(true, Ordering::SeqCst);
+        // One that ends while it begins does not see that it has begun: then this sees that it has ended.
+        if self.has_ended.load(Ordering::SeqCst) {
+            drop(jobs);
+            for queue in self.give_up().into_queues() {
+                drop(queue.lock().fail(SpillError::RuntimeEnded));
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>) {
         let run = Run {
             worker: Arc::clone(self),
             current: None,
@@ -134,7 +157,7 @@ impl Worker {
     pub(super) async fn idle(&self) {
         loop {
             let at_rest = self.at_rest.notified();
-            if !self.lock().is_running {
+            if !self.is_running.load(Ordering::SeqCst) {
                 return;
             }
             at_rest.await;
@@ -149,7 +172,7 @@ impl Worker {
         if !jobs.later.is_empty() {
             return Next::Wait;
         }
-        jobs.is_running = false;
+        self.is_running.store(false, Ordering::SeqCst);
         drop(jobs);
         self.at_rest.notify_waiters();
         Next::Rest
@@ -165,9 +188,12 @@ impl Worker {
 
     /// All jobs, if nobody does them any more.
     fn give_up(&self) -> Jobs {
-        let jobs = mem::take(&mut *self.lock());
+        let mut jobs = self.lock();
+        self.is_running.store(false, Ordering::SeqCst);
+        let given_up = mem::take(&mut *jobs);
+        drop(jobs);
         self.at_rest.notify_waiters();
-        jobs
+        given_up
     }
 
     #[cfg(test)]
@@ -183,7 +209,7 @@ impl Worker {
 impl Jobs {
     fn push(&mut self, job: Job) {
         match job {
-            Job::Read(_) => self.reads.push_back(job),
+            Job::Read(..) => self.reads.push_back(job),
             Job::Write(_) | Job::CallBack(_) | Job::Delete(..) | Job::TellOfRoom(_) => {
                 self.others.push_back(job);
             }
@@ -213,7 +239,7 @@ impl Jobs {
     fn into_queues(self) -> impl Iterator<Item = Arc<Queue>> {
         let jobs = self.reads.into_iter().chain(self.others).chain(self.later);
         jobs.filter_map(|job| match job {
-            Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue) => Some(queue),
+            Job::Write(queue) | Job::CallBack(queue) | Job::Read(queue, _) => Some(queue),
             Job::Delete(..) | Job::TellOfRoom(_) => None,
         })
     }
@@ -261,7 +287,7 @@ impl Run {
         match job {
             Job::Write(queue) => write(self.begin(queue)),
             Job::CallBack(queue) => (self.begin(queue).on_progress)(),
-            Job::Read(queue) => read(self.begin(queue)),
+            Job::Read(queue, first) => read(self.begin(queue), first),
             Job::Delete(unused, room) => {
                 drop(unused);
                 room.tell();
@@ -282,10 +308,20 @@ impl Drop for Run {
         if self.is_done {
             return;
         }
+        let panics = thread::panicking();
+        self.worker.has_ended.fetch_or(!panics, Ordering::SeqCst);
+        if !self.worker.is_running.load(Ordering::SeqCst) {
+            // The jobs are locked, by somebody who has just told us of one.
+            return;
+        }
         let rest = self.worker.give_up().into_queues();
         for queue in self.current.take().into_iter().chain(rest) {
-            // Without a word to others: this may be the thread of somebody who has just told us of a job.
-            drop(queue.lock().fail(SpillError::RuntimeEnded));
+            if panics {
+                // What is called may be what has panicked.
+                drop(queue.lock().fail(SpillError::RuntimeEnded));
+            } else {
+                queue.fail(SpillError::RuntimeEnded);
+            }
         }
     }
 }
@@ -321,7 +357,7 @@ fn append(dir: &Dir, writing: &Writing<Held<Queue>>) -> Result<Vec<Span>, SpillE
     segment.append(offset, &writing.records)
 }
 
-fn read(queue: &Arc<Queue>) {
+fn read(queue: &Arc<Queue>, first: Option<First<Queue>>) {
     let mut spans = queue.lock().next_read();
     let bytes = |spans: &[Span]| spans.iter().map(Span::disk_bytes).sum();
     let ahead = queue.dir.reserve_memory(bytes(&spans));
@@ -331,21 +367,30 @@ fn read(queue: &Arc<Queue>) {
     });
     let charge = match charge {
         Ok(charge) => charge,
-        Err(spent) => return try_later(queue, spent),
+        Err(spent) => return try_later(queue, spent, first),
     };
+    if first.is_some() {
+        drop(first);
+        queue.dir.room.tell();
+    }
     match Segment::read(&spans, charge) {
         Ok(records) => queue.lock().read(records),
         Err(error) => queue.fail(error),
     }
 }
 
-/// Memory comes and goes, so a queue does not fail for the lack of it at once.
-fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded) {
+/// Memory comes and goes, so a queue does not fail for the lack of it at once. What others write may take all that comes, so
+/// it comes before that in the last three quarters of its time. That is less than what waits for room has, by default.
+fn try_later(queue: &Arc<Queue>, spent: BudgetExceeded, first: Option<First<Queue>>) {
     let waited = queue
         .lock()
         .lacks_memory(tokio::time::Instant::now().into_std());
     if waited >= queue.dir.memory_timeout || spent.requested > spent.limit {
+        drop(first);
         return queue.fail(spent.into());
     }
-    queue.dir.worker.tell_later(Job::Read(Arc::clone(queue)));
+    let is_first = waited >= queue.dir.memory_timeout / 4;
+    let first = first.or_else(|| is_first.then(|| queue.dir.room.first()));
+    let read = Job::Read(Arc::clone(queue), first);
+    queue.dir.worker.tell_later(read);
 }

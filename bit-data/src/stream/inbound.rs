@@ -471,7 +471,13 @@ impl State {
                 spilling.push(newer);
             }
         }
+        if matches!(self.phase, Phase::Ended(_)) {
+            // Its consumer may take its time: no sender waits for it.
+            spilling.is_not_stuck();
+        }
         let (cost_bytes, refused) = spilling.write();
+        // So has the queue if nobody writes any more.
+        let refused = refused.or_else(|| spilling.expect_intact().err());
         self.stats.bytes_spilled = spilling.spilled_bytes();
         let limit_bytes = self.intake.window.on_spilled(cost_bytes);
         self.settle();
@@ -510,7 +516,7 @@ impl State {
         round_trip: impl FnOnce() -> Option<Duration>,
     ) -> Poll<Option<Result<Taken, ReceiveError>>> {
         if let Some(item) = self.queue.pop_front() {
-            self.spilling.iter().for_each(Spilling::on_taken);
+            self.spilling.iter().for_each(Spilling::is_not_stuck);
             return Poll::Ready(Some(Ok(self.take(item, now(), round_trip))));
         }
         if let Some(item) = ready!(self.poll_spilled(cx)).transpose() {

@@ -9,6 +9,8 @@ use super::{
     error::OpenError,
 };
 use crate::spill::SpillDir;
+#[cfg(doc)]
+use crate::{NodeOptions, SpillOptions};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -56,7 +58,9 @@ pub enum Checksums {
 /// How a receiver receives.
 #[derive(Clone, Debug)]
 pub struct ReceiveOptions {
-    /// Most bytes that wait for the consumer, of all senders together. Hard: senders wait. Default 16 MiB.
+    /// Most bytes that wait for the consumer, of all senders together: beyond it, senders wait. Hard, but for `spill`: then
+    /// one row of each sender may be beyond it until it is on its way to disk, of senders elsewhere none longer than
+    /// [`NodeOptions::batch_bytes_max`]. Default 16 MiB.
     pub budget_bytes: usize,
     /// What each sender is granted at first, in bytes, as far as the budget reaches. Default 2 MiB.
     pub window_bytes: usize,
@@ -66,9 +70,11 @@ pub struct ReceiveOptions {
     pub checksums: Checksums,
     /// Codecs that senders may use beside none. Default: all.
     pub codecs: Vec<Codec>,
-    /// Where batches go that have no room in the budget, or beyond `window_bytes_max`, so that their senders need not wait.
-    /// Those of this process come back in pieces of about a MiB. A row that is longer than the budget goes there too.
-    /// Default `None`: senders wait.
+    /// Where batches go that have no room in the budget, or beyond `window_bytes_max`, so that their senders can go on. They
+    /// wait there too, for what [`SpillOptions::unwritten_bytes_max`] and [`SpillOptions::disk_bytes_max`] have no room for
+    /// yet, of all receivers together; after [`SpillOptions::room_timeout`] in which a stream got none, and nothing of it was
+    /// taken, it fails, unless its sender has ended. Batches of this process come back in pieces of about a MiB. A row that
+    /// is longer than the budget goes there too. Default `None`: senders wait, as long as it takes.
     pub spill: Option<SpillDir>,
     /// How long a sender may take to be there. Default 15 s.
     pub open_timeout: Duration,

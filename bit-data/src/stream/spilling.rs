@@ -119,8 +119,9 @@ impl Spilling {
         (cost_bytes, None)
     }
 
-    /// The consumer has taken something that is older, or waits: nothing is stuck here.
-    pub(crate) fn on_taken(&self) {
+    /// The consumer has taken something that is older, or waits; or no sender waits: how long there has been no room counts
+    /// from now on.
+    pub(crate) fn is_not_stuck(&self) {
         if !self.waiting.is_empty() {
             self.writer.on_taken();
         }
@@ -172,7 +173,7 @@ impl Spilling {
             }
             Poll::Ready(Ok(None)) if self.encoding == Encoding::Begun => Poll::Pending,
             Poll::Ready(Ok(None)) => {
-                self.on_taken();
+                self.is_not_stuck();
                 Poll::Ready(Ok(self.waiting.pop_front()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),

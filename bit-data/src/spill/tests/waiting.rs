@@ -2,7 +2,43 @@
 
 use std::sync::Mutex;
 
+use rpc_bus::simulation::SimulatedNetwork;
+
 use super::*;
+
+#[test]
+fn a_queue_is_told_that_nobody_writes_any_more() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (parent, ledger) = (
+        tempfile::tempdir().unwrap(),
+        Ledger::root("test", Limits::default()),
+    );
+    let host = SimulatedNetwork::new(1).host([10, 0, 0, 1].into());
+    let options = SpillOptions::default();
+    let entered = runtime.enter();
+    let dir = SpillDir::open_simulated(parent.path(), &options, &ledger, &host).unwrap();
+    drop(entered);
+    let told = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let queues = told.each_ref().map(|told| {
+        let told = Arc::clone(told);
+        dir.queue(move || {
+            told.fetch_add(1, Relaxed);
+        })
+    });
+    for (writer, _) in &queues {
+        writer.push(record(1, 100)).unwrap();
+    }
+    drop(runtime);
+    assert_eq!(told.each_ref().map(|told| told.load(Relaxed)), [1, 1]);
+    let here = Builder::new_current_thread().build().unwrap();
+    for (writer, mut reader) in queues {
+        let error = here.block_on(reader.pop()).unwrap_err();
+        assert!(matches!(error, SpillError::RuntimeEnded), "{error}");
+        assert!(writer.push(record(1, 100)).is_err());
+    }
+    here.block_on(dir.idle());
+    assert!(ledger.is_zero(), "{ledger:?}");
+}
 
 /// A queue that tries to push a record again whenever it is told.
 struct Pushing {

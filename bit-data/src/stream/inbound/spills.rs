@@ -194,12 +194,32 @@ async fn the_budget_is_filled_before_the_disk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_nobody_reads_fails_when_the_disk_stays_full() {
+async fn a_stream_that_has_ended_waits_for_its_consumer_though_the_disk_stays_full() {
+    let mut stream = with_little_disk();
+    let mut sent = 0;
+    while stream.has_credit() {
+        stream.send_batch(200 * KIB);
+        stream.dir.idle().await;
+        sent += 1;
+    }
+    stream.inbound.end(Ok(()));
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    for _ in 0..sent {
+        assert_eq!(stream.take().await, 200 * KIB);
+    }
+}
+
+fn with_little_disk() -> ByHand {
     let options = SpillOptions {
         disk_bytes_max: MIB,
         ..SpillOptions::default()
     };
-    let mut stream = ByHand::new(MIB, 1, &options);
+    ByHand::new(MIB, 1, &options)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_fails_when_the_disk_stays_full() {
+    let mut stream = with_little_disk();
     let seconds = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
     for _ in 0..3 {
         while stream.has_credit() {
