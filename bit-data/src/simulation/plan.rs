@@ -19,6 +19,8 @@ const LONG_ROW_BYTES: usize = 60_000;
 const DISK_BYTES_LITTLE: usize = 200_000;
 /// More than all pieces that are in memory while they are written.
 const SPILL_ROOM_BYTES: usize = 32 << 20;
+/// Of a stream.
+const BATCHES_MAX: usize = 24;
 
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -48,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) budget_bytes: usize,
     pub(super) window_bytes: usize,
     pub(super) spills: bool,
+    /// All its senders are fed by one task, which waits for each: only what spills may then be taken in a fixed order.
+    pub(super) is_fed_by_one: bool,
     pub(super) checksums: Checksums,
     pub(super) open_timeout: Duration,
     pub(super) starts: Duration,
@@ -219,7 +223,7 @@ impl Draw {
     }
 
     fn node(&mut self) -> NodePlan {
-        let spills_little = self.chance(10);
+        let spills_little = self.chance(20);
         NodePlan {
             connections_per_peer: self.one_of(&[1, 1, 2, 3]),
             batch_bytes_max: self.one_of(&[16 << 20, 16 << 20, 1 << 20]),
@@ -279,6 +283,13 @@ impl Draw {
             left -= streams;
             exchanges.push(self.exchange(nodes, streams));
         }
+        let doubtful = |exchange: &Exchange| {
+            exchange.is_doubtful(nodes) || exchange.may_lack_room(nodes, &exchanges)
+        };
+        let doubtful: Vec<_> = exchanges.iter().map(doubtful).collect();
+        for (exchange, may_fail) in exchanges.iter_mut().zip(doubtful) {
+            exchange.may_fail = may_fail;
+        }
         exchanges
     }
 
@@ -301,6 +312,7 @@ impl Draw {
             budget_bytes: self.one_of(&[least, least, 2 * least, 16 << 20]).max(least),
             window_bytes: self.one_of(&[64 << 10, 128 << 10, 2 << 20]),
             spills: self.chance(30),
+            is_fed_by_one: false,
             checksums: Checksums::On,
             open_timeout: self.one_of(&[PATIENCE_MIN, 2 * PATIENCE_MIN]),
             starts: self.start(),
@@ -308,8 +320,29 @@ impl Draw {
             attempts: self.random.random_range(1..=2),
             may_fail: false,
         };
-        exchange.may_fail = exchange.is_doubtful(nodes);
+        if exchange.spills && self.chance(50) {
+            self.feed_by_one(&mut exchange);
+        }
         exchange
+    }
+
+    /// Most of these could not be without spilling: what is taken last comes as early as what is taken first, and is more
+    /// than waits elsewhere.
+    fn feed_by_one(&mut self, exchange: &mut Exchange) {
+        exchange.is_fed_by_one = true;
+        let is_in_turn = self.chance(60);
+        if is_in_turn {
+            exchange.taking = Taking::InTurn;
+            exchange.budget_bytes = ReceiveOptions::budget_bytes_min(exchange.streams.len());
+        }
+        let (sender, starts) = (exchange.streams[0].sender, exchange.streams[0].starts);
+        for stream in &mut exchange.streams {
+            (stream.sender, stream.starts) = (sender, starts);
+            stream.ending = Ending::Finished;
+            if is_in_turn {
+                stream.batches = (0..BATCHES_MAX).map(|_| self.middling_batch()).collect();
+            }
+        }
     }
 
     /// Mostly soon; now and then later than others wait.
@@ -351,7 +384,7 @@ impl Draw {
             2 => Ending::DroppedAt(self.millis(0..=3_000)),
             _ => Ending::Finished,
         };
-        let batches = self.log(24);
+        let batches = self.log(BATCHES_MAX);
         let bulk = self.chance(25);
         let mut batches: Vec<_> = (0..batches).map(|_| self.batch(bulk)).collect();
         if has_large && let Some(first) = batches.first_mut() {
@@ -380,6 +413,15 @@ impl Draw {
         BatchPlan {
             rows,
             row_bytes: bytes / rows.max(1),
+        }
+    }
+
+    /// So that a stream of them is more than a window and a small disk hold.
+    fn middling_batch(&mut self) -> BatchPlan {
+        let (rows, bytes) = (4, self.random.random_range(5_000..40_000));
+        BatchPlan {
+            rows,
+            row_bytes: bytes / rows,
         }
     }
 
@@ -484,13 +526,25 @@ impl Exchange {
         apart + Duration::from_secs(2) > PATIENCE_MIN
     }
 
+    /// Whether what it spills may wait for room on disk for longer than it does: for a stream that nothing is taken from,
+    /// because others of its receiver come first, or while such a stream of another exchange holds all there is.
+    fn may_lack_room(&self, nodes: &[NodePlan], all: &[Self]) -> bool {
+        let has_little = nodes[self.receiver].disk_bytes_max == DISK_BYTES_LITTLE;
+        let may_stand = |other: &Self| {
+            other.spills
+                && other.receiver == self.receiver
+                && matches!(other.taking, Taking::InTurn | Taking::Merged)
+        };
+        self.spills && has_little && all.iter().any(may_stand)
+    }
+
     fn may_be_too_large(&self, nodes: &[NodePlan]) -> bool {
         let all = || self.streams.iter().flat_map(|stream| &stream.batches);
         let longest = all().map(|batch| batch.row_bytes).max().unwrap_or_default();
         let largest = all().map(|batch| batch.bytes()).max().unwrap_or_default();
         let here = &nodes[self.receiver];
-        let has_little = here.disk_bytes_max == DISK_BYTES_LITTLE;
-        let spills_more = self.spills && (has_little || largest + 4_096 > here.unwritten_bytes_max);
+        let spilled_max = here.unwritten_bytes_max.min(here.disk_bytes_max);
+        let spills_more = self.spills && largest + 4_096 > spilled_max;
         let smallest = nodes.iter().map(|node| node.batch_bytes_max).min();
         let is_long = longest > LONG_ROW_BYTES
             && (self.budget_bytes < 16 << 20 || Some(longest + 4_096) > smallest);

@@ -145,8 +145,12 @@ impl World {
         let node = Node::start(&host, &self.plan.nodes[at], place, disk).await;
         let node = Arc::new(node);
         for (index, exchange) in self.plan.exchanges.iter().enumerate() {
+            if exchange.is_fed_by_one && exchange.streams[0].sender == at {
+                let task = sending::run_together(Arc::clone(self), Arc::clone(&node), index);
+                place.tasks.push_back(Handle::current().spawn(task));
+            }
             for (stream, sender) in exchange.streams.iter().enumerate() {
-                if sender.sender == at {
+                if sender.sender == at && !exchange.is_fed_by_one {
                     let (world, node) = (Arc::clone(self), Arc::clone(&node));
                     let task = sending::run(world, node, (index, stream));
                     place.tasks.push_back(Handle::current().spawn(task));

@@ -4,8 +4,12 @@
 use arrow::array::RecordBatch;
 use record_batch::arrow_body_bytes;
 
-/// Cuts `batch` into pieces of about `piece_bytes`; a row that is longer is a piece of its own. A batch that fits comes
-/// back as it is.
+/// Most rows of a piece, and of a batch that a receiver decodes: rows of nulls, of runs, or of no columns at all take no
+/// bytes, however many there are.
+pub(crate) const ROWS_MAX: usize = 1 << 24;
+
+/// Cuts `batch` into pieces of about `piece_bytes`, of [`ROWS_MAX`] rows at most; a row that is longer is a piece of its own.
+/// A batch that fits comes back as it is.
 pub(crate) fn pieces(batch: RecordBatch, piece_bytes: usize) -> impl Iterator<Item = RecordBatch> {
     Pieces {
         rest: Some(batch),
@@ -48,10 +52,11 @@ impl<M: Fn(&RecordBatch) -> usize> Pieces<M> {
     fn equal_rows(&self, batch: &RecordBatch) -> usize {
         // Counts at least what the rows take, and is quick.
         if batch.get_array_memory_size() <= self.piece_bytes {
-            return batch.num_rows();
+            return batch.num_rows().min(ROWS_MAX);
         }
         let parts = (self.measure)(batch).div_ceil(self.piece_bytes.max(1));
-        batch.num_rows().div_ceil(parts.max(1)).max(1)
+        let rows = batch.num_rows().div_ceil(parts.max(1));
+        rows.clamp(1, ROWS_MAX)
     }
 
     /// Halves what was tried until it fits. The next piece is as long, or twice that if this one is less than half full:
@@ -64,7 +69,8 @@ impl<M: Fn(&RecordBatch) -> usize> Pieces<M> {
             bytes = (self.measure)(&piece);
         }
         let is_half_empty = bytes.saturating_mul(2) <= self.piece_bytes;
-        self.next_rows = Some(piece.num_rows() * if is_half_empty { 2 } else { 1 });
+        let next_rows = piece.num_rows() * if is_half_empty { 2 } else { 1 };
+        self.next_rows = Some(next_rows.min(ROWS_MAX));
         piece
     }
 }
@@ -75,7 +81,7 @@ mod tests {
 
     use arrow::{
         array::{
-            ArrayRef, BooleanArray, DictionaryArray, Int64Array, ListArray, StringArray,
+            ArrayRef, BooleanArray, DictionaryArray, Int64Array, ListArray, NullArray, StringArray,
             StringViewArray,
         },
         buffer::OffsetBuffer,
@@ -206,6 +212,17 @@ mod tests {
         assert_eq!(check(&numbers(1_000), 8_000).len(), 1);
         assert_eq!(check(&numbers(1), 1).len(), 1);
         assert_eq!(pieces(numbers(0), 1).count(), 1);
+    }
+
+    #[test]
+    fn rows_that_take_no_bytes_are_cut_by_their_number() {
+        let nulls = |rows| of(Arc::new(NullArray::new(rows)));
+        let rows = |rows| {
+            let cut = pieces(nulls(rows), 1_000_000);
+            cut.map(|piece| piece.num_rows()).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(ROWS_MAX), [ROWS_MAX]);
+        assert_eq!(rows(2 * ROWS_MAX + 5), [ROWS_MAX, ROWS_MAX, 5]);
     }
 
     #[test]

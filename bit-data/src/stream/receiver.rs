@@ -28,6 +28,7 @@ use super::{
     inbound::{Inbound, Item, grant},
     intake::{EncodedBatch, Terms},
     outbound::Outbound,
+    pieces::ROWS_MAX,
     receiver_side::{ReceiverSide, close},
     stats::{ReceiveStats, now},
     tunnel::{TunnelPeer, Tunnels},
@@ -92,7 +93,10 @@ impl StreamReceiver {
             source,
             inbound,
             terms,
-            decoder: ArrowDecoder::new(ArrowDecodeOptions::default()),
+            decoder: ArrowDecoder::new(ArrowDecodeOptions {
+                rows_max: ROWS_MAX,
+                ..ArrowDecodeOptions::default()
+            }),
             decompressing: None,
             runtime,
             tunnels,

@@ -27,7 +27,7 @@ use super::{
     inbound::{Inbound, value_cost_bytes},
     options::{PIECE_BYTES_MAX, SendOptions},
     outbound::{Outbound, RemoteRoute, Route},
-    pieces::pieces,
+    pieces::{ROWS_MAX, pieces},
     registry::Registry,
     stats::{SendStats, lock, now},
     tunnel::{TunnelPeer, Tunnels},
@@ -207,7 +207,7 @@ impl Transmitter {
     async fn hand_over(&mut self, inbound: &Inbound, batch: RecordBatch) -> Result<(), SendError> {
         // Most batches fit, and are measured once.
         let (cost_bytes, piece_bytes) = (value_cost_bytes(&batch), inbound.piece_bytes());
-        if cost_bytes <= piece_bytes as u64 {
+        if cost_bytes <= piece_bytes as u64 && batch.num_rows() <= ROWS_MAX {
             return self.hand_over_piece(inbound, batch, cost_bytes).await;
         }
         for piece in pieces(batch, piece_bytes) {

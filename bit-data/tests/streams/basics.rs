@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arrow::{
-    array::{ArrayRef, ListArray, RecordBatch, StringViewArray},
+    array::{ArrayRef, ListArray, NullArray, RecordBatch, StringViewArray},
     buffer::OffsetBuffer,
     compute::concat_batches,
     datatypes::{DataType, Field},
@@ -210,6 +210,27 @@ async fn open_streams_tell_what_they_wait_for_and_tunnels_keep_what_ended_ones_h
         (there_after.open_streams, there_after.waiting_senders),
         (0, 0)
     );
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test]
+async fn more_rows_than_a_receiver_takes_at_once_come_in_pieces() {
+    const ROWS: usize = (1 << 24) + 3;
+    let (there, here) = pair().await;
+    let column: ArrayRef = Arc::new(NullArray::new(ROWS));
+    let nulls = RecordBatch::try_from_iter([("nothing", column)]).expect("one column");
+    for (origin, sending) in [(there.origin(), &there), (Origin::Here, &here)] {
+        let options = SendOptions::default();
+        let sender = sending.node.sender(stream(1), &nulls.schema(), options);
+        let mut sender = sender.expect("the only one");
+        let receiver = here.receiver(origin, stream(1)).await;
+        sender.send(nulls.clone()).await.expect("there is credit");
+        sender.close().await.expect("all is sent");
+        let came: Vec<_> = receiver.try_collect().await.expect("no error");
+        let rows: Vec<_> = came.iter().map(RecordBatch::num_rows).collect();
+        assert_eq!(rows, [ROWS - 3, 3]);
+    }
     here.stop().await;
     there.stop().await;
 }
