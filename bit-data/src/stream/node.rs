@@ -61,7 +61,8 @@ pub struct NodeOptions {
     /// Most bytes that all receivers of this node may reserve. Default `None`: what the ledger allows. A program gives
     /// a quarter of its memory. What has come within that is charged to the ledger once more, as memory of connections.
     pub plane_bytes_max: Option<usize>,
-    /// Most bytes that the receivers of one query may reserve. Default 256 MiB.
+    /// Most bytes that the receivers of one query may reserve. Streams that spill rather than take more leave the last quarter
+    /// to receivers that are opened later. Default 256 MiB.
     pub query_bytes_max: usize,
     /// Largest batch, on the wire and in memory, in bytes: longer ones are cut by rows, so that this is the longest row.
     /// Default 16 MiB.

@@ -59,8 +59,10 @@ pub enum Checksums {
 #[derive(Clone, Debug)]
 pub struct ReceiveOptions {
     /// Most bytes that wait for the consumer, of all senders together: beyond it, senders wait. Hard, but for `spill`: then
-    /// one row of each sender may be beyond it until it is on its way to disk, of senders elsewhere none longer than
-    /// [`NodeOptions::batch_bytes_max`]. Default 16 MiB.
+    /// one row of each sender may be beyond it until it is on its way to disk: of senders elsewhere none longer than
+    /// [`NodeOptions::batch_bytes_max`], of those of this process within [`NodeOptions::query_bytes_max`], or the stream
+    /// fails. A batch of this process counts with the dictionaries that the one before did not have, up to what batches are
+    /// cut to: about a MiB, or the first window if that is smaller. Default 16 MiB.
     pub budget_bytes: usize,
     /// What each sender is granted at first, in bytes, as far as the budget reaches. Default 2 MiB.
     pub window_bytes: usize,
