@@ -29,7 +29,7 @@ pub struct SecurityOptions {
     pub users: Option<PathBuf>,
     /// Those of them that are nodes: with users, only these may speak on the control and data planes. Spaces around a
     /// name do not count. Default: none are named, and it is the one that this node is at the others
-    /// ([`ClusterOptions::login`](crate::node::ClusterOptions::login)).
+    /// (`ClusterOptions::login`).
     pub node_users: Vec<String>,
     /// How users authenticate.
     pub auth: AuthOptions,
