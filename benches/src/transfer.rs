@@ -179,7 +179,7 @@ impl Seen {
             let values = values(column);
             let number = match look {
                 Look::Values => sum(values),
-                Look::Places => values.as_ptr().addr() as u64,
+                Look::Places => places(values),
             };
             seen.sum = seen.sum.wrapping_add(number);
         }
@@ -198,6 +198,13 @@ impl Seen {
         ensure!(self == expected, "received {self:?}, expected {expected:?}");
         Ok(())
     }
+}
+
+/// The addresses of all values together, however they are cut.
+fn places(values: &[u8]) -> u64 {
+    let (first, count) = (values.as_ptr().addr() as u64, (values.len() / 8) as u64);
+    let offsets = 4_u64.wrapping_mul(count.wrapping_mul(count.wrapping_sub(1)));
+    first.wrapping_mul(count).wrapping_add(offsets)
 }
 
 /// Counted anew: the number that Arrow keeps would not be reading.
@@ -418,6 +425,20 @@ fn count(counter: &AtomicU64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_the_same_however_a_batch_is_cut() {
+        let batch = Batches::of_bytes(4096).get(0).clone();
+        let whole = Seen::default().and(&batch, Look::Places);
+        let pieces = [(0, 1), (1, 20), (21, 43)].map(|(at, rows)| batch.slice(at, rows));
+        let cut = pieces
+            .iter()
+            .fold(Seen::default(), |seen, piece| seen.and(piece, Look::Places));
+        assert_eq!((cut, batch.num_rows()), (whole, 64));
+        let moved = pieces[..2].iter().chain(&pieces[1..2]);
+        let other = moved.fold(Seen::default(), |seen, piece| seen.and(piece, Look::Places));
+        assert_ne!(other, whole);
+    }
 
     #[test]
     fn what_is_expected_is_what_a_receiver_sees() {

@@ -29,7 +29,7 @@ use std::{
 
 use world::{Report, run};
 
-const SCHEDULES: u64 = 2000;
+const SCHEDULES: u64 = 1000;
 /// Of so many schedules it is looked whether they run again as they did.
 const REPEATED: u64 = 20;
 /// How often a long run says how far it is.

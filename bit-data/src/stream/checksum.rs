@@ -89,15 +89,13 @@ impl Damaged {
 fn checksum(message: &impl Message) -> u32 {
     let mut sum = Checksum::new();
     let mut head = [0; HEAD_BYTES];
-    let length = message.encoded_len();
-    match head.get_mut(..length) {
-        Some(mut room) => {
-            message
-                .encode(&mut room)
-                .expect("invariant: the room is as long as the message");
-            sum.update(&head[..length]);
-        }
-        None => sum.update(&message.encode_to_vec()),
+    let mut rest = &mut head[..];
+    // It says itself if it does not fit: its length is reckoned once.
+    if message.encode(&mut rest).is_ok() {
+        let length = HEAD_BYTES - rest.len();
+        sum.update(&head[..length]);
+    } else {
+        sum.update(&message.encode_to_vec());
     }
     sum.finish()
 }
