@@ -64,7 +64,7 @@ pub struct ReceiveOptions {
     /// fails. A batch of this process counts with the dictionaries that the one before did not have, up to what batches are
     /// cut to: about a MiB, or the first window if that is smaller. Default 16 MiB.
     pub budget_bytes: usize,
-    /// What each sender is granted at first, in bytes, as far as the budget reaches. Default 2 MiB.
+    /// What each sender is granted at first, in bytes, as far as the budget reaches. Default 4 MiB.
     pub window_bytes: usize,
     /// What it may grow to where the link is long, as far as the budget reaches. Default 16 MiB.
     pub window_bytes_max: usize,
@@ -86,7 +86,7 @@ impl Default for ReceiveOptions {
     fn default() -> Self {
         Self {
             budget_bytes: 16 * MIB,
-            window_bytes: 2 * MIB,
+            window_bytes: 4 * MIB,
             window_bytes_max: 16 * MIB,
             checksums: Checksums::On,
             codecs: Codec::ALL[1..].to_vec(),
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn senders_share_the_budget() {
         let alone = windows(16 * MIB, 1).expect("there is room");
-        assert_eq!((alone.bytes, alone.overrun_bytes), (2 << 20, 9 << 17));
+        assert_eq!((alone.bytes, alone.overrun_bytes), (4 << 20, 9 << 17));
         let many = windows(16 * MIB, 64).expect("there is room");
         assert_eq!((many.bytes, many.overrun_bytes), (128 << 10, 128 << 10));
         for streams in 1..=128 {
