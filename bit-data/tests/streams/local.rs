@@ -89,7 +89,12 @@ async fn what_waits_counts_its_dictionaries_once_each() {
     let schema = keyed(&one).schema();
     let sender = node.node.sender(stream(1), &schema, SendOptions::default());
     let mut sender = sender.expect("the only one");
-    let receiver = node.receiver(Origin::Here, stream(1)).await;
+    let options = ReceiveOptions {
+        window_bytes: 2 * MIB,
+        ..ReceiveOptions::default()
+    };
+    let receiver = node.node.receiver(Origin::Here, stream(1), &options).await;
+    let receiver = receiver.expect("its sender is there");
     // Nobody takes them.
     for (values, dictionaries) in [(&one, 1), (&one, 1), (&other, 2), (&other, 2)] {
         sender.send(keyed(values)).await.expect("there is credit");
