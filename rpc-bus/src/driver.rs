@@ -231,10 +231,7 @@ impl<S: ReadVectored + AsyncWrite> Driver<S> {
             self.inbox.decode_rest(&mut self.decoder);
             return Poll::Ready(Ok(()));
         }
-        self.inbox.bytes = match ready!(self.poll_read_body(cx))? {
-            Some(bytes) => bytes,
-            None => ready!(self.poll_read_staged(cx))?,
-        };
+        self.inbox.bytes = ready!(self.poll_read_socket(cx))?;
         if self.inbox.bytes == 0 {
             let mid_frame = !self.decoder.is_between_frames();
             return Poll::Ready(Err(CloseReason::PeerClosed { mid_frame }));
@@ -250,8 +247,8 @@ impl<S: ReadVectored + AsyncWrite> Driver<S> {
     }
 
     /// Reads the rest of a large body into its place, and behind it what follows, which mostly is the head of another one;
-    /// `None` if there is no such body.
-    fn poll_read_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, CloseReason>> {
+    /// else small frames. Returns how many bytes came.
+    fn poll_read_socket(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, CloseReason>> {
         let Self {
             socket,
             decoder,
@@ -261,41 +258,27 @@ impl<S: ReadVectored + AsyncWrite> Driver<S> {
         } = self;
         STAGING.with_borrow_mut(|staging| {
             let Some(target) = decoder.body_target()? else {
-                return Poll::Ready(Ok(None));
+                let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
+                ready!(Pin::new(socket).poll_read(cx, &mut target))?;
+                let bytes = target.filled();
+                inbox.decode(bytes, decoder);
+                if bytes.len() == *staging_bytes {
+                    // More is there, and it is not a large body.
+                    *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
+                }
+                return Poll::Ready(Ok(bytes.len()));
             };
             let (body_bytes, next) = (target.len(), &mut staging[..STAGING_BYTES_MIN]);
             let bytes = ready!(socket.poll_read_vectored(cx, target, next))?;
             decoder.body_filled(bytes.min(body_bytes), &mut inbox.frames);
             inbox.decode(&next[..bytes.saturating_sub(body_bytes)], decoder);
             *staging_bytes = STAGING_BYTES_MIN;
-            Poll::Ready(Ok(Some(bytes)))
+            Poll::Ready(Ok(bytes))
         })
     }
 
     fn is_last_to_read(&self) -> bool {
         LAST_READ.get() == self.link.ends.id
-    }
-
-    /// Reads small frames.
-    fn poll_read_staged(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self {
-            socket,
-            decoder,
-            staging_bytes,
-            inbox,
-            ..
-        } = self;
-        STAGING.with_borrow_mut(|staging| {
-            let mut target = ReadBuf::new(&mut staging[..*staging_bytes]);
-            ready!(Pin::new(socket).poll_read(cx, &mut target))?;
-            let bytes = target.filled();
-            inbox.decode(bytes, decoder);
-            if bytes.len() == *staging_bytes {
-                // More is there, and it is not a large body.
-                *staging_bytes = (2 * *staging_bytes).min(STAGING_BYTES);
-            }
-            Poll::Ready(Ok(bytes.len()))
-        })
     }
 
     /// Hands the next frames to the connection, and what they mean to callers and handlers.

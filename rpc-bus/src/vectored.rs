@@ -72,6 +72,14 @@ mod tests {
 
     use super::*;
 
+    /// Both ends of a connection.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(addr));
+        (accepted.unwrap().0, connected.unwrap())
+    }
+
     async fn read(socket: &mut TcpStream, first: usize, second: usize) -> io::Result<Vec<u8>> {
         let (mut first, mut second) = (vec![0; first], vec![0; second]);
         let bytes = poll_fn(|cx| socket.poll_read_vectored(cx, &mut first, &mut second)).await?;
@@ -82,10 +90,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_places_are_filled_in_order_until_the_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(addr));
-        let (mut from, mut to) = (accepted.unwrap().0, connected.unwrap());
+        let (mut from, mut to) = connected().await;
         to.write_all(b"0123456789").await.unwrap();
         // All of it may not be there at once.
         let mut all = Vec::new();
@@ -111,10 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_fails_says_so() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(addr));
-        let (mut from, to) = (accepted.unwrap().0, connected.unwrap());
+        let (mut from, to) = connected().await;
         SockRef::from(&to)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
