@@ -16,7 +16,7 @@ use rpc_bus::{
     ledger::{Kind, Limits},
 };
 
-use super::{credit::WindowSizes, stats::lock};
+use super::{credit::WindowSizes, inbound::as_usize, stats::lock};
 
 /// What receivers of this node may hold together, and of each query.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl WindowSizes {
     /// The first window, with what a batch may overrun it by.
     pub(crate) fn reserve(&self, budget: &Ledger) -> Result<Charge, BudgetExceeded> {
         let bytes = self.bytes.saturating_add(self.overrun_bytes);
-        budget.charge(Kind::Bytes, usize::try_from(bytes).unwrap_or(usize::MAX))
+        budget.charge(Kind::Bytes, as_usize(bytes))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, OnceLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak},
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
@@ -90,8 +90,6 @@ struct State {
     queue: VecDeque<Item>,
     /// Newer than all of `queue`.
     spilling: Option<Spilling>,
-    /// As long as it spills.
-    query: Option<QueryBudget>,
     phase: Phase,
     /// Holds what the window reserves.
     charge: Charge,
@@ -116,7 +114,6 @@ impl Inbound {
             intake: Intake::new(window, terms),
             queue: VecDeque::new(),
             spilling: None,
-            query: None,
             phase: Phase::Open,
             charge: reserved,
             consumer: None,
@@ -150,9 +147,7 @@ impl Inbound {
                 inbound.spill_waiting();
             }
         };
-        let mut state = lock(&self.state);
-        state.spilling = Some(Spilling::new(dir, on_room));
-        state.query = Some(query);
+        lock(&self.state).spilling = Some(Spilling::new(dir, query, on_room));
     }
 
     /// Spills what waited for room, and encodes what has to be before that: on the thread that writes.
@@ -180,13 +175,22 @@ impl Inbound {
         let mut state = lock(&self.state);
         step(&mut state);
         let limit_bytes = state.make_room();
-        let (consumer, failure) = (state.consumer.take(), state.failure.take());
-        drop(state);
-        self.tell_sender(limit_bytes, failure);
+        let consumer = self.finish_step(state, limit_bytes);
         consumer.into_iter().for_each(Waker::wake);
     }
 
-    /// Tells the sender what came of a step that its consumer did not make.
+    /// Ends a step that the consumer did not make: the sender is told what came of it, the consumer is the caller's to wake.
+    fn finish_step(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        limit_bytes: Option<u64>,
+    ) -> Option<Waker> {
+        let (consumer, failure) = (state.consumer.take(), state.failure.take());
+        drop(state);
+        self.tell_sender(limit_bytes, failure);
+        consumer
+    }
+
     fn tell_sender(&self, limit_bytes: Option<u64>, failure: Option<RpcFailure>) {
         if limit_bytes.is_none() && failure.is_none() {
             return;
@@ -244,10 +248,7 @@ impl Inbound {
         }
         let limit_bytes = state.make_room();
         state.stats.receiver_process_total_time += now().saturating_duration_since(began);
-        let (consumer, failure) = (state.consumer.take(), state.failure.take());
-        drop(state);
-        self.tell_sender(limit_bytes, failure);
-        (accepted, consumer)
+        (accepted, self.finish_step(state, limit_bytes))
     }
 
     /// Takes a batch from a sender of this process, which has credit: a piece of [`Self::piece_bytes`], or a row.
@@ -266,9 +267,7 @@ impl Inbound {
         state.queue_up(Item::Value(batch, cost_bytes));
         let limit_bytes = state.make_room();
         state.charge_beyond();
-        let (consumer, failure) = (state.consumer.take(), state.failure.take());
-        drop(state);
-        self.tell_sender(limit_bytes, failure);
+        let consumer = self.finish_step(state, limit_bytes);
         consumer.into_iter().for_each(Waker::wake);
     }
 
@@ -446,12 +445,13 @@ impl State {
 
     /// Takes more of the budget, as far as it reaches, and leaves some to receivers that are still to be opened.
     fn widen(&mut self) -> Option<u64> {
-        let (window, charge, query) = (&mut self.intake.window, &mut self.charge, &self.query);
+        let (window, charge) = (&mut self.intake.window, &mut self.charge);
+        let spilling = &self.spilling;
         window.widen(|reserved_bytes| {
             let reserved = as_usize(reserved_bytes);
             let more_bytes = reserved.saturating_sub(charge.amount());
-            let has_to_spare = |query: &QueryBudget| query.has_to_spare(more_bytes);
-            query.as_ref().is_none_or(has_to_spare) && charge.resize(reserved).is_ok()
+            let has_to_spare = |spilling: &Spilling| spilling.query.has_to_spare(more_bytes);
+            spilling.as_ref().is_none_or(has_to_spare) && charge.resize(reserved).is_ok()
         })
     }
 
@@ -567,8 +567,8 @@ impl State {
         let reserved = as_usize(self.intake.window.reserved_bytes());
         self.charge
             .shrink(self.charge.amount().saturating_sub(reserved));
-        if let Some(query) = &mut self.query {
-            query.keep_beyond(reserved - self.charge.amount());
+        if let Some(spilling) = &mut self.spilling {
+            spilling.query.keep_beyond(reserved - self.charge.amount());
         }
     }
 
@@ -588,12 +588,12 @@ impl State {
     /// rows is always within the budget.
     fn charge_beyond(&mut self) {
         // Without it, all is charged to the budget, or the stream has ended.
-        let Some(query) = &mut self.query else {
+        let Some(spilling) = &mut self.spilling else {
             return;
         };
         let reserved = as_usize(self.intake.window.reserved_bytes());
         let beyond = reserved.saturating_sub(self.charge.amount());
-        if let Err(spent) = query.charge_beyond(beyond) {
+        if let Err(spent) = spilling.query.charge_beyond(beyond) {
             self.fail(spent.into());
         }
     }
@@ -606,7 +606,7 @@ impl State {
 
     fn clear(&mut self) {
         self.queue = VecDeque::new();
-        (self.spilling, self.query) = (None, None);
+        self.spilling = None;
         self.intake.drop_partial();
         self.charge.shrink(usize::MAX);
     }
@@ -634,7 +634,7 @@ pub(crate) fn value_cost_bytes(batch: &RecordBatch) -> u64 {
     cost_bytes(0, shown as u64)
 }
 
-fn as_usize(bytes: u64) -> usize {
+pub(crate) fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

@@ -109,7 +109,8 @@ impl Outbound {
         });
     }
 
-    /// What sends is dropped, at the latest with its sender: where its receiver is, if there is one, and what has stopped the stream before.
+    /// What sends is dropped, at the latest with its sender: where its receiver is, if there is one, and what has stopped
+    /// the stream before.
     pub(crate) fn end(&self) -> (Option<Route>, Option<SendError>) {
         self.change(|state| {
             let route = state.attached.as_ref().map(|(route, _)| route.clone());

@@ -1,7 +1,7 @@
 //! One connection that this node has opened: the streams that come in on it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
     task::Waker,
@@ -38,7 +38,8 @@ pub(crate) struct ReceiverSide {
 
 #[derive(Debug)]
 struct Streams {
-    open: HashMap<u64, Arc<Inbound>>,
+    /// By id, and so in the order in which they were opened.
+    open: BTreeMap<u64, Arc<Inbound>>,
     /// Ids below were given to streams; none is ever given twice.
     next: u64,
     ended: Option<CloseReason>,
@@ -52,7 +53,7 @@ impl ReceiverSide {
         Arc::new(Self {
             peer,
             streams: Mutex::new(Streams {
-                open: HashMap::new(),
+                open: BTreeMap::new(),
                 // Key 0 is that of calls.
                 next: 1,
                 ended: None,
@@ -166,10 +167,10 @@ fn misbehaved(error: ReceiveError) -> PeerMisbehaved {
 }
 
 impl Streams {
-    /// No more are opened. Those that are open, in the order in which they were opened.
+    /// No more are opened. Those that are open.
     fn end(&mut self, reason: CloseReason) -> BTreeMap<u64, Arc<Inbound>> {
         self.ended = Some(reason);
-        std::mem::take(&mut self.open).into_iter().collect()
+        std::mem::take(&mut self.open)
     }
 }
 

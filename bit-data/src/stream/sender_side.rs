@@ -1,7 +1,7 @@
 //! One connection that a peer has opened: the streams that go out on it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     ptr,
     sync::{Arc, Mutex, Weak},
     task::Waker,
@@ -77,7 +77,7 @@ impl StreamHost for SenderHost {
 
 /// All that is open, by the number of its connection.
 #[derive(Debug, Default)]
-pub(crate) struct Sides(Mutex<HashMap<u64, Weak<SenderSide>>>);
+pub(crate) struct Sides(Mutex<BTreeMap<u64, Weak<SenderSide>>>);
 
 impl Sides {
     fn add(&self, side: &Arc<SenderSide>) {
@@ -111,7 +111,8 @@ pub(crate) struct SenderSide {
 /// own lock, and only there, never keeps one that has gone.
 #[derive(Debug, Default)]
 struct Streams {
-    listed: HashMap<u64, Listed>,
+    /// By id, and so in the order in which they came.
+    listed: BTreeMap<u64, Listed>,
     /// How many of them wait.
     waiting: usize,
     /// Ids up to here were given to streams.
@@ -331,11 +332,11 @@ impl Streams {
         Ok(self.remove(stream))
     }
 
-    /// All that were listed, in the order of their ids.
+    /// All that were listed.
     fn end(&mut self, reason: &CloseReason) -> BTreeMap<u64, Listed> {
         self.ended = Some(reason.clone());
         self.waiting = 0;
-        std::mem::take(&mut self.listed).into_iter().collect()
+        std::mem::take(&mut self.listed)
     }
 }
 

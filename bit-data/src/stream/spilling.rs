@@ -20,10 +20,12 @@ use prost::Message;
 use protos::data::StreamFrame;
 use record_batch::{ArrowEncoder, EncodeError};
 
-use super::{error::ReceiveError, inbound::Item, intake::EncodedBatch};
+use super::{budget::QueryBudget, error::ReceiveError, inbound::Item, intake::EncodedBatch};
 use crate::spill::{SpillDir, SpillError, SpillReader, SpillRecord, SpillWriter};
 
 pub(crate) struct Spilling {
+    /// Of the receiver's query.
+    pub(crate) query: QueryBudget,
     writer: SpillWriter,
     reader: SpillReader,
     /// No room for them yet, oldest first.
@@ -59,9 +61,14 @@ pub(crate) struct Encoded {
 
 impl Spilling {
     /// `on_room` is called on the thread that writes: when there may be room for more, or something is to be encoded.
-    pub(crate) fn new(dir: &SpillDir, on_room: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        dir: &SpillDir,
+        query: QueryBudget,
+        on_room: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let (writer, reader) = dir.queue(on_room);
         Self {
+            query,
             writer,
             reader,
             waiting: VecDeque::new(),
