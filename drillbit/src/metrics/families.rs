@@ -147,7 +147,7 @@ families! {
     STREAM_UNCOMPRESSED = Counter "drillbit_stream_uncompressed_bytes_total" []
         "What was sent before it was compressed, in bytes.";
     STREAM_PASS_THROUGH = Counter "drillbit_stream_pass_through_bytes_total" []
-        "BytesPassThrough: memory of batches that were handed over within the process, in bytes.";
+        "BytesPassThrough: what the rows of batches take that were handed over within the process, about, in bytes.";
     STREAM_SPILLED = Counter "drillbit_stream_spilled_bytes_total" []
         "What receivers have put into spill files, in bytes.";
     STREAM_SERIALIZE = Counter "drillbit_stream_serialize_seconds_total" []
@@ -183,7 +183,7 @@ families! {
     TUNNEL_UNCOMPRESSED = Counter "drillbit_tunnel_uncompressed_bytes_total" ["peer"]
         "With a peer: what was sent before it was compressed, in bytes.";
     TUNNEL_PASS_THROUGH = Counter "drillbit_tunnel_pass_through_bytes_total" ["peer"]
-        "With a peer: BytesPassThrough: memory of batches that were handed over within the process, in bytes.";
+        "With a peer: BytesPassThrough: what the rows of batches take that were handed over within the process, about, in bytes.";
     TUNNEL_SPILLED = Counter "drillbit_tunnel_spilled_bytes_total" ["peer"]
         "With a peer: what receivers have put into spill files, in bytes.";
     TUNNEL_SERIALIZE = Counter "drillbit_tunnel_serialize_seconds_total" ["peer"]
