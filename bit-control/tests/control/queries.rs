@@ -521,21 +521,7 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
         head.is_idle() && worker.is_idle()
     })
     .await;
-    // No other query is begun there; one without that node is.
-    let started = worker.engine.started.lock().unwrap().len();
-    let refused = head.foremen.run(plan(&nodes, "hang", "hang")).unwrap_err();
-    assert_eq!(refused.error.error_type(), ErrorType::Connection);
-    assert_eq!(refused.retry(), Retry::OtherNode);
-    let told = format!(
-        "the node {}, which is to run fragments, is down",
-        lost.address()
-    );
-    assert_eq!(refused.error.message(), told);
-    assert!(head.foremen.list().is_empty());
-    assert_eq!(worker.engine.started.lock().unwrap().len(), started);
-    let mut without = head.foremen.run(plan(&nodes[..2], "", "")).unwrap();
-    assert_eq!(without.outcome().await, Outcome::Finished);
-    drop(without);
+    expect_none_begun_there(&nodes).await;
     tasks.abort();
     tasks.join(PATIENCE).await;
     drop((run, orphaned));
@@ -547,6 +533,26 @@ async fn what_runs_with_a_node_that_goes_down_is_failed_by_the_beats() {
     for node in nodes {
         node.stop().await;
     }
+}
+
+/// The last node is down: no query with it is begun; one without it is.
+async fn expect_none_begun_there(nodes: &[Worker]) {
+    let [head, worker, lost] = nodes else {
+        unreachable!("three of them")
+    };
+    let started = worker.engine.started.lock().unwrap().len();
+    let refused = head.foremen.run(plan(nodes, "hang", "hang")).unwrap_err();
+    assert_eq!(refused.error.error_type(), ErrorType::Connection);
+    assert_eq!(refused.retry(), Retry::OtherNode);
+    let told = format!(
+        "the node {}, which is to run fragments, is down",
+        lost.address()
+    );
+    assert_eq!(refused.error.message(), told);
+    assert!(head.foremen.list().is_empty());
+    assert_eq!(worker.engine.started.lock().unwrap().len(), started);
+    let mut without = head.foremen.run(plan(&nodes[..2], "", "")).unwrap();
+    assert_eq!(without.outcome().await, Outcome::Finished);
 }
 
 /// Nobody says that the foreman has lost the query; the node learns it when it reports.

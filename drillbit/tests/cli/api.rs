@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     http::{ask, get},
-    program::{Served, drillbit, finish},
+    program::{ALL_PORTS, Served, drillbit, finish},
 };
 
 /// Takes longer than any test: 10^18 rows, one at a time.
@@ -38,14 +38,7 @@ fn json(node: &Served, path: &str) -> Value {
 
 #[test]
 fn a_node_tells_of_itself_as_json() {
-    let node = Served::start_with(&[
-        "--http-port",
-        "0",
-        "--data-port",
-        "0",
-        "--control-port",
-        "0",
-    ]);
+    let node = Served::start_with(&ALL_PORTS);
     assert_eq!(get(&node, "/readyz", "").status, 200);
     let nodes = json(&node, "/api/v1/nodes");
     let this = &nodes[0];

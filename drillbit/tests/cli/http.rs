@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::program::{Served, run};
+use crate::program::{ALL_PORTS, Served, run};
 
 /// What a server answered.
 #[derive(Debug)]
@@ -144,15 +144,7 @@ impl Metrics {
 
 #[test]
 fn each_plane_holds_its_own_part_of_the_memory() {
-    let ports = [
-        "--control-port",
-        "0",
-        "--data-port",
-        "0",
-        "--http-port",
-        "0",
-    ];
-    let node = Served::start_with(&[&ports[..], &["--memory", "512"]].concat());
+    let node = Served::start_with(&[&ALL_PORTS[..], &["--memory", "512"]].concat());
     let metrics = Metrics::scrape(&node);
     let of = |what: &str, ledger: &str, kind: &str| {
         let labels = format!("ledger=\"{ledger}\",kind=\"{kind}\"");

@@ -132,6 +132,16 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(status.success());
 }
 
+/// Arguments of a node with all of its servers, on free ports.
+pub(crate) const ALL_PORTS: [&str; 6] = [
+    "--control-port",
+    "0",
+    "--data-port",
+    "0",
+    "--http-port",
+    "0",
+];
+
 /// A running node.
 pub(crate) struct Served {
     child: Option<Child>,

@@ -21,7 +21,7 @@ use crate::{
     certificates::Authority,
     cluster::{free_ports, of_port},
     http::{ask, get},
-    program::{Served, run, run_with, signal},
+    program::{ALL_PORTS, Served, run, run_with, signal},
 };
 
 const PASSWORD: &str = "open sesame";
@@ -332,22 +332,13 @@ fn refusal(outcome: &Result<(), ConnectError>) -> (ErrorType, String) {
     (error.error_type(), error.message().to_owned())
 }
 
-const PORTS: [&str; 6] = [
-    "--control-port",
-    "0",
-    "--data-port",
-    "0",
-    "--http-port",
-    "0",
-];
-
 #[test]
 fn a_user_that_is_no_node_runs_queries_and_is_refused_where_nodes_speak() {
     let lines = ["ann", "drillbit"].map(|name| user(name, PASSWORD, "scram-sha-256"));
     let users = Users::new(&lines.concat());
     let file = users.file("users");
     let named = ["--users", &file, "--node-users", "other,drillbit"];
-    let node = Served::start_with(&[&named[..], &PORTS].concat());
+    let node = Served::start_with(&[&named[..], &ALL_PORTS].concat());
     for mechanism in [Mechanism::Plain, Mechanism::ScramSha256] {
         for outcome in speak(&node, "ann", mechanism) {
             let (kind, message) = refusal(&outcome);

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     http::{Metrics, ask_at},
-    program::{Served, run, signal},
+    program::{ALL_PORTS, Served, run, signal},
 };
 
 const BATCHES: usize = 8;
@@ -149,8 +149,28 @@ fn a_transfer_over_streams_is_counted_by_peer_and_in_all_and_shown_while_it_goes
     let sending = there.bus().app().spawn(send(sender(&there, 7)));
     let receiver = app.block_on(receiver(&here, Origin::Node(came_from), 7));
 
-    let sender = &open_stream(&there, |stream| stream["waits_for"] == "credit");
-    let receiver_end = &open_stream(&here, |stream| stream["waiting_bytes"].as_u64() > Some(0));
+    expect_shown(&there, &here, &sent_to);
+    let came_from = came_from.to_string();
+    let (there_open, here_open) = (scrape(&there), scrape(&here));
+    assert!(is_counted(&there_open, "senders_waiting", &sent_to, ""));
+    for name in ["window_bytes", "waiting_bytes", "peak_waiting_bytes"] {
+        assert!(is_counted(&here_open, name, &came_from, ""), "{name}");
+    }
+
+    app.block_on(take_all(receiver)).unwrap();
+    app.block_on(sending).unwrap().unwrap();
+    let (there_after, here_after) = (scrape(&there), scrape(&here));
+    assert_grown(&there_open, &there_after);
+    assert_grown(&here_open, &here_after);
+    expect_counted((&there_after, &sent_to), (&here_after, &came_from));
+    there.shutdown(Duration::from_secs(10));
+    here.shutdown(Duration::from_secs(10));
+}
+
+/// The stream waits for its consumer, and both nodes show it.
+fn expect_shown(there: &Node, here: &Node, sent_to: &str) {
+    let sender = &open_stream(there, |stream| stream["waits_for"] == "credit");
+    let receiver_end = &open_stream(here, |stream| stream["waiting_bytes"].as_u64() > Some(0));
     for end in [sender, receiver_end] {
         assert_eq!(
             (&end["sender"], &end["receiver"]),
@@ -161,9 +181,9 @@ fn a_transfer_over_streams_is_counted_by_peer_and_in_all_and_shown_while_it_goes
         (&sender["end"], &sender["credit_bytes"]),
         (&"sender".into(), &0.into())
     );
-    assert_eq!(sender["peer"], sent_to.as_str());
+    assert_eq!(sender["peer"], sent_to);
     assert_eq!(receiver_end["window_bytes"], 64 << 10);
-    let tunnel = &json(&there, "/api/v1/tunnels")[0];
+    let tunnel = &json(there, "/api/v1/tunnels")[0];
     assert_eq!(
         (&tunnel["streams"], &tunnel["waiting_senders"]),
         (&1.into(), &1.into())
@@ -172,18 +192,10 @@ fn a_transfer_over_streams_is_counted_by_peer_and_in_all_and_shown_while_it_goes
     for expected in ["STALLED", "WAITS FOR", " 1:7 -> 0:0  ", "sender  credit  "] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
-    let (there_open, here_open) = (scrape(&there), scrape(&here));
-    assert!(is_counted(&there_open, "senders_waiting", &sent_to, ""));
-    let came_from = came_from.to_string();
-    for name in ["window_bytes", "waiting_bytes", "peak_waiting_bytes"] {
-        assert!(is_counted(&here_open, name, &came_from, ""), "{name}");
-    }
+}
 
-    app.block_on(take_all(receiver)).unwrap();
-    app.block_on(sending).unwrap().unwrap();
-    let (there_after, here_after) = (scrape(&there), scrape(&here));
-    assert_grown(&there_open, &there_after);
-    assert_grown(&here_open, &here_after);
+/// The stream has ended: what each node has counted of it, by its peer.
+fn expect_counted((there, sent_to): (&Metrics, &str), (here, came_from): (&Metrics, &str)) {
     for name in [
         "uncompressed_bytes_total",
         "serialize_seconds_total",
@@ -191,28 +203,19 @@ fn a_transfer_over_streams_is_counted_by_peer_and_in_all_and_shown_while_it_goes
         "credit_wait_seconds_total",
         "send_request_seconds_total",
     ] {
-        assert!(is_counted(&there_after, name, &sent_to, ""), "{name}");
+        assert!(is_counted(there, name, sent_to, ""), "{name}");
     }
     for name in [
         "deserialize_seconds_total",
         "receiver_process_seconds_total",
         "peak_waiting_bytes",
     ] {
-        assert!(is_counted(&here_after, name, &came_from, ""), "{name}");
+        assert!(is_counted(here, name, came_from, ""), "{name}");
     }
     for name in ["batches_total", "bytes_total"] {
-        assert!(is_counted(
-            &there_after,
-            name,
-            &sent_to,
-            "direction=\"sent\""
-        ));
-        assert!(is_counted(
-            &here_after,
-            name,
-            &came_from,
-            "direction=\"received\""
-        ));
+        let (sent, received) = ("direction=\"sent\"", "direction=\"received\"");
+        assert!(is_counted(there, name, sent_to, sent));
+        assert!(is_counted(here, name, came_from, received));
     }
     let gone = [
         "senders_waiting",
@@ -221,11 +224,9 @@ fn a_transfer_over_streams_is_counted_by_peer_and_in_all_and_shown_while_it_goes
         "waiting_bytes",
     ];
     for name in gone {
-        assert!(!is_counted(&there_after, name, &sent_to, ""), "{name}");
-        assert!(!is_counted(&here_after, name, &came_from, ""), "{name}");
+        assert!(!is_counted(there, name, sent_to, ""), "{name}");
+        assert!(!is_counted(here, name, came_from, ""), "{name}");
     }
-    there.shutdown(Duration::from_secs(10));
-    here.shutdown(Duration::from_secs(10));
 }
 
 #[test]
@@ -267,15 +268,7 @@ fn incarnation_of_other(node: &Node) -> u64 {
 
 #[test]
 fn streams_with_a_node_that_is_down_end_before_their_own_time_is_over() {
-    let ports = [
-        "--control-port",
-        "0",
-        "--data-port",
-        "0",
-        "--http-port",
-        "0",
-    ];
-    let there = Served::start_with(&ports);
+    let there = Served::start_with(&ALL_PORTS);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let cluster = ClusterOptions {
         peers: vec![there.control.as_deref().unwrap().parse().unwrap()],
