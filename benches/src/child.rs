@@ -54,8 +54,8 @@ impl Child {
         self.line()
     }
 
-    #[cfg(feature = "data")]
     /// Sends it a signal, named as `kill` takes it.
+    #[cfg(feature = "data")]
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args([name, &id]).status()?;

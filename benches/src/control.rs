@@ -20,8 +20,9 @@
 //! Units: `p50_us`, `p99_us` and `req_s` of the calls, and `bulk_GB_s` of what the streams carry meanwhile;
 //! `sender_us` and `answerer_us`, CPU time, user and system, of a beat at either end, each in a process of its own;
 //! `suspect_ms` and `down_ms` since a process has stopped, `up_ms` since it goes on; how many beats were `answered` while
-//! all was busy, and how often a node was `suspected` or `downs`; `p50_ms` and `p99_ms` of queries. A beat is so rare that its caches are cold and all threads asleep: what it costs is
-//! mostly what a socket costs then, so look at the ratio to `raw` too.
+//! all was busy, and how often a node was `suspected` or `downs`; `p50_ms` and `p99_ms` of queries. A beat is so rare that
+//! its caches are cold and all threads asleep: what it costs is mostly what a socket costs then, so look at the ratio to
+//! `raw` too.
 //!
 //! Each node has threads of its own, one for sockets and one for everything else unless told otherwise; the nodes of
 //! `beat` share those of their process.
